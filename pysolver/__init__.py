@@ -1,0 +1,1 @@
+"""pysolver: Caffe's nets and solvers on PyTorch, and its logs without it."""

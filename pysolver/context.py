@@ -1,0 +1,35 @@
+"""What a net is built for: passed from hand to hand, so that there is no global state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from pysolver.logs import glog
+
+
+@dataclass(frozen=True)
+class Context:
+    """Device, seed and place among the ranks of one net.
+
+    seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
+    cache_bytes: data sets up to this size are decoded once and kept in memory.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int | None = None
+    rank: int = 0
+    world_size: int = 1
+    cache_bytes: int = 2 << 30
+    allow_python_layers: bool = True
+
+    @property
+    def is_root(self) -> bool:
+        """Rank 0 tests, snapshots and logs."""
+        return self.rank == 0
+
+    def info(self, where: str, text: str) -> None:
+        """A log line that only rank 0 prints."""
+        if self.is_root:
+            glog.info(where, text)

@@ -1,0 +1,50 @@
+"""The one build step that pyproject.toml cannot say: proto/caffe.proto becomes pysolver/proto/caffe.desc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import Command, setup
+from setuptools.command.build import build
+
+SCHEMA = "proto/caffe.proto"
+COMPILED = "pysolver/proto/caffe.desc"
+
+
+class BuildSchema(Command):
+    """Compile the schema: into the built package, or in place for `pip install -e .` and when called by hand."""
+
+    description = "compile proto/caffe.proto"
+    user_options = [("build-lib=", "d", "folder of the built package; in place without it")]
+
+    def initialize_options(self):
+        self.build_lib = ""
+        self.editable_mode = False  # set by setuptools for an editable install
+
+    def finalize_options(self):
+        building = self.distribution.get_command_obj("build", create=False)
+        if building and not self.editable_mode:
+            self.build_lib = self.get_finalized_command("build_py").build_lib
+
+    def run(self):
+        from grpc_tools import protoc  # not at the top: reading the metadata must work without it
+
+        target = Path(self.build_lib, COMPILED)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder, name = SCHEMA.split("/")
+        if protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={target}", name]) != 0:
+            raise SystemExit(f"{SCHEMA} does not compile")
+
+    def get_source_files(self):
+        return [SCHEMA]
+
+    def get_outputs(self):
+        return [str(Path(self.build_lib, COMPILED))]
+
+    def get_output_mapping(self):
+        return {}
+
+
+build.sub_commands = [*build.sub_commands, ("build_schema", None)]
+
+setup(cmdclass={"build_schema": BuildSchema})
