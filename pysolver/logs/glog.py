@@ -13,25 +13,27 @@ SEVERITIES = "IWEF"
 stream: TextIO | None = None  # None: whatever sys.stderr is at that moment
 
 
-def _write(severity: str, where: str, text: str) -> None:
+def record(severity: str, where: str, text: str) -> None:
+    """One record; severity is a letter of SEVERITIES, `where` Caffe's own file:line, the tag that log readers know."""
     if SEVERITIES.index(severity) < int(os.environ.get("GLOG_minloglevel", "0") or 0):
         return
     now = time.time()
     stamp = time.strftime("%Y%m%d %H:%M:%S", time.localtime(now))
-    line = f"{severity}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id():>5} {where}] {text}\n"
+    line = f"{severity}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id():>5} {where}] {text}"
+    line += "" if line.endswith("\n") else "\n"
     (stream or sys.stderr).write(line)  # one write a record, so that threads do not mix inside a line
 
 
 def info(where: str, text: str) -> None:
-    """An I record; `where` is Caffe's own file:line, the tag that log readers know."""
-    _write("I", where, text)
+    """An I record."""
+    record("I", where, text)
 
 
 def warning(where: str, text: str) -> None:
     """A W record."""
-    _write("W", where, text)
+    record("W", where, text)
 
 
 def error(where: str, text: str) -> None:
     """An E record."""
-    _write("E", where, text)
+    record("E", where, text)

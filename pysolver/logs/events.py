@@ -1,0 +1,351 @@
+"""What a Caffe run tells, as typed events: the solver emits them, the Caffe log writes them, the parser reads them back.
+
+Texts, tags and number formats are in grammar.py; here is only what is said. The order of events within one
+iteration is Caffe's: Testing, Output("Test"), Display, Output("Train"), MultiStep, Rate, Clipping, Snapshot.
+Numbers are floats as Caffe prints them (6 digits); None stands for what a form of the line leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Event:
+    """Base of everything a log says."""
+
+    __slots__ = ()
+
+
+def event(cls: type) -> type:
+    """A frozen dataclass that is an Event."""
+    return dataclass(frozen=True, slots=True)(cls)
+
+
+# Start of `caffe train` ------------------------------------------------------------------------------------------------
+
+
+@event
+class UseCpu(Event):
+    """The run is on the CPU."""
+
+
+@event
+class UseGpus(Event):
+    """The devices of the run, as one text: `0, 1`."""
+
+    ids: str
+
+
+@event
+class UseGpu(Event):
+    """The one device of `caffe test` and `caffe time`."""
+
+    device: int
+
+
+@event
+class GpuName(Event):
+    """Name of a device; index is None in `caffe test`, which has only one."""
+
+    name: str
+    index: int | None = None
+
+
+@event
+class InitializingSolver(Event):
+    """The solver's parameters in protobuf text form, with the newline at its end."""
+
+    parameters: str
+
+
+@event
+class CreatingTrainNet(Event):
+    """field: `net`, `train_net` (with their file), `net_param` or `train_net_param` (file is None)."""
+
+    field: str
+    file: str | None = None
+
+
+@event
+class CreatingTestNet(Event):
+    """source: `net file: F`, `test_net file: F`, `net_param` or `test_net_param`."""
+
+    net: int
+    source: str
+
+
+@event
+class Finetuning(Event):
+    """Weights are taken from a file."""
+
+    file: str
+
+
+@event
+class IgnoringSourceLayer(Event):
+    """A layer of the weights' source that this net does not have."""
+
+    name: str
+
+
+@event
+class ScaffoldingDone(Event):
+    """All nets are built."""
+
+
+@event
+class Resuming(Event):
+    """`caffe train -snapshot`."""
+
+    file: str
+
+
+@event
+class RestoringHistory(Event):
+    """The update history comes from a binary solver state."""
+
+
+@event
+class StartingOptimization(Event):
+    """The last line before the solver's own."""
+
+
+# Training --------------------------------------------------------------------------------------------------------------
+
+
+@event
+class Solving(Event):
+    """Name of the train net."""
+
+    net: str
+
+
+@event
+class Policy(Event):
+    """lr_policy."""
+
+    name: str
+
+
+@event
+class RestoringStatus(Event):
+    """Solve(file), as pycaffe's `solver.solve(file)` does it."""
+
+    file: str
+
+
+@event
+class Testing(Event):
+    """Test net number `net` runs on the weights after `iteration` updates."""
+
+    iteration: int
+    net: int
+
+
+@event
+class TestLoss(Event):
+    """Mean weighted loss of a test (test_compute_loss)."""
+
+    value: float
+
+
+@event
+class Output(Event):
+    """One element of an output blob; phase is `Train` or `Test`, index counts elements over all outputs.
+
+    weight and weighted (their product) are None where the blob has no loss weight.
+    """
+
+    phase: str
+    index: int
+    name: str
+    value: float
+    weight: float | None = None
+    weighted: float | None = None
+
+
+@event
+class TestInterrupted(Event):
+    """A stop was asked for while testing."""
+
+
+@event
+class Display(Event):
+    """The smoothed loss; speed in iterations per second, seconds for `interval` iterations.
+
+    The last display of a run, and all of old Caffes, have no speed.
+    """
+
+    iteration: int
+    loss: float
+    speed: float | None = None
+    seconds: float | None = None
+    interval: int | None = None
+
+
+@event
+class MultiStep(Event):
+    """The multistep policy passes a stepvalue."""
+
+    iteration: int
+    step: int
+
+
+@event
+class Rate(Event):
+    """The update's hyper-parameters; plain Caffe prints only the rate."""
+
+    iteration: int
+    lr: float
+    momentum: float | None = None
+    weight_decay: float | None = None
+
+
+@event
+class Clipping(Event):
+    """The gradient's norm exceeded clip_gradients; scale is their quotient."""
+
+    norm: float
+    clip: float
+    scale: float
+
+
+@event
+class GradientNorm(Event):
+    """Norm of the whole gradient, printed by the paper's Caffe on every rank."""
+
+    norm: float
+
+
+@event
+class Snapshot(Event):
+    """kind: `model` or `state`; format: `binary proto` or `HDF5`."""
+
+    kind: str
+    format: str
+    file: str
+
+
+@event
+class StoppedEarly(Event):
+    """The run was asked to stop."""
+
+
+@event
+class Done(Event):
+    """by: `solver` or `tool`; a complete run says it twice, a stopped one only by the tool."""
+
+    by: str
+
+
+@event
+class RestartingData(Event):
+    """A data base begins again."""
+
+
+@event
+class WaitingForData(Event):
+    """A consumer found its queue empty."""
+
+
+# debug_info ------------------------------------------------------------------------------------------------------------
+
+
+@event
+class DebugBlob(Event):
+    """Mean absolute value of one blob.
+
+    way: `Forward` or `Backward`; role: `top`, `param` or `bottom`; what: `data` or `diff`.
+    """
+
+    way: str
+    layer: str
+    role: str
+    blob: str
+    what: str
+    value: float
+
+
+@event
+class DebugTotals(Event):
+    """Norms over all parameters, data then diff."""
+
+    l1_data: float
+    l1_diff: float
+    l2_data: float
+    l2_diff: float
+
+
+# `caffe test` ----------------------------------------------------------------------------------------------------------
+
+
+@event
+class RunningFor(Event):
+    """Number of batches to test."""
+
+    iterations: int
+
+
+@event
+class BatchOutput(Event):
+    """One output element of one test batch."""
+
+    batch: int
+    name: str
+    value: float
+
+
+@event
+class MeanLoss(Event):
+    """Mean weighted loss over all batches."""
+
+    value: float
+
+
+@event
+class MeanOutput(Event):
+    """Mean of one output element over all batches."""
+
+    name: str
+    value: float
+    weight: float | None = None
+    weighted: float | None = None
+
+
+# Net construction, as far as readers use it ----------------------------------------------------------------------------
+
+
+@event
+class InitializingNet(Event):
+    """The filtered net in protobuf text form, with the newline at its end."""
+
+    parameters: str
+
+
+@event
+class Top(Event):
+    """A layer's top; in_place where it is also the bottom."""
+
+    layer: str
+    blob: str
+    in_place: bool = False
+
+
+@event
+class SettingUp(Event):
+    """The shapes that follow belong to this layer."""
+
+    layer: str
+
+
+@event
+class TopShape(Event):
+    """Dimensions as text, `64 8 24 24 `, and their product."""
+
+    dims: str
+    count: int
+
+
+@event
+class NetReady(Event):
+    """The net is complete."""

@@ -1,0 +1,258 @@
+"""The one description of Caffe's log lines: each row both writes its event and reads it back.
+
+A row is an event type, the tag (`file:line` of BVLC Caffe) and a text with the event's fields in braces. The
+fields' types say how a value is written (floats with 6 significant digits, as C++ streams do) and what a reader
+accepts. Several rows of one event are its forms: the first one that has all its values is written, all are read.
+Rows under DIALECTS are only read: other Caffes' words for the same things.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from . import events as e
+
+NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|[nN][aA][nN](?:\([^)\s]*\))?|[iI][nN][fF](?:inity)?|1\.#\w+)"
+_PATTERNS = {int: r"-?\d+", float: NUMBER, str: r".*"}
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to say an event. `given` holds field values that the text does not spell out."""
+
+    event: type[e.Event]
+    where: str
+    text: str
+    given: tuple[tuple[str, object], ...] = ()
+    severity: str = "I"
+    tail: bool = False  # the last field may span lines
+
+    @property
+    def file(self) -> str:
+        """The source file of the tag: the part that is the same in all Caffes."""
+        return self.where.partition(":")[0]
+
+    def fits(self, event: e.Event) -> bool:
+        """Whether this form says all of the event."""
+        given = dict(self.given)
+        spelled = _FIELD.findall(self.text)
+        return all(
+            getattr(event, f.name) == given[f.name]
+            if f.name in given
+            else (getattr(event, f.name) is not None) == (f.name in spelled)
+            for f in fields(event)
+        )
+
+    def write(self, event: e.Event) -> str:
+        """The text of the event."""
+        kinds = field_types(self.event)
+        return _FIELD.sub(lambda m: number(getattr(event, m[1]), kinds[m[1]]), self.text)
+
+    def read(self, text: str) -> e.Event | None:
+        """The event that the text says in this form, or None."""
+        match = _regex(self).fullmatch(text)
+        if match is None:
+            return None
+        kinds = field_types(self.event)
+        return self.event(**{name: kinds[name](value) for name, value in match.groupdict().items()}, **dict(self.given))
+
+
+def number(value: typing.Any, kind: typing.Callable) -> str:
+    """A value as a C++ stream writes it; float32 of numpy and torch scalars too."""
+    return f"{float(value):g}" if kind is real else str(value)
+
+
+def real(text: str) -> float:
+    """A number in any spelling of any C library: `-nan`, `nan(ind)`, `1.#QNAN`, `-1.#INF`."""
+    try:
+        return float(text)
+    except ValueError:
+        sign = -1.0 if text.startswith("-") else 1.0
+        return sign * float("inf") if "INF" in text.upper() else float("nan")
+
+
+@lru_cache(maxsize=None)
+def field_types(event: type[e.Event]) -> dict[str, type]:
+    """The fields' types without their `| None`, reals read leniently."""
+    hints = typing.get_type_hints(event)
+    kinds = {
+        name: next(k for k in (typing.get_args(hint) or (hint,)) if k is not type(None)) for name, hint in hints.items()
+    }
+    return {name: real if kind is float else kind for name, kind in kinds.items()}
+
+
+@lru_cache(maxsize=None)
+def _regex(form: Form) -> re.Pattern[str]:
+    kinds = field_types(form.event)
+    pieces = _FIELD.split(form.text)  # text, field, text, field, ..., text
+    pattern = re.escape(pieces[0])
+    for name, text in zip(pieces[1::2], pieces[2::2]):
+        kind = float if kinds[name] is real else kinds[name]
+        pattern += f"(?P<{name}>{_PATTERNS[kind]}){re.escape(text)}"
+    return re.compile(pattern, re.DOTALL if form.tail else 0)
+
+
+def _say(event: type[e.Event], where: str, text: str, severity: str = "I", tail: bool = False, **given: object) -> Form:
+    return Form(event, where, text, tuple(given.items()), severity, tail)
+
+
+_WEIGHTED = " (* {weight} = {weighted} loss)"
+
+FORMS: tuple[Form, ...] = (
+    _say(e.UseCpu, "caffe.cpp:197", "Use CPU."),
+    _say(e.UseGpus, "caffe.cpp:204", "Using GPUs {ids}"),
+    _say(e.GpuName, "caffe.cpp:209", "GPU {index}: {name}"),
+    _say(e.UseGpu, "caffe.cpp:267", "Use GPU with device ID {device}"),
+    _say(e.GpuName, "caffe.cpp:271", "GPU device name: {name}"),
+    _say(e.InitializingSolver, "solver.cpp:45", "Initializing solver from parameters: \n{parameters}", tail=True),
+    _say(
+        e.CreatingTrainNet,
+        "solver.cpp:88",
+        "Creating training net specified in train_net_param.",
+        field="train_net_param",
+    ),
+    _say(e.CreatingTrainNet, "solver.cpp:92", "Creating training net from train_net file: {file}", field="train_net"),
+    _say(e.CreatingTrainNet, "solver.cpp:97", "Creating training net specified in net_param.", field="net_param"),
+    _say(e.CreatingTrainNet, "solver.cpp:102", "Creating training net from net file: {file}", field="net"),
+    _say(e.CreatingTestNet, "solver.cpp:190", "Creating test net (#{net}) specified by {source}"),
+    _say(e.Finetuning, "solver.cpp:72", "Finetuning from {file}"),
+    _say(e.IgnoringSourceLayer, "net.cpp:678", "Ignoring source layer {name}"),
+    _say(e.ScaffoldingDone, "solver.cpp:57", "Solver scaffolding done."),
+    _say(e.Resuming, "caffe.cpp:235", "Resuming from {file}"),
+    _say(e.RestoringHistory, "sgd_solver.cpp:336", "SGDSolver: restoring history"),
+    _say(e.StartingOptimization, "caffe.cpp:239", "Starting Optimization"),
+    _say(e.Solving, "solver.cpp:289", "Solving {net}"),
+    _say(e.Policy, "solver.cpp:290", "Learning Rate Policy: {name}"),
+    _say(e.RestoringStatus, "solver.cpp:296", "Restoring previous solver status from {file}"),
+    _say(e.Testing, "solver.cpp:347", "Iteration {iteration}, Testing net (#{net})"),
+    _say(e.TestLoss, "solver.cpp:401", "Test loss: {value}"),
+    _say(e.Output, "solver.cpp:414", "    Test net output #{index}: {name} = {value}" + _WEIGHTED, phase="Test"),
+    _say(e.Output, "solver.cpp:414", "    Test net output #{index}: {name} = {value}", phase="Test"),
+    _say(e.TestInterrupted, "solver.cpp:396", "Test interrupted."),
+    _say(
+        e.Display,
+        "solver.cpp:239",
+        "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iters), loss = {loss}",
+    ),
+    _say(e.Display, "solver.cpp:327", "Iteration {iteration}, loss = {loss}"),
+    _say(e.Output, "solver.cpp:258", "    Train net output #{index}: {name} = {value}" + _WEIGHTED, phase="Train"),
+    _say(e.Output, "solver.cpp:258", "    Train net output #{index}: {name} = {value}", phase="Train"),
+    _say(e.MultiStep, "sgd_solver.cpp:50", "MultiStep Status: Iteration {iteration}, step = {step}"),
+    _say(
+        e.Rate,
+        "sgd_solver.cpp:112",
+        "Iteration {iteration}, lr = {lr}, momentum = {momentum}, weight decay = {weight_decay}",
+    ),
+    _say(e.Rate, "sgd_solver.cpp:112", "Iteration {iteration}, lr = {lr}"),
+    _say(
+        e.Clipping,
+        "sgd_solver.cpp:99",
+        "Gradient clipping: scaling down gradients (L2 norm {norm} > {clip}) by scale factor {scale}",
+    ),
+    _say(e.GradientNorm, "sgd_solver.cpp:172", "Gradient: L2 norm {norm}"),
+    _say(e.Snapshot, "solver.cpp:464", "Snapshotting to binary proto file {file}", kind="model", format="binary proto"),
+    _say(e.Snapshot, "solver.cpp:474", "Snapshotting to HDF5 file {file}", kind="model", format="HDF5"),
+    _say(
+        e.Snapshot,
+        "sgd_solver.cpp:284",
+        "Snapshotting solver state to binary proto file {file}",
+        kind="state",
+        format="binary proto",
+    ),
+    _say(
+        e.Snapshot, "sgd_solver.cpp:296", "Snapshotting solver state to HDF5 file {file}", kind="state", format="HDF5"
+    ),
+    _say(e.StoppedEarly, "solver.cpp:311", "Optimization stopped early."),
+    _say(e.Done, "solver.cpp:332", "Optimization Done.", by="solver"),
+    _say(e.Done, "caffe.cpp:250", "Optimization Done.", by="tool"),
+    _say(e.RestartingData, "data_layer.cpp:73", "Restarting data prefetching from start."),
+    _say(e.WaitingForData, "blocking_queue.cpp:49", "Waiting for data"),
+    # debug_info: the way and the role decide which of data and diff is told
+    *(
+        _say(
+            e.DebugBlob,
+            f"net.cpp:{line}",
+            f"    [{way}] Layer {{layer}}, {role} blob {{blob}} {what}: {{value}}",
+            way=way,
+            role=role,
+            what=what,
+        )
+        for line, way, role, what in (
+            (593, "Forward", "top", "data"),
+            (605, "Forward", "param", "data"),
+            (621, "Backward", "bottom", "diff"),
+            (632, "Backward", "param", "diff"),
+        )
+    ),
+    _say(
+        e.DebugTotals,
+        "net.cpp:721",
+        "    [Backward] All net params (data, diff): L1 norm = ({l1_data}, {l1_diff}); L2 norm = ({l2_data}, {l2_diff})",
+        severity="E",
+    ),
+    # caffe test
+    _say(e.RunningFor, "caffe.cpp:281", "Running for {iterations} iterations."),
+    _say(e.BatchOutput, "caffe.cpp:304", "Batch {batch}, {name} = {value}"),
+    _say(e.MeanLoss, "caffe.cpp:309", "Loss: {value}"),
+    _say(e.MeanOutput, "caffe.cpp:321", "{name} = {value}" + _WEIGHTED),
+    _say(e.MeanOutput, "caffe.cpp:321", "{name} = {value}"),
+    # net construction
+    _say(e.InitializingNet, "net.cpp:53", "Initializing net from parameters: \n{parameters}", tail=True),
+    _say(e.Top, "net.cpp:369", "{layer} -> {blob} (in-place)", in_place=True),
+    _say(e.Top, "net.cpp:382", "{layer} -> {blob}", in_place=False),
+    _say(e.SettingUp, "net.cpp:124", "Setting up {layer}"),
+    _say(e.TopShape, "net.cpp:131", "Top shape: {dims}({count})"),
+    _say(e.NetReady, "net.cpp:257", "Network initialization done."),
+)
+
+# Read, never written: NVIDIA's short names and `iter`, the trees of GPU pairs of Caffe before 1.0.
+DIALECTS: tuple[Form, ...] = (
+    _say(
+        e.Display, "solver.cpp:0", "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iter), loss = {loss}"
+    ),
+    _say(e.Rate, "sgd_solver.cpp:0", "Iteration {iteration}, lr = {lr}, m = {momentum}, wd = {weight_decay}"),
+    _say(e.StartingOptimization, "parallel.cpp:0", "Starting Optimization"),
+    _say(e.Finetuning, "caffe.cpp:0", "Finetuning from {file}"),
+)
+
+
+@lru_cache(maxsize=None)
+def _forms_of(event: type[e.Event]) -> tuple[Form, ...]:
+    return tuple(form for form in FORMS if form.event is event)
+
+
+@lru_cache(maxsize=None)
+def _forms_in(file: str | None) -> tuple[Form, ...]:
+    return tuple(form for form in FORMS + DIALECTS if file in (None, form.file))
+
+
+def render(event: e.Event) -> tuple[str, str]:
+    """The tag and the text of an event; ValueError if no form of the table can say it."""
+    form = form_of(event)
+    return form.where, form.write(event)
+
+
+def form_of(event: e.Event) -> Form:
+    """The row that writes this event."""
+    for form in _forms_of(type(event)):
+        if form.fits(event):
+            return form
+    raise ValueError(f"no line of a Caffe log says {event}")
+
+
+def parse(text: str, file: str | None = None) -> e.Event | None:
+    """The event that a record's text says; `file` is the source file of its tag, if known."""
+    return _first(text, _forms_in(file))
+
+
+def _first(text: str, forms: Iterable[Form]) -> e.Event | None:
+    for form in forms:
+        found = form.read(text)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,14 @@
+"""Events as a Caffe log on stderr."""
+
+from __future__ import annotations
+
+from . import glog, grammar
+from .events import Event
+
+
+class CaffeLog:
+    """A subscriber: call it with an event and the line is written."""
+
+    def __call__(self, event: Event) -> None:
+        form = grammar.form_of(event)
+        glog.record(form.severity, form.where, form.write(event))
