@@ -12,6 +12,7 @@ from torch import Tensor
 from pysolver.errors import CaffeError
 
 Shape = tuple[int, ...]
+MAX_AXES = 32  # include/caffe/blob.hpp, kMaxBlobAxes
 
 
 class _Synced:
@@ -27,7 +28,6 @@ class _Synced:
         self._host: np.ndarray | None = None
         self._host_is_newer = False
 
-    @property
     def tensor(self) -> Tensor:
         if self._host_is_newer:
             with torch.no_grad():
@@ -47,10 +47,9 @@ class _Synced:
 
     def numpy(self) -> np.ndarray:
         if self._tensor.device.type == "cpu":
-            if not self._tensor.is_contiguous() and self._host is None:
-                self._tensor = self._tensor.detach().contiguous()
             if self._host is None:
-                self._host = self._tensor.detach().numpy()
+                self._tensor = self._tensor.detach().contiguous()
+                self._host = self._tensor.numpy()
         elif not self._host_is_newer:
             fresh = self._tensor.detach().cpu().numpy()
             if self._host is None:
@@ -65,35 +64,59 @@ class Blob:
     """An n-dimensional float array with its diff (src/caffe/blob.cpp).
 
     `data` and `diff` are writable numpy views of shape `shape`, 0-d for a scalar. The net itself works on
-    `value` and `gradient`, the tensors behind them.
+    `value` and `gradient`, the tensors behind them; both are zeros, allocated at their first use.
     """
 
-    def __init__(self, value: Tensor, gradient: Tensor | None = None) -> None:
-        self._value = _Synced(value)
-        self._gradient = _Synced(gradient) if gradient is not None else None
+    def __init__(self, shape: Sequence[int] = (), device: torch.device | None = None) -> None:
+        self._device = device
+        self._shape = self._checked(shape)
+        self._value: _Synced | None = None
+        self._gradient: _Synced | None = None
 
     @classmethod
-    def zeros(cls, shape: Sequence[int], device: torch.device | None = None) -> Blob:
-        """A blob of zeros. shape: at most 32 axes, as Caffe's kMaxBlobAxes."""
-        if len(shape) > 32:
-            raise CaffeError(f"a blob has at most 32 axes, not {len(shape)}")
-        return cls(torch.zeros(tuple(shape), device=device))
+    def over(cls, value: Tensor, gradient: Tensor | None = None) -> Blob:
+        """A blob over existing tensors, whose memory it shares."""
+        blob = cls(value.shape, value.device)
+        blob._value = _Synced(value)
+        blob._gradient = None if gradient is None else _Synced(gradient)
+        return blob
+
+    @staticmethod
+    def _checked(shape: Sequence[int]) -> Shape:
+        shape = tuple(int(dim) for dim in shape)
+        if len(shape) > MAX_AXES:
+            raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")
+        if any(dim < 0 for dim in shape):
+            raise CaffeError(f"a blob cannot have the shape {list(shape)}: a dimension is negative")
+        if math.prod(shape) > 2**31 - 1:
+            raise CaffeError(f"blob size exceeds INT_MAX: {list(shape)}")
+        return shape
+
+    def _zeros(self) -> _Synced:
+        return _Synced(torch.zeros(self._shape, device=self._device))
+
+    # ---- tensors: what the net works on -------------------------------------------------------------------
 
     @property
     def value(self) -> Tensor:
-        return self._value.tensor
+        if self._value is None:
+            self._value = self._zeros()
+        return self._value.tensor()
 
     @value.setter
     def value(self, tensor: Tensor) -> None:
-        if self._gradient is not None and tensor.shape != self._value.tensor.shape:
-            self._gradient = None
-        self._value.set(tensor)
+        if tensor.shape != self._shape:
+            self._shape, self._gradient = tuple(tensor.shape), None
+        if self._value is None:
+            self._value = _Synced(tensor)
+        else:
+            self._value.set(tensor)
 
     @property
     def gradient(self) -> Tensor:
         if self._gradient is None:
-            self._gradient = _Synced(torch.zeros_like(self._value.tensor, memory_format=torch.contiguous_format))
-        return self._gradient.tensor
+            self._gradient = self._zeros()
+        return self._gradient.tensor()
 
     @gradient.setter
     def gradient(self, tensor: Tensor) -> None:
@@ -103,26 +126,36 @@ class Blob:
             self._gradient.set(tensor)
 
     @property
+    def has_gradient(self) -> bool:
+        """Whether a diff has been set or asked for since the shape last changed."""
+        return self._gradient is not None
+
+    # ---- arrays: what pycaffe shows -----------------------------------------------------------------------
+
+    @property
     def data(self) -> np.ndarray:
+        if self._value is None:
+            self._value = self._zeros()
         return self._value.numpy()
 
     @property
     def diff(self) -> np.ndarray:
-        self.gradient  # noqa: B018  allocates it
+        if self._gradient is None:
+            self._gradient = self._zeros()
         return self._gradient.numpy()
 
     @property
     def shape(self) -> Shape:
-        return tuple(self._value._tensor.shape)
+        return self._shape
 
     @property
     def count(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self._shape)
 
     def _legacy_axis(self, index: int) -> int:
-        if len(self.shape) > 4:
-            raise CaffeError(f"num, channels, height and width need a blob of at most 4 axes, not {list(self.shape)}")
-        return self.shape[index] if index < len(self.shape) else 1
+        if len(self._shape) > 4:
+            raise CaffeError(f"num, channels, height and width need at most 4 axes, not {list(self._shape)}")
+        return self._shape[index] if index < len(self._shape) else 1
 
     num = property(lambda self: self._legacy_axis(0))
     channels = property(lambda self: self._legacy_axis(1))
@@ -131,15 +164,11 @@ class Blob:
 
     def reshape(self, *shape: int) -> None:
         """A new shape; the contents stay if the count does, else they become zeros."""
-        if len(shape) > 32:
-            raise CaffeError(f"a blob has at most 32 axes, not {len(shape)}")
-        if any(dim < 0 for dim in shape):
-            raise CaffeError(f"a blob cannot have the shape {list(shape)}: a dimension is negative")
-        if tuple(shape) == self.shape:
+        shape = self._checked(shape)
+        if shape == self._shape:
             return
-        same_count = math.prod(shape) == self.count
-        old = self._value.tensor.detach()
-        self._value = _Synced(old.reshape(shape) if same_count else torch.zeros(shape, device=old.device))
-        if self._gradient is not None:
-            old = self._gradient.tensor
-            self._gradient = _Synced(old.reshape(shape)) if same_count else None
+        keep = math.prod(shape) == self.count
+        self._shape = shape
+        for face in ("_value", "_gradient"):
+            synced = getattr(self, face)
+            setattr(self, face, _Synced(synced.tensor().detach().reshape(shape)) if keep and synced else None)

@@ -1,0 +1,229 @@
+"""From a NetParameter to connected layers: names to blobs, shapes without data, Caffe's construction log.
+
+Follows Net::Init (src/caffe/net.cpp) step by step, since the order of its checks and log lines is part of
+what users see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pysolver.blob import Blob, Shape
+from pysolver.context import Context
+from pysolver.errors import CaffeError
+from pysolver.layers.base import Layer, Source, create, format_shape, layer_types
+from pysolver.net.parameters import Parameters
+from pysolver.net.splits import insert_splits
+from pysolver.net.state import filter_net
+from pysolver.proto.text import to_text
+
+AUTOMATIC = "(automatic)"  # the name of a loss top that the prototxt leaves out
+
+
+@dataclass
+class Node:
+    """A layer in its place: its blobs, its loss weights and which gradients it owes."""
+
+    layer: Layer
+    bottom_names: list[str]
+    top_names: list[str]
+    bottoms: list[Blob]
+    tops: list[Blob] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=list)
+    bottom_need: list[bool] = field(default_factory=list)  # which bottoms get a gradient
+    needs_backward: bool = False
+    checked_shapes: list[Shape] = field(default_factory=list)
+
+    @property
+    def is_source(self) -> bool:
+        return isinstance(self.layer, Source)
+
+    def check_shapes(self) -> list[Shape]:
+        """The tops' shapes for the bottoms as they are now; CaffeError if they do not fit."""
+        self.checked_shapes = [blob.shape for blob in self.bottoms]
+        return [tuple(shape) for shape in self.layer.top_shapes(*self.checked_shapes)]
+
+
+@dataclass
+class Graph:
+    """The connected layers of one net, and the names that lead to its blobs."""
+
+    name: str
+    nodes: list[Node]
+    blobs: dict[str, Blob]
+    outputs: list[str]
+    parameters: Parameters
+    param: Any  # filtered and split NetParameter
+    blob_need: dict[str, bool]
+
+
+def build_graph(param: Any, context: Context) -> Graph:
+    """Filter, split and connect. param: upgraded NetParameter with its state set."""
+    filtered = filter_net(param, context)
+    context.info("net.cpp:53", f"Initializing net from parameters: \n{to_text(filtered)}".rstrip("\n"))
+    types = layer_types()
+    split = insert_splits(filtered, lambda name: name in types and types[name].is_loss)
+    return _Builder(split, context).build()
+
+
+class _Builder:
+    def __init__(self, param: Any, context: Context) -> None:
+        self.param = param
+        self.context = context
+        self.nodes: list[Node] = []
+        self.blobs: dict[str, Blob] = {}
+        self.available: set[str] = set()
+        self.blob_need: dict[str, bool] = {}  # by name: needs a gradient
+        self.parameters = Parameters()
+        self.under_loss: set[str] = set()  # names that some loss depends on
+        self.skipped: set[str] = set()  # names whose readers propagate nothing down to them
+        self.memory = 0
+
+    def build(self) -> Graph:
+        for layer_param in self.param.layer:
+            if not layer_param.HasField("phase"):
+                layer_param.phase = self.param.state.phase
+            self.nodes.append(self._add(layer_param))
+        for node in reversed(self.nodes):
+            self._trim_backward(node)
+        if self.param.force_backward:
+            self._force_backward()
+        outputs = sorted(self.available, key=str.encode)
+        for name in outputs:
+            self.context.info("net.cpp:244", f"This network produces output {name}")
+        self.context.info("net.cpp:257", "Network initialization done.")
+        return Graph(self.param.name, self.nodes, self.blobs, outputs, self.parameters, self.param, self.blob_need)
+
+    # ---- forwards: one layer after the other ---------------------------------------------------------------
+
+    def _add(self, layer_param: Any) -> Node:
+        info, name = self.context.info, layer_param.name
+        if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
+            raise CaffeError(
+                f"layer '{name}': propagate_down param must be specified either 0 or bottom_size times "
+                f"({len(layer_param.bottom)}), not {len(layer_param.propagate_down)}"
+            )
+        declared_specs = len(layer_param.param)
+        layer = create(layer_param, self.context)
+        info("net.cpp:86", f"Creating Layer {name}")
+        node = Node(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
+        self._name_tops(node)
+        layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
+        layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")
+        shapes = [blob.shape for blob in node.bottoms]
+        layer.set_up(*shapes)
+        top_shapes = node.check_shapes()
+        self._shape_tops(node, top_shapes)
+        self._set_loss_weights(node)
+        self._log_set_up(node, top_shapes)
+        self._need_backward(node, declared_specs)
+        self.parameters.add(layer, self.context)
+        return node
+
+    def _take_bottoms(self, layer_param: Any) -> list[Blob]:
+        bottoms = []
+        for index, name in enumerate(layer_param.bottom):
+            if name not in self.available:
+                raise CaffeError(f"Unknown bottom blob '{name}' (layer '{layer_param.name}', bottom index {index})")
+            self.available.remove(name)
+            self.context.info("net.cpp:408", f"{layer_param.name} <- {name}")
+            bottoms.append(self.blobs[name])
+        return bottoms
+
+    def _name_tops(self, node: Node) -> None:
+        layer = node.layer
+        for index, name in enumerate(node.top_names):
+            in_place = index < len(node.bottom_names) and node.bottom_names[index] == name
+            if in_place and not layer.allows_in_place:
+                layer.fail(f"does not allow in-place computation: its top '{name}' must have another name")
+            if name in self.blobs and not in_place:
+                raise CaffeError(f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}')")
+            self.context.info("net.cpp:369" if in_place else "net.cpp:382",
+                              f"{layer.name} -> {name}" + (" (in-place)" if in_place else ""))
+            if not in_place:
+                self.blobs[name] = Blob((), self.context.device)
+                self.blob_need[name] = False
+            self.available.add(name)
+            node.tops.append(self.blobs[name])
+        missing = max(layer.tops.least, 1) if layer.is_loss else 0
+        while len(node.tops) < missing:
+            self.context.info("net.cpp:382", f"{layer.name} -> {AUTOMATIC}")
+            node.top_names.append(AUTOMATIC)
+            node.tops.append(Blob((), self.context.device))
+
+    def _shape_tops(self, node: Node, shapes: Sequence[Shape]) -> None:
+        if len(shapes) != len(node.tops):
+            node.layer.fail(f"has {len(node.tops)} tops but shapes for {len(shapes)}")
+        for blob, shape in zip(node.tops, shapes):
+            blob.reshape(*shape)
+
+    def _set_loss_weights(self, node: Node) -> None:
+        """Layer::SetLossWeights; a loss layer's default weight goes into its own parameters, and so into snapshots."""
+        layer, count = node.layer, len(node.tops)
+        if layer.is_loss and not layer.param.loss_weight:
+            layer.param.loss_weight.extend([1.0] + [0.0] * (count - 1))
+        given = list(layer.param.loss_weight)
+        if given and len(given) != count:
+            layer.fail(f"loss_weight must be unspecified or specified once per top blob ({count}), not {len(given)}")
+        node.loss_weights = given or [0.0] * count
+
+    def _log_set_up(self, node: Node, top_shapes: Sequence[Shape]) -> None:
+        info = self.context.info
+        info("net.cpp:124", f"Setting up {node.layer.name}")
+        for blob, shape, weight in zip(node.tops, top_shapes, node.loss_weights):
+            info("net.cpp:131", f"Top shape: {format_shape(shape)}")
+            if weight:
+                info("net.cpp:134", f"    with loss weight {weight:g}")
+            self.memory += 4 * blob.count
+        info("net.cpp:139", f"Memory required for data: {self.memory}")
+
+    # ---- who needs backward ------------------------------------------------------------------------------
+
+    def _need_backward(self, node: Node, declared_specs: int) -> None:
+        """The forward half: a layer needs backward if a bottom or one of its parameters does.
+
+        declared_specs: how many `param` entries the prototxt has. BatchNorm appends its own later, so that
+        Caffe takes its statistics for trainable here; the log shows it.
+        """
+        layer, specs = node.layer, node.layer.param.param
+        need = False
+        for index, name in enumerate(node.bottom_names):
+            wanted = layer.param.propagate_down
+            node.bottom_need.append(wanted[index] if wanted else self.blob_need[name])
+            need |= self.blob_need[name]
+        for index, blob in enumerate(layer.blobs):
+            need |= index >= declared_specs or specs[index].lr_mult != 0
+            blob.requires_grad_(index >= len(specs) or specs[index].lr_mult != 0)
+        node.needs_backward = need
+        if need:
+            self.blob_need.update((name, True) for name in node.top_names)
+
+    def _trim_backward(self, node: Node) -> None:
+        """The backward half: no gradient where no loss is above, or where every reader refuses it."""
+        names = node.top_names
+        contributes = any(node.loss_weights) or any(name in self.under_loss for name in names)
+        if node.needs_backward and all(name in self.skipped for name in names):
+            node.needs_backward = False
+            node.bottom_need = [False] * len(node.bottom_need)
+        if not contributes:
+            node.needs_backward = False
+        line = "net.cpp:200" if node.needs_backward else "net.cpp:202"
+        verb = "needs backward computation." if node.needs_backward else "does not need backward computation."
+        self.context.info(line, f"{node.layer.name} {verb}")
+        for index, name in enumerate(node.bottom_names):
+            if contributes:
+                self.under_loss.add(name)
+            else:
+                node.bottom_need[index] = False
+            if not node.bottom_need[index]:
+                self.skipped.add(name)
+
+    def _force_backward(self) -> None:
+        for node in self.nodes:
+            node.needs_backward = True
+            blocked = node.layer.no_gradient_bottoms
+            node.bottom_need = [need or i not in blocked for i, need in enumerate(node.bottom_need)]
+            for blob in node.layer.blobs:
+                blob.requires_grad_(True)

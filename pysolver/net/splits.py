@@ -1,0 +1,104 @@
+"""Split layers, as Caffe inserts them where a blob is used more than once.
+
+Autograd needs none of them. They are here because they show: in layer names, in net.blobs, in the log
+and in caffemodels (src/caffe/util/insert_splits.cpp).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto import caffe_pb2
+
+TopIndex = tuple[int, int]  # (layer, position of the top)
+
+
+def insert_splits(param: Any, is_loss: Callable[[str], bool]) -> Any:
+    """A copy of `param` in which every blob has one reader. is_loss: whether a layer type is a loss layer.
+
+    Two departures from Caffe, each where Caffe silently computes a wrong gradient: a loss that is also read
+    keeps its default weight 1, and splitting one top leaves the loss weights of the others alone.
+    """
+    producer, readers = _trace(param)
+    consumed = {top for tops in producer.values() for top in tops}
+    weights = _loss_weights(param, consumed, is_loss)
+    uses = {
+        top: readers[top] + (1 if weights.get(top) else 0)
+        for i, layer in enumerate(param.layer)
+        for top in ((i, j) for j in range(len(layer.top)))
+    }
+
+    split = caffe_pb2.NetParameter()
+    split.CopyFrom(param)
+    del split.layer[:]
+    taken: dict[TopIndex, int] = defaultdict(int)
+    for i, original in enumerate(param.layer):
+        layer = split.layer.add()
+        layer.CopyFrom(original)
+        for j, blob in enumerate(original.bottom):
+            top = producer[i][j]
+            if uses[top] > 1:
+                layer.bottom[j] = _split_blob(param.layer[top[0]].name, blob, top[1], taken[top])
+                taken[top] += 1
+        for j, blob in enumerate(original.top):
+            top = (i, j)
+            if uses[top] > 1:
+                weight = weights.get(top, 0.0)
+                split.layer.append(_split_layer(original.name, blob, j, uses[top], weight))
+                if weight:
+                    if not layer.loss_weight:  # the default weight of a loss layer
+                        layer.loss_weight.extend([1.0] + [0.0] * (len(layer.top) - 1))
+                    layer.loss_weight[j] = 0.0
+                    taken[top] += 1
+    return split
+
+
+def _trace(param: Any) -> tuple[dict[int, list[TopIndex]], dict[TopIndex, int]]:
+    """For each layer the tops that its bottoms come from, and for each top how many bottoms read it."""
+    latest: dict[str, TopIndex] = {}
+    producer: dict[int, list[TopIndex]] = {}
+    readers: dict[TopIndex, int] = defaultdict(int)
+    for i, layer in enumerate(param.layer):
+        producer[i] = []
+        for j, blob in enumerate(layer.bottom):
+            if blob not in latest:
+                raise CaffeError(f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j})")
+            producer[i].append(latest[blob])
+            readers[latest[blob]] += 1
+        latest.update((blob, (i, j)) for j, blob in enumerate(layer.top))
+    return producer, readers
+
+
+def _loss_weights(param: Any, consumed: set[TopIndex], is_loss: Callable[[str], bool]) -> dict[TopIndex, float]:
+    weights: dict[TopIndex, float] = {}
+    for i, layer in enumerate(param.layer):
+        for j, weight in enumerate(layer.loss_weight[: len(layer.top)]):
+            weights[i, j] = weight
+        if not layer.loss_weight and (i, 0) in consumed and is_loss(layer.type):
+            glog.warning(
+                "insert_splits.cpp:1",
+                f"layer '{layer.name}' ({layer.type}) is a loss whose top is read by another layer: its default "
+                "loss_weight of 1 is kept (Caffe would lose its gradient); say loss_weight: 1, or 0, to be clear",
+            )
+            weights[i, 0] = 1.0
+    return weights
+
+
+def _split_blob(layer: str, blob: str, position: int, index: int) -> str:
+    return f"{_split_name(layer, blob, position)}_{index}"
+
+
+def _split_name(layer: str, blob: str, position: int) -> str:
+    return f"{blob}_{layer}_{position}_split"
+
+
+def _split_layer(layer: str, blob: str, position: int, count: int, weight: float) -> Any:
+    split = caffe_pb2.LayerParameter(name=_split_name(layer, blob, position), type="Split", bottom=[blob])
+    split.top.extend(_split_blob(layer, blob, position, k) for k in range(count))
+    if weight:
+        split.loss_weight.extend([weight] + [0.0] * (count - 1))
+    return split

@@ -1,0 +1,75 @@
+"""Which layers are in the net: phase, level and stages against include and exclude rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pysolver.context import Context
+from pysolver.errors import CaffeError
+from pysolver.proto import caffe_pb2
+from pysolver.proto.upgrade import read_net
+
+
+def read_net_for(path: str, phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
+    """The upgraded NetParameter of a file with its state set, as Net(file, phase, level, stages) does."""
+    param = read_net(path)
+    param.state.phase = phase
+    param.state.level = level
+    param.state.stage.extend(stages)
+    return param
+
+
+def filter_net(param: Any, context: Context) -> Any:
+    """A copy of `param` with just the layers that its state includes (Net::FilterNet)."""
+    filtered = caffe_pb2.NetParameter()
+    filtered.CopyFrom(param)
+    del filtered.layer[:]
+    filtered.layer.extend(layer for layer in param.layer if _is_included(layer, param.state, context))
+    return filtered
+
+
+def _is_included(layer: Any, state: Any, context: Context) -> bool:
+    if layer.include and layer.exclude:
+        raise CaffeError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.")
+    if layer.include:
+        return any(_meets(state, rule, layer.name, context) for rule in layer.include)
+    return not any(_meets(state, rule, layer.name, context) for rule in layer.exclude)
+
+
+def _meets(state: Any, rule: Any, layer: str, context: Context) -> bool:
+    """Net::StateMeetsRule; the wording of the level lines is Caffe's."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        context.info(
+            "net.cpp:296",
+            f"The NetState phase ({state.phase}) differed from the phase ({rule.phase}) "
+            f"specified by a rule in layer {layer}",
+        )
+        return False
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        context.info(
+            "net.cpp:306",
+            f"The NetState level ({state.level}) is above the min_level ({rule.min_level}) "
+            f"specified by a rule in layer {layer}",
+        )
+        return False
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        context.info(
+            "net.cpp:316",
+            f"The NetState level ({state.level}) is above the max_level ({rule.max_level}) "
+            f"specified by a rule in layer {layer}",
+        )
+        return False
+    for stage in rule.stage:
+        if stage not in state.stage:
+            context.info(
+                "net.cpp:332", f"The NetState did not contain stage '{stage}' specified by a rule in layer {layer}"
+            )
+            return False
+    for stage in rule.not_stage:
+        if stage in state.stage:
+            context.info(
+                "net.cpp:347", f"The NetState contained a not_stage '{stage}' specified by a rule in layer {layer}"
+            )
+            return False
+    return True

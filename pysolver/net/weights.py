@@ -1,0 +1,130 @@
+"""Weights of a net: as a NetParameter, from a caffemodel by layer name, shared between nets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pysolver.blob import Shape
+from pysolver.errors import CaffeError
+from pysolver.layers.base import Layer, format_shape
+from pysolver.logs import glog
+from pysolver.proto import blobproto, caffe_pb2
+from pysolver.proto.binary import read_binary, write_atomic
+from pysolver.proto.upgrade import upgrade_net
+
+if TYPE_CHECKING:
+    from pysolver.net.net import Net
+
+
+def to_proto(net: Net, with_diff: bool = False) -> Any:
+    """NetParameter with every layer as it is used, and its blobs (Net::ToProto)."""
+    proto = caffe_pb2.NetParameter(name=net.name)
+    for layer in net.layers:
+        entry = proto.layer.add()
+        entry.CopyFrom(layer.param)
+        del entry.blobs[:]
+        for blob in layer.blobs:
+            diff = blob.grad.cpu().numpy() if with_diff else None
+            entry.blobs.append(blobproto.from_array(blob.detach().cpu().numpy(), diff))
+    return proto
+
+
+def save(net: Net, path: str, with_diff: bool = False) -> None:
+    """Write a .caffemodel, whole or not at all."""
+    write_atomic(path, to_proto(net, with_diff).SerializeToString())
+
+
+def copy_trained_layers_from(net: Net, path: str) -> None:
+    """Load weights by layer name; the file's content decides between HDF5 and binary (Net::CopyTrainedLayersFrom)."""
+    if is_hdf5(path):
+        from pysolver.net import weights_hdf5  # h5py only where it is needed
+
+        weights_hdf5.load(net, path)
+        return
+    proto = upgrade_net(read_binary(path, caffe_pb2.NetParameter), path)
+    copy_from_proto(net, proto, path)
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether the file's content, not its name, is HDF5."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot read weights: {error.strerror}") from error
+
+
+def copy_from_proto(net: Net, proto: Any, path: str) -> None:
+    """Copy the blobs of each source layer into the first layer of its name, all checks before the first copy."""
+    copies: list[tuple[nn.Parameter, Any]] = []
+    targets = first_by_name(net.layers)
+    matched = 0
+    for source in proto.layer:
+        layer = targets.get(source.name)
+        if layer is None:
+            net.context.info("net.cpp:746", f"Ignoring source layer {source.name}")
+            continue
+        matched += bool(source.blobs)
+        check_count(layer, len(source.blobs), path)
+        for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
+            if not blobproto.shapes_equal(tuple(blob.shape), given):
+                raise shape_mismatch(layer, index, blobproto.shape_of(given), tuple(blob.shape), path)
+            copies.append((blob, given))
+    for blob, given in copies:
+        assign(blob, blobproto.to_array(given))
+        diff = blobproto.diff_to_array(given)
+        if diff is not None:
+            with torch.no_grad():
+                blob.grad.copy_(torch.from_numpy(diff).reshape(blob.shape))
+    if not matched and any(len(layer.blobs) for layer in net.layers):
+        glog.warning("net.cpp:746", f"{path} has no layer of this net's names: no weights were loaded")
+
+
+def assign(blob: nn.Parameter, values: Any) -> None:
+    """Copy an array of the same count into a parameter, in place."""
+    with torch.no_grad():
+        blob.copy_(torch.from_numpy(values).reshape(blob.shape))
+
+
+def share_trained_layers_with(net: Net, other: Net) -> None:
+    """Net::ShareTrainedLayersWith: from now on the parameters' data is the other net's memory."""
+    targets = first_by_name(net.layers)
+    for source in other.layers:
+        layer = targets.get(source.name)
+        if layer is None:
+            net.context.info("net.cpp:678", f"Ignoring source layer {source.name}")
+            continue
+        check_count(layer, len(source.blobs), "the other net")
+        for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
+            if blob.shape != given.shape:
+                raise shape_mismatch(layer, index, tuple(given.shape), tuple(blob.shape), "the other net")
+            blob.data = given.data
+
+
+def first_by_name(layers: list[Layer]) -> dict[str, Layer]:
+    """Duplicate layer names are legal; loading finds the first."""
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        found.setdefault(layer.name, layer)
+    return found
+
+
+def check_count(layer: Layer, given: int, where: str) -> None:
+    """Caffe demands equal numbers of blobs, zero included."""
+    if given != len(layer.blobs):
+        raise CaffeError(
+            f"{where}: Incompatible number of blobs for layer {layer.name} "
+            f"({layer.type_name}): the source has {given}, the net {len(layer.blobs)}"
+        )
+
+
+def shape_mismatch(layer: Layer, index: int, source: Shape, target: Shape, where: str) -> CaffeError:
+    """The error for a parameter of another shape, in Caffe's words."""
+    return CaffeError(
+        f"{where}: Cannot copy param {index} weights from layer '{layer.name}'; shape mismatch.  "
+        f"Source param shape is {format_shape(source)}; target param shape is {format_shape(target)}. "
+        "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
+    )

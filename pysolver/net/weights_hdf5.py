@@ -1,0 +1,99 @@
+"""Weights as HDF5: /data/<layer>/<index>, and /diff/... on request (Net::ToHDF5, CopyTrainedLayersFromHDF5).
+
+Caffe cannot save layers with a slash in their names; here they become nested groups, which h5py reads back.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from pysolver.errors import CaffeError
+from pysolver.net.weights import assign, shape_mismatch
+from pysolver.proto.binary import write_atomic
+
+if TYPE_CHECKING:
+    from pysolver.net.net import Net
+
+
+def to_bytes(net: Net, with_diff: bool = False) -> bytes:
+    """The content of a .caffemodel.h5."""
+    names = net.layer_names
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CaffeError(f"two layers are called '{twice}': a net can be saved as HDF5 only if its layer names differ")
+    owned = {id(slot.blob) for slot in net.parameters.slots if slot.owner is None}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("earliest", "v108")) as file:
+        data = file.create_group("data")
+        diff = file.create_group("diff") if with_diff else None
+        for layer in net.layers:
+            group = data.require_group(layer.name)
+            diff_group = diff.require_group(layer.name) if diff is not None else None
+            for index, blob in enumerate(layer.blobs):
+                if id(blob) in owned:
+                    group.create_dataset(str(index), data=blob.detach().cpu().numpy())
+                if diff_group is not None:
+                    diff_group.create_dataset(str(index), data=blob.grad.cpu().numpy())
+    return buffer.getvalue()
+
+
+def save(net: Net, path: str, with_diff: bool = False) -> None:
+    """Write a .caffemodel.h5, whole or not at all."""
+    write_atomic(path, to_bytes(net, with_diff))
+
+
+def load(net: Net, path: str) -> None:
+    """Load by layer name (of two layers of one name the last), all checks before the first copy."""
+    targets = {layer.name: layer for layer in net.layers}
+    sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}
+    copies = []
+    try:
+        with h5py.File(path, "r") as file:
+            if "data" not in file:
+                raise CaffeError(f"{path}: no group /data: this HDF5 file holds no weights of a net")
+            for name, group in _layers(file["data"]):
+                layer = targets.get(name)
+                if layer is None:
+                    net.context.info("net.cpp:801", f"Ignoring source layer {name}")
+                    continue
+                if len(group) > len(layer.blobs):
+                    raise CaffeError(
+                        f"{path}: Incompatible number of blobs for layer {name} ({layer.type_name}): "
+                        f"the source has {len(group)}, the net {len(layer.blobs)}"
+                    )
+                for index, blob in enumerate(layer.blobs):
+                    if str(index) not in group:
+                        if id(blob) in sharers:
+                            continue
+                        raise CaffeError(f"{path}: Incompatible number of blobs for layer {name}: no dataset {index}")
+                    values = group[str(index)]
+                    if values.dtype.kind not in "fiu":
+                        raise CaffeError(f"{path}: /data/{name}/{index} holds {values.dtype}, not numbers")
+                    if tuple(values.shape) != tuple(blob.shape):
+                        raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
+                    copies.append((blob, np.asarray(values, dtype=np.float32)))
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, CaffeError):
+            raise
+        raise CaffeError(f"{path}: not a readable HDF5 file: {error}") from error
+    for blob, values in copies:
+        assign(blob, values)
+
+
+def _layers(data: h5py.Group) -> list[tuple[str, h5py.Group]]:
+    """Layer groups by name; a group of groups is a name with slashes."""
+    found: list[tuple[str, h5py.Group]] = []
+
+    def visit(prefix: str, group: h5py.Group) -> None:
+        for name, item in group.items():
+            if isinstance(item, h5py.Group):
+                if any(isinstance(child, h5py.Dataset) for child in item.values()) or not len(item):
+                    found.append((prefix + name, item))
+                visit(f"{prefix}{name}/", item)
+
+    visit("", data)
+    return found
