@@ -1,0 +1,37 @@
+# Everything a person runs from a checkout. Each target leaves a working .venv behind.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install lint format test test-long test-caffe demo docs clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml setup.py constraints.txt proto/caffe.proto
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: install
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+test: install
+	$(PY) -m pytest -q -n 2
+
+test-long: install
+	$(PY) -m pytest -q -n 2 -m long
+
+test-caffe: install
+	$(PY) -m pytest -q -rs --override-ini addopts= --timeout 3600 tests/real_caffe
+
+demo: install
+	$(PY) examples/digits/demo.py demo
+
+clean:
+	rm -rf .venv demo build *.egg-info pysolver/proto/caffe.desc

@@ -1,0 +1,7 @@
+"""`python -m pysolver` is the command `pysolver`."""
+
+import sys
+
+from pysolver.cli import main
+
+sys.exit(main())
