@@ -1,0 +1,167 @@
+"""Schedules against what a real Caffe used (every bit) and what the method's author's logs print (six digits)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pysolver import schedule
+from pysolver.errors import CaffeError
+from pysolver.proto import caffe_pb2
+from pysolver.proto.text import parse_text
+from pysolver.schedule_plot import plot_schedule
+
+DATA = Path(__file__).parent / "data" / "schedules"
+
+
+def runs(file: str) -> list:
+    return [pytest.param(run, id=run["run"]) for run in json.loads((DATA / file).read_text())["runs"]]
+
+
+def solver(text: str):
+    return parse_text(text, caffe_pb2.SolverParameter)
+
+
+def stepwise(param, iterations: int) -> list[tuple[np.float32, np.float32]]:
+    """lr and momentum as the solver asks for them: one iteration after the other."""
+    rows, current_step = [], 0
+    for i in range(iterations):
+        current_step = schedule.next_step(param, i, current_step)
+        rows.append((schedule.learning_rate(param, i, current_step), schedule.momentum(param, i)))
+    return rows
+
+
+@pytest.mark.parametrize("run", runs("caffe.json"))
+def test_every_bit_of_caffes_rates(run):
+    expected = list(zip(np.float32(run["lr"]), np.float32(run["momentum"])))
+    param = solver(run["solver"])
+    assert stepwise(param, len(expected)) == expected
+    assert [(row.lr, row.momentum) for row in schedule.table(param)] == expected
+
+
+@pytest.mark.parametrize("run", runs("author.json"))
+def test_points_of_the_authors_logs(run):
+    """Among them a run with unordered stepvalues. Where a log did not print its solver, weight decay is not known."""
+    param = caffe_pb2.SolverParameter(**run["solver"])
+    every = math.gcd(*(point[0] for point in run["points"]))
+    rows = {row.iter: row for row in schedule.table(param, every)}
+    for iteration, lr, momentum, weight_decay in run["points"]:
+        got = rows[iteration]
+        assert f"{got.lr:g}" == f"{lr:g}"
+        assert momentum is None or f"{got.momentum:g}" == f"{momentum:g}"
+        assert not param.HasField("weight_decay") or f"{got.weight_decay:g}" == f"{weight_decay or got.weight_decay:g}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [  # analytic values
+        ('lr_policy: "triangular" base_lr: 1 max_lr: 3 stepsize: 4', [1, 1.5, 2, 2.5, 3, 2.5, 2, 1.5, 1, 1.5]),
+        ('lr_policy: "triangular2" base_lr: 1 max_lr: 3 stepsize: 2', [1, 2, 3, 2, 1, 1.5, 2, 1.5, 1, 1.25]),
+        ('lr_policy: "exp_range" base_lr: 0 max_lr: 8 stepsize: 2 gamma: 0.5', [0, 2, 2, 0.5, 0, 0.125]),
+        ('lr_policy: "1cycle" base_lr: 1 max_lr: 5 stepsize: 4', [1, 2, 3, 4, 5, 3.75, 2.5, 1.25, 0.001, 0.001]),
+        ('lr_policy: "triangular" base_lr: 1 max_lr: 3 stepsize: 2 start_lr_policy: 3', [1, 1, 1, 1, 2, 3, 2]),
+        ('lr_policy: "triangular" base_lr: 3 max_lr: 1 stepsize: 2', [3, 2, 1, 2, 3]),
+        ('lr_policy: "multistep" base_lr: 1 gamma: 0.5 stepvalue: [2, 2, 1]', [1, 1, 0.5, 0.25, 0.125, 0.125]),
+        ('lr_policy: "step" base_lr: 1 gamma: 0.5 stepsize: 2', [1, 1, 0.5, 0.5, 0.25]),
+        ('lr_policy: "step" base_lr: 1 stepsize: 2', [1, 1, 0, 0]),
+        ('lr_policy: "sigmoid" base_lr: 2 gamma: 100 stepsize: 2', [0, 0, 1, 2, 2]),
+        ('lr_policy: "fixed"', [0, 0]),
+    ],
+)
+def test_laws(text, expected):
+    param = solver(f"{text} max_iter: {len(expected)}")
+    assert [row.lr for row in schedule.table(param)] == pytest.approx(expected, abs=1e-30)
+    assert [lr for lr, _ in stepwise(param, len(expected))] == [row.lr for row in schedule.table(param)]
+
+
+def test_cyclical_momentum_halves_with_each_cycle_and_ignores_the_rates_policy():
+    param = solver(
+        'lr_policy: "fixed" momentum: 1 cyclical_momentum: 0.5 cyclical_momentum: 2 start_lr_policy: 5 max_iter: 12'
+    )
+    expected = [1, 0.75, 0.5, 0.75, 1, 0.875, 0.75, 0.875, 1, 0.9375, 0.875, 0.9375]
+    assert [row.momentum for row in schedule.table(param)] == expected
+
+
+def test_reading_the_rate_changes_nothing():
+    param = solver('lr_policy: "multistep" base_lr: 1 gamma: 0.5 stepvalue: 3')
+    before = param.SerializeToString()
+    assert [schedule.learning_rate(param, 3, schedule.next_step(param, 3, 0)) for _ in range(3)] == [0.5] * 3
+    assert param.SerializeToString() == before
+
+
+def test_poly_beyond_its_end_is_nan_as_in_caffe():
+    param = solver('lr_policy: "poly" base_lr: 1 power: 0.5 max_iter: 4')
+    assert np.isnan(schedule.learning_rate(param, 5))
+
+
+def test_table_every_and_weight_decay():
+    param = solver('lr_policy: "fixed" base_lr: 0.1 momentum: 0.9 weight_decay: 0.0005 max_iter: 7')
+    rows = list(schedule.table(param, every=3))
+    assert [row.iter for row in rows] == [0, 3, 6]
+    assert rows[0] == (0, np.float32(0.1), np.float32(0.9), np.float32(0.0005))
+    with pytest.raises(CaffeError, match="at least 1"):
+        list(schedule.table(param, every=0))
+
+
+@pytest.mark.parametrize(
+    ("policy", "length"),
+    [('"1cycle" max_lr: 1 stepsize: 5', 15), ('"step" stepsize: 5', 500), ('"multistep" stepvalue: [10, 20]', 40)],
+)
+def test_a_table_without_max_iter_shows_what_the_policy_does(policy, length):
+    assert len(list(schedule.table(solver(f"lr_policy: {policy}")))) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["Unknown learning rate policy: ", "1cycle", "triangular2"]),
+        ('lr_policy: "Triangular"', ["Unknown learning rate policy: Triangular", "fixed", "multistep"]),
+        ('lr_policy: "step"', ["stepsize() > 0", "not set"]),
+        ('lr_policy: "step" stepsize: -3', ["stepsize() > 0", "-3"]),
+        ('lr_policy: "sigmoid" gamma: 1', ["stepsize"]),
+        ('lr_policy: "exp" gamma: -1', ["gamma() >= 0", "-1"]),
+        ('lr_policy: "multistep" gamma: -0.1 stepvalue: 3', ["gamma() >= 0"]),
+        ('lr_policy: "1cycle" stepsize: 5', ["max_lr", "1cycle"]),
+        ('lr_policy: "1cycle" max_lr: 5', ["stepsize"]),
+        ('lr_policy: "triangular" max_lr: 1 stepsize: 0', ["stepsize", "is 0"]),
+        ('lr_policy: "poly"', ["max_iter", "poly"]),
+        ('lr_policy: "fixed" momentum: 1.01', ["momentum is 1.01", "between 0 and 1"]),
+        ('lr_policy: "fixed" momentum: -0.1', ["momentum"]),
+        ('lr_policy: "fixed" momentum: nan', ["momentum"]),
+        ('lr_policy: "fixed" cyclical_momentum: 0.8', ["cyclical_momentum", "given 1 times", "twice"]),
+        ('lr_policy: "fixed" cyclical_momentum: [0.8, 5, 1]', ["given 3 times"]),
+        ('lr_policy: "fixed" cyclical_momentum: [0.8, 0]', ["cyclical_momentum", "is 0"]),
+        ('lr_policy: "fixed" cyclical_momentum: [0.8, -7]', ["is -7"]),
+        ('lr_policy: "fixed" cyclical_momentum: [95, 7]', ["is 95"]),
+        ('lr_policy: "fixed" type: "AdaGrad" cyclical_momentum: [0.8, 7]', ["AdaGrad", "no momentum"]),
+        ('lr_policy: "fixed" type: "RMSProp" cyclical_momentum: [0.8, 7]', ["RMSProp"]),
+        ('lr_policy: "fixed"', ["max_iter"]),
+    ],
+)
+def test_refusals_name_the_field_and_what_would_be_right(text, words):
+    with pytest.raises(CaffeError) as caught:
+        list(schedule.table(solver(text)))
+    assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["momentum: 1", "momentum: 0", "momentum: 1 cyclical_momentum: [0, 1]"])
+def test_the_bounds_themselves_are_allowed(text):
+    schedule.check_schedule(solver(f'lr_policy: "fixed" {text}'))
+
+
+def test_plot(tmp_path):
+    param = solver('lr_policy: "1cycle" base_lr: 0.1 max_lr: 1 stepsize: 10 max_iter: 22 momentum: 0.9')
+    plot_schedule(schedule.table(param), tmp_path / "s.png", "1cycle")
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, pysolver.schedule, pysolver.schedule_plot; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
