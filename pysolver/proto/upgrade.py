@@ -1,0 +1,167 @@
+"""Reading nets and solvers of every age. Caffe: src/caffe/util/upgrade_proto.cpp."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto import upgrade_v0, upgrade_v1
+from pysolver.proto.binary import read_binary
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
+from pysolver.proto.text import read_text
+
+SOLVER_TYPES = {
+    SolverParameter.SGD: "SGD",
+    SolverParameter.NESTEROV: "Nesterov",
+    SolverParameter.ADAGRAD: "AdaGrad",
+    SolverParameter.RMSPROP: "RMSProp",
+    SolverParameter.ADADELTA: "AdaDelta",
+    SolverParameter.ADAM: "Adam",
+}
+
+
+def read_net(path: str | Path) -> NetParameter:
+    """The net in a prototxt, in the present form."""
+    return upgrade_net(read_text(path, NetParameter), str(path))
+
+
+def read_weights(path: str | Path) -> NetParameter:
+    """The net in a binary caffemodel, in the present form."""
+    return upgrade_net(read_binary(path, NetParameter), str(path))
+
+
+def read_solver(path: str | Path) -> SolverParameter:
+    """The solver in a prototxt, in the present form and with a snapshot_prefix."""
+    solver = upgrade_solver(read_text(path, SolverParameter), str(path))
+    _complete_snapshot_prefix(solver, str(path))
+    return solver
+
+
+def net_needs_upgrade(net: NetParameter) -> bool:
+    """Is anything in the net of an old form?"""
+    return upgrade_v1.needed(net) or len(net.input) > 0 or any(map(_has_three_params, net.layer))
+
+
+def upgrade_net(net: NetParameter, source: str) -> NetParameter:
+    """The net in the present form, with Caffe's log lines; `source` names its file in them and in errors.
+
+    What cannot be upgraded is an E line, and the rest goes on; CaffeError for what leaves no net at all.
+    """
+    return try_upgrade_net(net, source)[0]
+
+
+def try_upgrade_net(net: NetParameter, source: str) -> tuple[NetParameter, bool]:
+    """As upgrade_net, with whether everything could be upgraded. Each step looks at the result of the one before."""
+    upgrade_v1.refuse_both_forms(net, source)
+    clean = True
+    old = "Attempting to upgrade input file specified using deprecated"
+    new = "Successfully upgraded file specified using deprecated"
+    if upgrade_v0.needed(net):
+        _info(28, f"{old} V0LayerParameter: {source}")
+        net, ok = upgrade_v0.upgrade(net, source)
+        clean &= _report(ok, 33, "V0NetParameter to NetParameter", 36, f"{new} V0LayerParameter")
+        _warn(
+            39,
+            "Note that future Caffe releases will not support V0NetParameter; use ./build/tools/upgrade_net_proto_text "
+            "for prototxt and ./build/tools/upgrade_net_proto_binary for model weights upgrade this and any other net "
+            "protos to the new format.",
+        )
+    if upgrade_v1.transform_needed(net):
+        _info(46, f"{old} transformation parameters: {source}")
+        upgrade_v1.upgrade_transform(net)
+        _info(49, f"{new} data transformation parameters.")
+        _warn(
+            51, "Note that future Caffe releases will only support transform_param messages for transformation fields."
+        )
+    if upgrade_v1.needed(net):
+        _info(55, f"{old} V1LayerParameter: {source}")
+        net, ok = upgrade_v1.upgrade(net)
+        clean &= _report(ok, 60, "V1LayerParameter", 63, f"{new} V1LayerParameter")
+    if net.input:
+        _info(69, f"{old} input fields: {source}")
+        _upgrade_inputs(net, source)
+        _info(72, f"{new} input fields.")
+        _warn(74, "Note that future Caffe releases will only support input layers and not input fields.")
+    if any(map(_has_three_params, net.layer)):
+        _info(79, f"Attempting to upgrade batch norm layers using deprecated params: {source}")
+        for layer in filter(_has_three_params, net.layer):
+            for param in layer.param:
+                param.lr_mult = param.decay_mult = 0
+        _info(82, "Successfully upgraded batch norm layers using deprecated params.")
+    return net, clean
+
+
+def upgrade_solver(solver: SolverParameter, source: str) -> SolverParameter:
+    """The solver with `type` in place of the old enum `solver_type`, changed in place; CaffeError if it has both."""
+    if solver.HasField("solver_type"):
+        _info(
+            1084, f"Attempting to upgrade input file specified using deprecated 'solver_type' field (enum)': {source}"
+        )
+        if solver.HasField("type"):
+            raise CaffeError(
+                f"{source}: Failed to upgrade solver: old solver_type field (enum) and new type field (string) "
+                "cannot be both specified in solver proto text."
+            )
+        solver.type = SOLVER_TYPES[solver.solver_type]
+        solver.ClearField("solver_type")
+        _info(
+            1091,
+            "Successfully upgraded file specified using deprecated 'solver_type' field (enum) to 'type' field (string).",
+        )
+        _warn(1093, "Note that future Caffe releases will only support 'type' field (string) for a solver's type.")
+    return solver
+
+
+def _complete_snapshot_prefix(solver: SolverParameter, path: str) -> None:
+    """Unset: the solver's path without extension; a folder: the solver's name in that folder."""
+    prefix = os.path.splitext(path)[0]
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = prefix
+        _info(1108, f"snapshot_prefix was not specified and is set to {solver.snapshot_prefix}")
+    elif os.path.isdir(solver.snapshot_prefix):
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, os.path.basename(prefix))
+        _info(1113, f"snapshot_prefix was a directory and is replaced to {solver.snapshot_prefix}")
+
+
+def _upgrade_inputs(net: NetParameter, source: str) -> None:
+    """The net's input fields become an Input layer; without shapes, as in old caffemodels, they are dropped."""
+    count = len(net.input)
+    if net.input_shape or net.input_dim:
+        first = LayerParameter(name="input", type="Input", top=net.input)
+        if net.input_shape:
+            if len(net.input_shape) < count:
+                raise CaffeError(f"{source}: {count} input blobs, but only {len(net.input_shape)} input_shape")
+            first.input_param.shape.extend(net.input_shape[:count])
+        else:
+            if len(net.input_dim) < 4 * count:
+                raise CaffeError(f"{source}: {count} input blobs need {4 * count} input_dim, not {len(net.input_dim)}")
+            for index in range(0, 4 * count, 4):
+                first.input_param.shape.add(dim=net.input_dim[index : index + 4])
+        net.layer.insert(0, first)
+    for field in ("input", "input_shape", "input_dim"):
+        net.ClearField(field)
+
+
+def _has_three_params(layer: LayerParameter) -> bool:
+    """BatchNorm layers once had to name lr_mult 0 for each of their three blobs."""
+    return layer.type == "BatchNorm" and len(layer.param) == 3
+
+
+def _report(ok: bool, bad_line: int, what: str, good_line: int, success: str) -> bool:
+    if ok:
+        _info(good_line, success)
+    else:
+        going_on = " (see above); continuing anyway."
+        problem = "Warning: had one or more problems upgrading"
+        glog.error(f"upgrade_proto.cpp:{bad_line}", f"{problem} {what}{going_on}")
+    return ok
+
+
+def _info(line: int, text: str) -> None:
+    glog.info(f"upgrade_proto.cpp:{line}", text)
+
+
+def _warn(line: int, text: str) -> None:
+    glog.warning(f"upgrade_proto.cpp:{line}", text)

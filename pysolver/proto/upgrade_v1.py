@@ -1,0 +1,127 @@
+"""Nets of 2014, `layers { type: CONVOLUTION }`, to the present form. Caffe: src/caffe/util/upgrade_proto.cpp."""
+
+from __future__ import annotations
+
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
+
+TYPES = {
+    "NONE": "",
+    "ABSVAL": "AbsVal",
+    "ACCURACY": "Accuracy",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "CONCAT": "Concat",
+    "CONTRASTIVE_LOSS": "ContrastiveLoss",
+    "CONVOLUTION": "Convolution",
+    "DATA": "Data",
+    "DECONVOLUTION": "Deconvolution",
+    "DROPOUT": "Dropout",
+    "DUMMY_DATA": "DummyData",
+    "EUCLIDEAN_LOSS": "EuclideanLoss",
+    "ELTWISE": "Eltwise",
+    "EXP": "Exp",
+    "FLATTEN": "Flatten",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "HINGE_LOSS": "HingeLoss",
+    "IM2COL": "Im2col",
+    "IMAGE_DATA": "ImageData",
+    "INFOGAIN_LOSS": "InfogainLoss",
+    "INNER_PRODUCT": "InnerProduct",
+    "LRN": "LRN",
+    "MEMORY_DATA": "MemoryData",
+    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss",
+    "MVN": "MVN",
+    "POOLING": "Pooling",
+    "POWER": "Power",
+    "RELU": "ReLU",
+    "SIGMOID": "Sigmoid",
+    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
+    "SILENCE": "Silence",
+    "SOFTMAX": "Softmax",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "SPLIT": "Split",
+    "SLICE": "Slice",
+    "TANH": "TanH",
+    "WINDOW_DATA": "WindowData",
+    "THRESHOLD": "Threshold",
+}
+
+# Entry i of each of these lists belongs to parameter blob i: now fields of one ParamSpec.
+_PER_BLOB = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
+
+_TRANSFORM = ("scale", "mean_file", "crop_size", "mirror")
+_DATA = {
+    V1LayerParameter.DATA: "data_param",
+    V1LayerParameter.IMAGE_DATA: "image_data_param",
+    V1LayerParameter.WINDOW_DATA: "window_data_param",
+}
+
+
+def transform_needed(net: NetParameter) -> bool:
+    """Does a data layer have the fields that are in transform_param now?"""
+    parameters = [getattr(layer, _DATA[layer.type]) for layer in net.layers if layer.type in _DATA]
+    return any(parameter.HasField(field) for parameter in parameters for field in _TRANSFORM)
+
+
+def upgrade_transform(net: NetParameter) -> None:
+    """Move scale, mean_file, crop_size and mirror of the data layers to transform_param, in place."""
+    for layer in net.layers:
+        if layer.type not in _DATA:
+            continue
+        parameter = getattr(layer, _DATA[layer.type])
+        parameter.SetInParent()  # Caffe leaves both messages behind, empty or not
+        layer.transform_param.SetInParent()
+        for field in _TRANSFORM:
+            if parameter.HasField(field):
+                setattr(layer.transform_param, field, getattr(parameter, field))
+                parameter.ClearField(field)
+
+
+def needed(net: NetParameter) -> bool:
+    """Is any layer of this kind?"""
+    return len(net.layers) > 0
+
+
+def upgrade(net: NetParameter) -> tuple[NetParameter, bool]:
+    """The net with present layers, and whether every field had a place."""
+    upgraded = NetParameter()
+    upgraded.CopyFrom(net)
+    upgraded.ClearField("layers")
+    clean = True
+    for layer in net.layers:
+        clean &= _upgrade_layer(layer, upgraded.layer.add())
+    return upgraded, clean
+
+
+def _upgrade_layer(old: V1LayerParameter, new: LayerParameter) -> bool:
+    clean = True
+    for field, value in old.ListFields():
+        if field.name in _PER_BLOB:
+            for index, entry in enumerate(value):
+                while len(new.param) <= index:
+                    new.param.add()
+                setattr(new.param[index], _PER_BLOB[field.name], entry)
+        elif field.name == "type":
+            new.type = TYPES[V1LayerParameter.LayerType.Name(value)]
+        elif field.name == "layer":
+            glog.error("upgrade_proto.cpp:870", "Input NetParameter has V0 layer -- ignoring.")
+            clean = False
+        elif field.is_repeated:
+            getattr(new, field.name).extend(value)
+        elif field.message_type:
+            getattr(new, field.name).CopyFrom(value)
+        else:
+            setattr(new, field.name, value)
+    return clean
+
+
+def refuse_both_forms(net: NetParameter, source: str) -> None:
+    """CaffeError for a net with `layer` and `layers`: their order among each other is lost."""
+    if net.layer and net.layers:
+        raise CaffeError(
+            f"{source}: Refusing to upgrade inconsistent NetParameter input; it has both 'layer' and 'layers' fields. "
+            'Write all of them in the present form: layer { type: "Convolution" ... }, not layers { type: CONVOLUTION }'
+        )
