@@ -1,0 +1,83 @@
+"""Mode, device, seed and rank as pycaffe knows them: settings of the calling thread for the nets it makes next."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from pysolver.logs import glog
+
+if TYPE_CHECKING:
+    from pysolver.context import Context
+
+
+class _Settings(threading.local):
+    gpu = False
+    device = 0
+    seed: int | None = None
+    count = 1
+    rank = 0
+
+
+_settings = _Settings()
+
+
+def set_mode_cpu() -> None:
+    """Nets made from now on compute on the CPU."""
+    _settings.gpu = False
+
+
+def set_mode_gpu() -> None:
+    """Nets made from now on compute on the device of set_device; without CUDA on the CPU, with a warning."""
+    import torch
+
+    _settings.gpu = torch.cuda.is_available()
+    if not _settings.gpu:
+        glog.warning("_caffe.cpp:52", "set_mode_gpu: there is no CUDA device here, nets run on the CPU")
+
+
+def set_device(device_id: int) -> None:
+    """The GPU that set_mode_gpu means."""
+    _settings.device = int(device_id)
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed for all that follows: parameters filled, dropout, augmentation."""
+    import torch
+
+    _settings.seed = int(seed)
+    torch.manual_seed(_settings.seed)
+
+
+def solver_count() -> int:
+    """How many solvers train together."""
+    return _settings.count
+
+
+def set_solver_count(count: int) -> None:
+    """Data sources deal their records to this many solvers."""
+    _settings.count = int(count)
+
+
+def solver_rank() -> int:
+    """Which of them this is; rank 0 tests, snapshots and logs."""
+    return _settings.rank
+
+
+def set_solver_rank(rank: int) -> None:
+    """See solver_rank."""
+    _settings.rank = int(rank)
+
+
+def set_multiprocess(multiprocess: bool) -> None:
+    """Caffe asks whether its solvers are processes or threads; here they are always processes."""
+
+
+def context() -> Context:
+    """The thread's settings, for a net that is made now."""
+    import torch
+
+    from pysolver.context import Context
+
+    device = torch.device("cuda", _settings.device) if _settings.gpu else torch.device("cpu")
+    return Context(device=device, seed=_settings.seed, rank=_settings.rank, world_size=_settings.count)
