@@ -119,12 +119,16 @@ class Layer(nn.Module):
                 self.fail(f"blob {index} given in the definition has shape {blobproto.shape_of(given)}, not {shape}")
             blob.data.copy_(torch.from_numpy(blobproto.to_array(given)).reshape(shape))
         elif filler is not None:
-            try:
-                fill(blob.data, filler)
-            except CaffeError as error:
-                self.fail(str(error))
+            self.fill(blob.data, filler)
         self.blobs.append(blob)
         return blob
+
+    def fill(self, tensor: Tensor, filler: Any) -> None:
+        """Fill `tensor` by `filler` (FillerParameter); what is wrong with it is said with this layer's name."""
+        try:
+            fill(tensor, filler)
+        except CaffeError as error:
+            self.fail(str(error))
 
     def axis(self, axis: int, shape: Shape) -> int:
         """A canonical axis: negative ones count from the end (Blob::CanonicalAxisIndex)."""
@@ -149,6 +153,10 @@ class Source(Layer):
     """A layer that hands out batches: it is not part of the computed graph."""
 
     bottoms = exactly(0)
+
+    def initial_tops(self) -> list[Tensor]:
+        """What the tops hold before the first batch, if not zeros."""
+        return []
 
     def next_batch(self) -> list[Tensor | None]:
         """One tensor for each top, on context.device; None leaves the blob as it is (Input, constants)."""

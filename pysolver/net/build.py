@@ -158,6 +158,9 @@ class _Builder:
             node.layer.fail(f"has {len(node.tops)} tops but shapes for {len(shapes)}")
         for blob, shape in zip(node.tops, shapes):
             blob.reshape(*shape)
+        if isinstance(node.layer, Source):
+            for blob, value in zip(node.tops, node.layer.initial_tops()):
+                blob.value = value
 
     def _set_loss_weights(self, node: Node) -> None:
         """Layer::SetLossWeights; a loss layer's default weight goes into its own parameters, and so into snapshots."""

@@ -1,0 +1,129 @@
+"""LRN, BatchNorm, MVN."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.layers.base import Layer, register
+from pysolver.proto import caffe_pb2
+
+
+@register("LRN")
+class LRN(Layer):
+    """Local response normalisation of (N, C, H, W) (lrn_layer.cpp; Krizhevsky et al., 2012).
+
+    ACROSS_CHANNELS: y = x * (k + alpha / n * sum of x^2 over n neighbouring channels) ^ -beta.
+    WITHIN_CHANNEL: y = x * (1 + alpha / n^2 * sum of x^2 over n x n neighbours) ^ -beta; k is not used.
+    n = local_size. Errors: an even n; a bottom without 4 axes.
+    """
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.lrn_param
+        self.check(p.local_size % 2 == 1, f"LRN only supports odd values for local_size, not {p.local_size}")
+        self.size, self.alpha, self.beta, self.k = p.local_size, p.alpha, p.beta, p.k
+        self.across = p.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) != 4:
+            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width), not {list(bottom)}")
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.across:
+            return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        mean_square = F.avg_pool2d(x.square(), self.size, 1, self.size // 2)
+        return x * (1 + self.alpha * mean_square).pow(-self.beta)
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """y = (x - mu) / sqrt(var + eps) for each channel, axis 1 (batch_norm_layer.cpp).
+
+    Blobs, none of them learned: 0 the sum of means (C), 1 the sum of variances (C), 2 the sum's weight (1).
+    Batch mode (use_global_stats unset: phase TRAIN): mu and the biased var of the batch of m elements a channel;
+    each forward does blob2 = f blob2 + 1, blob0 = f blob0 + mu, blob1 = f blob1 + var m / (m - 1),
+    f = moving_average_fraction. Global mode: mu = blob0 / blob2, var = blob1 / blob2, 0 if blob2 is.
+    Errors: a `param` entry with a rate; a bottom of less than 2 axes.
+    """
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.batch_norm_param
+        self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
+        self.use_global = p.use_global_stats if p.HasField("use_global_stats") else not self.is_training
+        self.fraction, self.eps = p.moving_average_fraction, p.eps
+        for shape in ((bottom[1],), (bottom[1],), (1,)):
+            self.add_blob(shape).requires_grad_(False)
+        for spec in self.param.param:
+            self.check(spec.lr_mult == 0, "Cannot configure batch normalization statistics as layer parameters.")
+        while len(self.param.param) < 3:  # saved with the net
+            self.param.param.add(lr_mult=0)
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[0]:
+            self.fail(f"has statistics of {self.blobs[0].shape[0]} channels, the bottom is {list(bottom)}")
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean_sum, var_sum, weight = self.blobs
+        if self.use_global:
+            scale = torch.where(weight == 0, 0, 1 / weight)
+            return F.batch_norm(x, (mean_sum * scale).detach(), (var_sum * scale).detach(), eps=self.eps)
+        # With momentum 1 torch's running values become this batch's: its mean, and its variance by m - 1.
+        mean, var = torch.zeros_like(mean_sum), torch.zeros_like(var_sum)
+        if x.numel() == x.shape[1]:  # m = 1
+            y, mean = (x - x) / math.sqrt(self.eps), x.detach().reshape(-1)
+        else:
+            y = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=self.eps)
+        with torch.no_grad():
+            for total, value in ((mean_sum, mean), (var_sum, var), (weight, 1)):
+                total.mul_(self.fraction).add_(value)
+        return y
+
+
+@register("MVN")
+class MVN(Layer):
+    """y = (x - mean) / (deviation + eps) for each plane, or each item if across_channels (mvn_layer.cpp).
+
+    normalize_variance false: only the mean is taken off. The top always has 4 axes, missing ones are 1.
+    Errors: a bottom of more than 4 axes.
+    """
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.mvn_param
+        self.dims = (1, 2, 3) if p.across_channels else (2, 3)
+        self.eps, self.with_variance = p.eps, p.normalize_variance
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) > 4:
+            self.fail(f"needs a bottom of at most 4 axes, not {list(bottom)}")
+        return [(*bottom, *[1] * (4 - len(bottom)))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(*x.shape, *[1] * (4 - x.dim()))
+        if self.with_variance:
+            return _Standardise.apply(x, self.dims, self.eps)
+        return x - x.mean(self.dims, keepdim=True)
+
+
+class _Standardise(torch.autograd.Function):
+    """MVN's formula, with Caffe's gradient, (dy - mean(dy) - y mean(y dy)) / (deviation + eps): exact for eps = 0."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+        centred = x - x.mean(dims, keepdim=True)
+        divisor = centred.square().mean(dims, keepdim=True).sqrt() + eps
+        y = centred / divisor
+        ctx.save_for_backward(y, divisor)
+        ctx.dims = dims
+        return y
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
+        y, divisor = ctx.saved_tensors
+        slope = (y * dy).mean(ctx.dims, keepdim=True)
+        return (dy - dy.mean(ctx.dims, keepdim=True) - y * slope) / divisor, None, None
