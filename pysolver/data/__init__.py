@@ -1,0 +1,7 @@
+"""Where batches come from: importing this package registers every source as a layer."""
+
+from __future__ import annotations
+
+from pysolver.data import data_layer, inputs, memory_data
+
+__all__ = ["data_layer", "inputs", "memory_data"]

@@ -1,0 +1,69 @@
+"""BatchSource: a source whose i-th batch depends on nothing but i and a seed."""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pysolver.context import Context
+from pysolver.data.prefetch import Prefetcher
+from pysolver.layers.base import Source
+
+
+class BatchSource(Source):
+    """Reads ahead in a thread, and resumes exactly from two numbers: batches handed out, and the seed.
+
+    A subclass says what batch i is: make_batch(i). It runs in the prefetch thread, i rising by one, and every
+    random choice in it comes from self.generator(purpose, i).
+    """
+
+    reads_ahead: ClassVar[bool] = True
+
+    def __init__(self, param: Any, context: Context) -> None:
+        super().__init__(param, context)
+        self._seed = secrets.randbits(62) if context.seed is None else context.seed
+        self._handed_out = 0
+        self._ahead: Prefetcher | None = None
+
+    def make_batch(self, index: int) -> list[Tensor | None]:
+        """The tops of batch `index` (0 is the first of a fresh run), on context.device."""
+        raise NotImplementedError
+
+    def next_batch(self) -> list[Tensor | None]:
+        if self._ahead is None and self.reads_ahead:
+            depth = max(1, self.param.data_param.prefetch)  # Caffe's ImageData and WindowData read this field too
+            self._ahead = Prefetcher(self.make_batch, self._handed_out, depth, self.context.device)
+        batch = self._ahead.take() if self._ahead else self.make_batch(self._handed_out)
+        self._handed_out += 1
+        return batch
+
+    def generator(self, purpose: str, index: int) -> np.random.Generator:
+        """A random generator for one purpose and batch (or epoch) of this layer on this rank."""
+        name = zlib.crc32(f"{self.name}/{purpose}".encode())
+        entropy = np.random.SeedSequence([self._seed, self.context.rank, name, index])
+        return np.random.Generator(np.random.Philox(entropy))
+
+    def state(self) -> dict[str, int]:
+        return {"batches": self._handed_out, "seed": self._seed}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        self.close()
+        self._handed_out, self._seed = int(state["batches"]), int(state["seed"])
+
+    def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+
+def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """The array on the device, through pinned memory if that is a GPU. On the CPU it shares the array's memory."""
+    tensor = torch.as_tensor(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

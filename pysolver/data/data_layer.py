@@ -1,0 +1,90 @@
+"""Data: batches from an LMDB or a LevelDB (src/caffe/layers/data_layer.cpp)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.context import Context
+from pysolver.data.batch_source import BatchSource, to_device
+from pysolver.data.databases import log_opened, open_database
+from pysolver.data.images import Colour
+from pysolver.data.records import Records
+from pysolver.data.transformer import Transformer
+from pysolver.errors import CaffeError
+from pysolver.layers.base import between, register
+from pysolver.logs import glog
+
+_UNREAD = ("rand_skip", "force_encoded_color", "scale", "mean_file", "crop_size", "mirror")
+
+
+@register("Data")
+class Data(BatchSource):
+    """Records in key order, for ever. In training, rank r of n takes the records k with k % n == r.
+
+    Every record a run passes counts for k, across the end of the database, so batch i is made of known records.
+    """
+
+    tops = between(1, 2)
+
+    def __init__(self, param: Any, context: Context) -> None:
+        super().__init__(param, context)
+        self._param = param.data_param
+        self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")
+        try:
+            self._database = open_database(self._param.source, self._param.backend)
+        except CaffeError as error:
+            self.fail(str(error))
+        log_opened(self._database, context.is_root)
+
+    def set_up(self) -> None:
+        self.check(self._param.batch_size > 0, f"batch_size must be positive, not {self._param.batch_size}")
+        for name in _UNREAD:
+            if self._param.HasField(name):
+                glog.warning("data_layer.cpp:1", f"layer '{self.name}': data_param.{name} is not read by a Data layer")
+        try:
+            self._transform = Transformer(self.param.transform_param, self.phase, self.context)
+            self._records = self._open_records()
+            self._image_shape = self._transform.output_shape(self._records.shape)
+        except CaffeError as error:
+            self.fail(str(error))
+        shape = self.top_shapes()[0]
+        self.context.info("data_layer.cpp:45", f"output data size: {','.join(map(str, shape))}")
+
+    def _open_records(self) -> Records:
+        transform = self.param.transform_param
+        if transform.force_color and transform.force_gray:
+            raise CaffeError("transform_param: cannot set both force_color and force_gray")
+        wanted = Colour.COLOR if transform.force_color else Colour.GRAY if transform.force_gray else Colour.AS_STORED
+        pinned = self.context.device.type == "cuda"
+        records = Records(self._database, wanted, transform.crop_size > 0, self.context.cache_bytes, pinned)
+        if wanted is not Colour.AS_STORED and not records.first_is_encoded:
+            glog.error("data_transformer.cpp:1", "force_color and force_gray only for encoded datum")
+        return records
+
+    def top_shapes(self) -> list[Shape]:
+        batch = self._param.batch_size
+        return [(batch, *self._image_shape), (batch,)][: len(self.param.top)]
+
+    def make_batch(self, index: int) -> list[Tensor]:
+        try:
+            images, labels = self._records.fetch(self._record_numbers(index))
+            draws = self._transform.draw(lambda: self.generator("transform", index), len(images))
+            tops = [self._transform(images, draws), to_device(labels, self.context.device)]
+        except CaffeError as error:
+            self.fail(str(error))
+        return tops[: len(self.param.top)]
+
+    def _record_numbers(self, index: int) -> np.ndarray:
+        """Running numbers of the records of batch `index`; logs when the database starts over on the way."""
+        ranks, rank = (self.context.world_size, self.context.rank) if self.is_training else (1, 0)
+        batch, size = self._param.batch_size, self._records.size
+        first = index * batch * ranks + rank
+        last = first + (batch - 1) * ranks
+        passed = max(0, first - ranks + 1)  # the first record that this batch reads or skips
+        for _ in range((last + 1) // size - passed // size):
+            self.context.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+        return np.arange(first, last + 1, ranks)

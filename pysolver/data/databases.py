@@ -1,0 +1,104 @@
+"""Databases of records, LMDB and LevelDB: key order, read-only, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import lmdb
+
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto import caffe_pb2
+
+LMDB, LEVELDB = caffe_pb2.DataParameter.LMDB, caffe_pb2.DataParameter.LEVELDB
+_NAMES = {LMDB: "LMDB", LEVELDB: "LEVELDB"}
+
+
+class Database(Protocol):
+    """A folder of records, open for reading."""
+
+    source: str
+    entries: int
+
+    def items(self) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
+        """(key, value) in key order, from the first; a memoryview is valid until the next one is asked for."""
+
+
+def open_database(source: str, backend: int) -> Database:
+    """Open an existing database (db::GetDB, db::READ). Raises CaffeError if it is not there, or of the other kind."""
+    folder = Path(source)
+    if not folder.exists():
+        raise CaffeError(f"{source}: no such database")
+    found = _backend_of(folder)
+    if found is None:
+        raise CaffeError(f"{source}: not a database: a folder with data.mdb (LMDB) or CURRENT (LevelDB) is needed")
+    if found != backend:
+        raise CaffeError(
+            f"{source}: backend {_NAMES[backend]} is asked for (LEVELDB is the default), "
+            f"but this is an {_NAMES[found]}: set backend: {_NAMES[found]}"
+        )
+    if backend == LMDB:
+        return LmdbReader(source)
+    from pysolver.data.leveldb import LeveldbReader  # needs an extra
+
+    return LeveldbReader(source)
+
+
+def _backend_of(folder: Path) -> int | None:
+    if (folder / "data.mdb").is_file():
+        return LMDB
+    return LEVELDB if (folder / "CURRENT").is_file() else None
+
+
+class LmdbReader:
+    """An LMDB folder, read without locks and without writing anything (src/caffe/util/db_lmdb.cpp)."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._environment = _environment(source)
+        self.entries: int = self._environment.stat()["entries"]
+
+    def items(self) -> Iterator[tuple[memoryview, memoryview]]:
+        with self._environment.begin(buffers=True) as transaction:
+            yield from transaction.cursor()
+
+
+_open_environments: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def _environment(source: str) -> lmdb.Environment:
+    """The process's one environment for this folder: LMDB must not be opened twice (train and test net may share)."""
+    file = os.stat(os.path.join(source, "data.mdb"))
+    identity = (os.getpid(), file.st_dev, file.st_ino)
+    with _opening:
+        environment = _open_environments.get(identity)
+        if environment is None:
+            try:
+                environment = lmdb.open(source, readonly=True, lock=False, create=False)
+            except lmdb.Error as error:
+                raise CaffeError(f"{source}: not a readable LMDB: {error}") from None
+            _check_length(source, environment, file.st_size)
+            _open_environments[identity] = environment
+    return environment
+
+
+def _check_length(source: str, environment: lmdb.Environment, size: int) -> None:
+    """A file cut short would end the process with SIGBUS as soon as a missing page is touched."""
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < needed:
+        environment.close()
+        raise CaffeError(f"{source}: data.mdb is cut short: {size} bytes of at least {needed}")
+
+
+def log_opened(database: Database, is_root: bool) -> None:
+    """Caffe's line: from rank 0 for an LMDB, from every rank for a LevelDB."""
+    if not isinstance(database, LmdbReader):
+        glog.info("db_leveldb.cpp:18", f"Opened leveldb {database.source}")
+    elif is_root:
+        glog.info("db_lmdb.cpp:35", f"Opened lmdb {database.source}")

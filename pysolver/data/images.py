@@ -1,0 +1,68 @@
+"""Image files to arrays, by OpenCV, as Caffe does: B, G, R, and bilinear resizing rounded to bytes."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import numpy as np
+
+from pysolver.data.extras import require
+from pysolver.errors import CaffeError
+
+
+class Colour(enum.Enum):
+    """Which channels a decoded image gets."""
+
+    AS_STORED = "IMREAD_UNCHANGED"
+    COLOR = "IMREAD_COLOR"
+    GRAY = "IMREAD_GRAYSCALE"
+
+
+def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.ndarray:
+    """An encoded image as uint8 (channels, height, width), resized if height and width are given.
+
+    Raises CaffeError for anything that is not a whole image with 8 bits a channel, in one or three channels.
+    """
+    cv2 = require("cv2")
+    if _is_cut_short(file):
+        raise CaffeError(f"the JPEG is cut short ({len(file)} bytes)")
+    try:
+        image = cv2.imdecode(np.frombuffer(file, np.uint8), getattr(cv2, colour.value))
+    except cv2.error as error:  # an empty buffer, absurd dimensions
+        raise CaffeError(f"not an image: {error.err}") from None
+    if image is None:
+        raise CaffeError(f"not an image that OpenCV can decode ({len(file)} bytes)")
+    if image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] != 3):
+        bits, channels = image.dtype.itemsize * 8, image.shape[2] if image.ndim == 3 else 1
+        raise CaffeError(f"an image of {channels} channels with {bits} bits: set force_color or force_gray")
+    if height and width:
+        image = cv2.resize(image, (width, height))  # INTER_LINEAR is the default of both
+    return to_planes(image)
+
+
+def read(path: str | Path, colour: Colour, height: int = 0, width: int = 0) -> np.ndarray:
+    """decode() of a file."""
+    try:
+        file = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CaffeError(f"Could not load {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return decode(file, colour, height, width)
+    except CaffeError as error:
+        raise CaffeError(f"Could not load {path}: {error}") from None
+
+
+def to_planes(image: np.ndarray) -> np.ndarray:
+    """(height, width[, channels]) to (channels, height, width), contiguous."""
+    if image.ndim == 2:
+        return image[None]
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _is_cut_short(file: bytes) -> bool:
+    """A JPEG without an end behind its last scan: OpenCV would fill up the rest with grey and say nothing.
+
+    In the data of a scan no marker but a restart occurs, so this only looks for two byte pairs.
+    """
+    return file.startswith(b"\xff\xd8") and file.rfind(b"\xff\xd9") < file.rfind(b"\xff\xda")
