@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
@@ -42,8 +41,7 @@ def parse_text(text: str, kind: type[M], name: str = "<text>") -> M:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        line, column = error.GetLine() or 1, error.GetColumn() or 1
-        raise CaffeError(f"{name}:{line}:{column}: {_explain(error, text, kind.DESCRIPTOR)}") from None
+        raise CaffeError(_explain(error, text, name)) from None
     except RecursionError:
         raise CaffeError(f"{name}: nested too deeply") from None
     missing = message.FindInitializationErrors()
@@ -64,26 +62,37 @@ _REWORDED = [
 ]
 
 
-def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> str:
-    """Protobuf's message in our words, with what would be right."""
+def _explain(error: text_format.ParseError, text: str, name: str) -> str:
+    """Protobuf's message in our words, with what would be right; line and column as C++ protobuf counts them."""
+    line, column = error.GetLine() or 1, error.GetColumn() or 1
+    source = text.split("\n")[line - 1]
     said = str(error).split(" : ", 1)[-1]
     if match := re.fullmatch(r'Message type "caffe\.(\S+)" has no field named "(.*)"\.', said):
         owner, field = match.groups()
-        return f"{owner} has no field '{field}'{_suggestion(field, owner)}"
-    if match := re.fullmatch(r'Message type "caffe\.(\S+)" should not have multiple "(.*)" fields\.', said):
-        return f"{match[1]} has one '{match[2]}', but it is given twice"
-    if match := re.search(r'Enum type "caffe\.(\S+)" has no value (?:named|with number) (.+)\.$', said):
+        column = _end(field, source, column)
+        said = f"{owner} has no field '{field}'{_suggestion(field, owner)}"
+    elif match := re.fullmatch(r'Message type "caffe\.(\S+)" should not have multiple "(.*)" fields\.', said):
+        owner, field = match.groups()
+        column = _end(field, source, column)
+        said = f"{owner} has one '{field}', but it is given twice"
+    elif match := re.search(r'Enum type "caffe\.(\S+)" has no value (?:named|with number) (.+)\.$', said):
         known = caffe_pb2.DESCRIPTOR.pool.FindEnumTypeByName(f"caffe.{match[1]}").values_by_name
-        return f"{match[1]} has no value {match[2]}; known values: {', '.join(known)}"
-    if said == 'Expected "}".' or said == 'Expected ">".':
-        line = _unclosed(text)
-        return f"the file ends, but the '{{' of line {line} is not closed" if line else said
-    source = text.split("\n")[(error.GetLine() or 1) - 1]
-    field = re.search(r"(\w+)\s*:\s*$", source[: (error.GetColumn() or 1) - 1])
-    said = said.removeprefix(f"'{source}': ").removeprefix("'': ")
-    for pattern, ours in _REWORDED:
-        said = re.sub(pattern, ours, said, flags=re.DOTALL)
-    return (f"{field[1]}: " if field else "") + textwrap.shorten(said, 200)
+        said = f"{match[1]} has no value {match[2]}; known values: {', '.join(known)}"
+    elif said in ('Expected "}".', 'Expected ">".') and (opened := _unclosed(text)):
+        said = f"the file ends, but the '{{' of line {opened} is not closed"
+    else:
+        field = re.search(r"(\w+)\s*:\s*$", source[: column - 1])
+        said = said.removeprefix(f"'{source}': ").removeprefix("'': ")
+        for pattern, ours in _REWORDED:
+            said = re.sub(pattern, ours, said, flags=re.DOTALL)
+        said = (f"{field[1]}: " if field else "") + (said if len(said) < 200 else said[:200] + " ...")
+    return f"{name}:{line}:{column}: {said}"
+
+
+def _end(field: str, source: str, column: int) -> int:
+    """The column behind the field's name that stands at `column` or before."""
+    start = source.rfind(field, 0, column - 1 + len(field))
+    return start + len(field) + 1 if start >= 0 else column
 
 
 def _suggestion(field: str, owner: str) -> str:

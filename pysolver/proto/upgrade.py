@@ -47,6 +47,7 @@ def net_needs_upgrade(net: NetParameter) -> bool:
 def upgrade_net(net: NetParameter, source: str) -> NetParameter:
     """The net in the present form, with Caffe's log lines; `source` names its file in them and in errors.
 
+    The message that was given is not to be used any more: some steps change it, others return a new one.
     What cannot be upgraded is an E line, and the rest goes on; CaffeError for what leaves no net at all.
     """
     return try_upgrade_net(net, source)[0]
@@ -96,9 +97,8 @@ def try_upgrade_net(net: NetParameter, source: str) -> tuple[NetParameter, bool]
 def upgrade_solver(solver: SolverParameter, source: str) -> SolverParameter:
     """The solver with `type` in place of the old enum `solver_type`, changed in place; CaffeError if it has both."""
     if solver.HasField("solver_type"):
-        _info(
-            1084, f"Attempting to upgrade input file specified using deprecated 'solver_type' field (enum)': {source}"
-        )
+        field = "deprecated 'solver_type' field (enum)"
+        _info(1084, f"Attempting to upgrade input file specified using {field}': {source}")
         if solver.HasField("type"):
             raise CaffeError(
                 f"{source}: Failed to upgrade solver: old solver_type field (enum) and new type field (string) "
@@ -106,10 +106,7 @@ def upgrade_solver(solver: SolverParameter, source: str) -> SolverParameter:
             )
         solver.type = SOLVER_TYPES[solver.solver_type]
         solver.ClearField("solver_type")
-        _info(
-            1091,
-            "Successfully upgraded file specified using deprecated 'solver_type' field (enum) to 'type' field (string).",
-        )
+        _info(1091, f"Successfully upgraded file specified using {field} to 'type' field (string).")
         _warn(1093, "Note that future Caffe releases will only support 'type' field (string) for a solver's type.")
     return solver
 
@@ -153,9 +150,8 @@ def _report(ok: bool, bad_line: int, what: str, good_line: int, success: str) ->
     if ok:
         _info(good_line, success)
     else:
-        going_on = " (see above); continuing anyway."
-        problem = "Warning: had one or more problems upgrading"
-        glog.error(f"upgrade_proto.cpp:{bad_line}", f"{problem} {what}{going_on}")
+        text = f"Warning: had one or more problems upgrading {what} (see above); continuing anyway."
+        glog.error(f"upgrade_proto.cpp:{bad_line}", text)
     return ok
 
 

@@ -6,12 +6,32 @@ from pysolver.errors import CaffeError
 from pysolver.logs import glog
 from pysolver.proto.caffe_pb2 import NetParameter, V0LayerParameter, V1LayerParameter
 
-# Where the names of a layer type differ from `type.upper()` and `type + "_param"`.
-_TYPES = {"conv": "CONVOLUTION", "images": "IMAGE_DATA", "innerproduct": "INNER_PRODUCT", "pool": "POOLING"}
-_KNOWN = (
-    "accuracy bnll concat conv data dropout euclidean_loss flatten hdf5_data hdf5_output im2col images infogain_loss "
-    "innerproduct lrn multinomial_logistic_loss pool relu sigmoid softmax softmax_loss split tanh window_data"
-).split()
+TYPES = {
+    "accuracy": "ACCURACY",
+    "bnll": "BNLL",
+    "concat": "CONCAT",
+    "conv": "CONVOLUTION",
+    "data": "DATA",
+    "dropout": "DROPOUT",
+    "euclidean_loss": "EUCLIDEAN_LOSS",
+    "flatten": "FLATTEN",
+    "hdf5_data": "HDF5_DATA",
+    "hdf5_output": "HDF5_OUTPUT",
+    "im2col": "IM2COL",
+    "images": "IMAGE_DATA",
+    "infogain_loss": "INFOGAIN_LOSS",
+    "innerproduct": "INNER_PRODUCT",
+    "lrn": "LRN",
+    "multinomial_logistic_loss": "MULTINOMIAL_LOGISTIC_LOSS",
+    "pool": "POOLING",
+    "relu": "RELU",
+    "sigmoid": "SIGMOID",
+    "softmax": "SOFTMAX",
+    "softmax_loss": "SOFTMAX_LOSS",
+    "split": "SPLIT",
+    "tanh": "TANH",
+    "window_data": "WINDOW_DATA",
+}
 
 # V0 field: its name in the parameters of a V1 layer, the types that have it. In the order of Caffe's messages.
 _FIELDS = {
@@ -99,9 +119,9 @@ def _upgrade_layer(connection: V1LayerParameter, new: V1LayerParameter, source: 
     if old.HasField("name"):
         new.name = old.name
     if old.HasField("type"):
-        if old.type not in _KNOWN:
-            raise CaffeError(f"{source}: layer '{old.name}': unknown type '{old.type}'; known: {', '.join(_KNOWN)}")
-        new.type = V1LayerParameter.LayerType.Value(_TYPES.get(old.type, old.type.upper()))
+        if old.type not in TYPES:
+            raise CaffeError(f"{source}: layer '{old.name}': unknown type '{old.type}'; known: {', '.join(TYPES)}")
+        new.type = V1LayerParameter.LayerType.Value(TYPES[old.type])
     new.blobs.extend(old.blobs)
     new.blobs_lr.extend(old.blobs_lr)
     new.weight_decay.extend(old.weight_decay)
@@ -113,7 +133,7 @@ def _upgrade_layer(connection: V1LayerParameter, new: V1LayerParameter, source: 
         if not old.HasField(field):
             continue
         if old.type in types.split():
-            _put(getattr(old, field), new, f"{_TYPES.get(old.type, old.type).lower()}_param", name)
+            _put(getattr(old, field), new, f"{TYPES[old.type].lower()}_param", name)
         else:
             label = "shuffle" if field == "shuffle_images" else field
             glog.error("upgrade_proto.cpp:237", f"Unknown parameter {label} for layer type {old.type}")
