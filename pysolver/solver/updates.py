@@ -1,0 +1,195 @@
+"""One update of a net, as a chain of functions over lists of tensors (src/caffe/solvers/*.cpp).
+
+    clip -> normalise -> regularise -> RULES[type] -> apply
+
+Gradients travel through the chain in place: the rule leaves in them the step that `apply` subtracts, so that
+afterwards a parameter's diff holds the applied step, as in Caffe. Every list is aligned with the net's learnable
+parameters; `history` holds one blob for each, or two in a row of lists (AdaDelta, Adam: all first, then all second).
+
+SGD and Nesterov keep the *rate inside* the history, unlike torch's SGD: the two part as soon as the rate moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pysolver.errors import CaffeError
+
+Tensors = list[Tensor]
+
+
+class Hyper(NamedTuple):
+    """The numbers of one update, float32 as in Caffe.
+
+    rates: learning rate times lr_mult, one for each parameter. iteration: updates before this one.
+    momentum: also beta1 of Adam and the decay of AdaDelta. momentum2: beta2 of Adam.
+    """
+
+    rates: Sequence[np.float32]
+    momentum: np.float32
+    iteration: int = 0
+    momentum2: np.float32 = np.float32(0.999)
+    delta: np.float32 = np.float32(1e-8)
+    rms_decay: np.float32 = np.float32(0.99)
+
+
+class Clip(NamedTuple):
+    """What clip did: the gradient's norm, the limit, and the factor between them."""
+
+    norm: float
+    limit: float
+    scale: float
+
+
+# ---- before the rule ----------------------------------------------------------------------------------------------
+
+
+def clip(grads: Tensors, limit: float) -> Clip | None:
+    """Scale the whole gradient down to an L2 norm of `limit`; None if it is not longer. A negative limit: off.
+
+    It looks at the raw gradient: summed over iter_size, without weight decay. A NaN norm does not clip.
+    """
+    if limit < 0 or not grads:
+        return None
+    norm = float(torch.stack(torch._foreach_norm(grads)).square().sum().sqrt())
+    if not norm > limit:
+        return None
+    scale = float(np.float32(limit) / np.float32(norm))
+    torch._foreach_mul_(grads, scale)
+    return Clip(norm, limit, scale)
+
+
+def normalise(grads: Tensors, iter_size: int) -> None:
+    """Turn the sum over iter_size passes into their mean."""
+    if iter_size > 1:
+        torch._foreach_mul_(grads, float(np.float32(1) / np.float32(iter_size)))
+
+
+def regularise(grads: Tensors, params: Tensors, decays: Sequence[np.float32], kind: str) -> None:
+    """Add the gradient of the penalty: decay * w (L2) or decay * sign(w) (L1). decays: weight_decay * decay_mult."""
+    chosen = [(g, p, float(d)) for g, p, d in zip(grads, params, decays) if d]
+    if not chosen:
+        return
+    if kind not in ("L2", "L1"):
+        raise CaffeError(f"Unknown regularization type: {kind} (regularization_type is L2 or L1)")
+    gradients, weights, factors = (list(column) for column in zip(*chosen))
+    penalties = torch._foreach_sign(weights) if kind == "L1" else weights
+    torch._foreach_add_(gradients, torch._foreach_mul(penalties, factors))
+
+
+# ---- the rules: gradients become steps ------------------------------------------------------------------------------
+
+
+def sgd(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """h = r g + m h; step = h"""
+    _advance(grads, history, hyper)
+    torch._foreach_copy_(grads, history)
+
+
+def nesterov(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """h' = r g + m h; step = (1 + m) h' - m h"""
+    before = torch._foreach_mul(history, float(hyper.momentum))
+    _advance(grads, history, hyper)
+    torch._foreach_copy_(grads, history)
+    torch._foreach_mul_(grads, float(np.float32(1) + hyper.momentum))
+    torch._foreach_sub_(grads, before)
+
+
+def _advance(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    torch._foreach_mul_(grads, _floats(hyper.rates))
+    torch._foreach_mul_(history, float(hyper.momentum))
+    torch._foreach_add_(history, grads)
+
+
+def adagrad(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """h += g^2; step = r g / (sqrt(h) + delta)"""
+    torch._foreach_add_(history, torch._foreach_mul(grads, grads))
+    _divide_by_root(grads, history, hyper)
+    torch._foreach_mul_(grads, _floats(hyper.rates))
+
+
+def rmsprop(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """h = rho h + (1 - rho) g^2; step = r g / (sqrt(h) + delta)"""
+    _average(history, torch._foreach_mul(grads, grads), hyper.rms_decay)
+    _divide_by_root(grads, history, hyper)
+    torch._foreach_mul_(grads, _floats(hyper.rates))
+
+
+def adadelta(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """h1 = m h1 + (1 - m) g^2; u = g sqrt((h2 + delta) / (h1 + delta)); h2 = m h2 + (1 - m) u^2; step = r u"""
+    of_gradients, of_steps = _halves(history)
+    _average(of_gradients, torch._foreach_mul(grads, grads), hyper.momentum)
+    ratio = torch._foreach_add(of_steps, float(hyper.delta))
+    torch._foreach_div_(ratio, torch._foreach_add(of_gradients, float(hyper.delta)))
+    torch._foreach_sqrt_(ratio)
+    torch._foreach_mul_(grads, ratio)
+    _average(of_steps, torch._foreach_mul(grads, grads), hyper.momentum)
+    torch._foreach_mul_(grads, _floats(hyper.rates))
+
+
+def adam(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """h1 = b1 h1 + (1 - b1) g; h2 = b2 h2 + (1 - b2) g^2; step = r c h1 / (sqrt(h2) + delta)
+
+    c = sqrt(1 - b2^t) / (1 - b1^t) with t = iteration + 1 and the current b1: delta stays outside the correction
+    ("epsilon hat" of Kingma and Ba, arXiv:1412.6980, section 2).
+    """
+    first, second = _halves(history)
+    _average(second, torch._foreach_mul(grads, grads), hyper.momentum2)
+    _average(first, grads, hyper.momentum)
+    torch._foreach_copy_(grads, first)
+    _divide_by_root(grads, second, hyper)
+    t = hyper.iteration + 1
+    with np.errstate(divide="ignore", invalid="ignore"):  # b1 = 1: 0 / 0, as in Caffe
+        c = np.sqrt(1 - np.float64(hyper.momentum2) ** t) / (1 - np.float64(hyper.momentum) ** t)
+    torch._foreach_mul_(grads, [float(rate * np.float32(c)) for rate in hyper.rates])
+
+
+def _average(history: Tensors, values: Tensors, decay: np.float32) -> None:
+    """history = decay * history + (1 - decay) * values"""
+    torch._foreach_mul_(history, float(decay))
+    torch._foreach_add_(history, values, alpha=float(np.float32(1) - decay))
+
+
+def _divide_by_root(values: Tensors, history: Tensors, hyper: Hyper) -> None:
+    root = torch._foreach_sqrt(history)
+    torch._foreach_add_(root, float(hyper.delta))
+    torch._foreach_div_(values, root)
+
+
+def _halves(history: Tensors) -> tuple[Tensors, Tensors]:
+    return history[: len(history) // 2], history[len(history) // 2 :]
+
+
+def _floats(values: Sequence[np.float32]) -> list[float]:
+    return [float(value) for value in values]
+
+
+class Rule(NamedTuple):
+    """A solver type: its update, the history blobs it keeps for each parameter, whether it takes a momentum."""
+
+    update: Callable[[Tensors, Tensors, Hyper], None]
+    histories: int = 1
+    takes_momentum: bool = True
+
+
+RULES: dict[str, Rule] = {
+    "AdaDelta": Rule(adadelta, 2),
+    "AdaGrad": Rule(adagrad, takes_momentum=False),
+    "Adam": Rule(adam, 2),
+    "Nesterov": Rule(nesterov),
+    "RMSProp": Rule(rmsprop, takes_momentum=False),
+    "SGD": Rule(sgd),
+}
+
+
+# ---- after the rule -----------------------------------------------------------------------------------------------
+
+
+def apply(params: Tensors, steps: Tensors) -> None:
+    """w -= step"""
+    torch._foreach_sub_(params, steps)
