@@ -36,14 +36,16 @@ class _Synced:
         return self._tensor
 
     def set(self, value: Tensor) -> None:
-        if value is self._tensor:
-            return
         self._host_is_newer = False
         if self._host is not None and value.shape == self._tensor.shape:
-            with torch.no_grad():
-                self._tensor.copy_(value)
+            if value.data_ptr() != self._tensor.data_ptr():
+                self._tensor.data.copy_(value)  # .data: what autograd has kept of it follows, as Caffe's memory would
         else:
             self._tensor, self._host = value, None
+
+    @property
+    def is_shown(self) -> bool:
+        return self._host is not None
 
     def numpy(self) -> np.ndarray:
         if self._tensor.device.type == "cpu":
@@ -124,6 +126,11 @@ class Blob:
             self._gradient = _Synced(tensor)
         else:
             self._gradient.set(tensor)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether `data` has been handed out: then later values go into the same memory."""
+        return self._value is not None and self._value.is_shown
 
     @property
     def has_gradient(self) -> bool:

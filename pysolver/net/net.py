@@ -77,7 +77,8 @@ class Net:
 
     def clear_param_diffs(self) -> None:
         """Zero the diffs of all parameters, in place."""
-        torch._foreach_zero_([parameter.grad for parameter in self.learnable_params])
+        if self.learnable_params:
+            torch._foreach_zero_([parameter.grad for parameter in self.learnable_params])
 
     def _flush_params(self) -> None:
         """Bring values that were written through numpy onto the device."""
@@ -97,8 +98,7 @@ class Net:
     def _forward_layer(self, index: int) -> float:
         node = self.nodes[index]
         self._check_if_reshaped(node)
-        needs = node.bottom_need
-        bottoms = [blob.value.detach().requires_grad_(need) for blob, need in zip(node.bottoms, needs)]
+        bottoms = [self._bottom(node, blob, need) for blob, need in zip(node.bottoms, node.bottom_need)]
         with torch.set_grad_enabled(node.needs_backward):
             tops = _as_tuple(node.layer(*bottoms))
         self._tapes[index] = (bottoms, tops)
@@ -107,6 +107,14 @@ class Net:
                 blob.value = top.detach()
         self._seed_losses(node)
         return sum(float((b.value * b.gradient).sum()) for b, w in zip(node.tops, node.loss_weights) if w)
+
+    @staticmethod
+    def _bottom(node: Node, blob: Blob, need: bool) -> Tensor:
+        """A leaf on the blob's memory; of its own memory where an in-place top is about to overwrite a shown array."""
+        value = blob.value.detach()
+        if blob.is_shown and blob in node.tops:
+            value = value.clone()
+        return value.requires_grad_(need)
 
     def _seed_losses(self, node: Node) -> None:
         """A loss top's diff is its weight: filled in once, and again only when the blob changes its shape."""
@@ -185,31 +193,35 @@ class Net:
 
     def run(self) -> Tensor:
         """The next batch through the whole net: the weighted loss, 0-d; all blobs show the result."""
-        self._flush_params()
-        values = self.pull()
-        for node in self.nodes:
-            self._check_if_reshaped(node, values)
-        total = self.compute(values)
-        for blob, value in values.items():
-            blob.value = value.detach()
-        return total
+        loss, values = self._next()
+        self._show(values)
+        return loss
 
     def forward_backward(self) -> Tensor:
         """`run`, and the gradient of its loss added to the parameters' diffs. Returns the 0-d loss."""
-        loss = self.run()
+        loss, values = self._next()
         if loss.requires_grad:
             loss.backward()
+        self._show(values)
         return loss.detach()
 
-    def _check_if_reshaped(self, node: Node, values: dict[Blob, Tensor] | None = None) -> None:
+    def _next(self) -> tuple[Tensor, dict[Blob, Tensor]]:
+        self._flush_params()
+        values = self.pull()
+        for node in self.nodes:
+            self._check_if_reshaped(node)
+        return self.compute(values), values
+
+    @staticmethod
+    def _show(values: dict[Blob, Tensor]) -> None:
+        for blob, value in values.items():
+            blob.value = value.detach()
+
+    @staticmethod
+    def _check_if_reshaped(node: Node) -> None:
         """Let the layer object to bottoms of a new shape before torch does."""
-        if node.is_source:
-            return
-        shapes = [tuple(values[b].shape) if values and b in values else b.shape for b in node.bottoms]
-        if shapes != node.checked_shapes:
-            tops = node.layer.top_shapes(*shapes)
-            node.checked_shapes = shapes
-            for blob, shape in zip(node.tops, tops):
+        if not node.is_source and [blob.shape for blob in node.bottoms] != node.checked_shapes:
+            for blob, shape in zip(node.tops, node.check_shapes()):
                 blob.reshape(*shape)
 
     def output_values(self) -> list[tuple[str, Tensor, float]]:
