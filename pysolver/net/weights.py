@@ -13,6 +13,7 @@ from pysolver.layers.base import Layer, format_shape
 from pysolver.logs import glog
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary, write_atomic
+from pysolver.proto.seal import seal
 from pysolver.proto.upgrade import upgrade_net
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ def to_proto(net: Net, with_diff: bool = False) -> Any:
 
 def save(net: Net, path: str, with_diff: bool = False) -> None:
     """Write a .caffemodel, whole or not at all."""
-    write_atomic(path, to_proto(net, with_diff).SerializeToString())
+    write_atomic(path, to_bytes(net, with_diff))
+
+
+def to_bytes(net: Net, with_diff: bool = False) -> bytes:
+    """The content of a .caffemodel, with a checksum where Caffe does not look."""
+    return seal(to_proto(net, with_diff).SerializeToString())
 
 
 def copy_trained_layers_from(net: Net, path: str) -> None:

@@ -13,10 +13,13 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.net.weights import assign, shape_mismatch
-from pysolver.proto.binary import write_atomic
+from pysolver.proto.binary import read_bytes, write_atomic
+from pysolver.proto.seal import check_hdf5, seal_hdf5
 
 if TYPE_CHECKING:
     from pysolver.net.net import Net
+
+LARGEST_HDF5 = 1 << 40  # bytes: HDF5 itself knows no limit
 
 
 def to_bytes(net: Net, with_diff: bool = False) -> bytes:
@@ -38,7 +41,7 @@ def to_bytes(net: Net, with_diff: bool = False) -> bytes:
                     group.create_dataset(str(index), data=blob.detach().cpu().numpy())
                 if diff_group is not None:
                     diff_group.create_dataset(str(index), data=blob.grad.cpu().numpy())
-    return buffer.getvalue()
+    return seal_hdf5(buffer.getvalue())
 
 
 def save(net: Net, path: str, with_diff: bool = False) -> None:
@@ -51,6 +54,7 @@ def load(net: Net, path: str) -> None:
     targets = {layer.name: layer for layer in net.layers}
     sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}
     copies = []
+    check_hdf5(read_bytes(path, LARGEST_HDF5), path)
     try:
         with h5py.File(path, "r") as file:
             if "data" not in file:

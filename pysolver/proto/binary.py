@@ -11,6 +11,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from pysolver.errors import CaffeError
+from pysolver.proto.seal import open_seal
 
 LARGEST_MESSAGE = (1 << 31) - 1  # bytes: the limit of protobuf itself, and so of a caffemodel
 
@@ -37,6 +38,7 @@ def read_binary(path: str | Path, kind: type[M]) -> M:
     name = kind.DESCRIPTOR.name
     if not data:
         raise CaffeError(f"{path}: empty, not a binary {name}")
+    open_seal(data, str(path))  # our own files carry a checksum
     try:
         message = kind.FromString(data)
     except DecodeError:

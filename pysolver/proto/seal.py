@@ -1,0 +1,86 @@
+"""A checksum inside a file that Caffe still reads: damage is noticed, and a note rides along.
+
+A serialised message gets two fields that no Caffe message has, and that every protobuf reader skips and keeps:
+
+    field 5000, bytes, in front    the note (may be empty)
+    field 5001, fixed32, at the end    CRC-32 of all bytes before it
+
+A flipped bit breaks the sum; a file that was cut has its front without its end. For HDF5 the sum stands behind the
+file's own end, where the library does not look. Files without a seal (Caffe's own) pass unchecked.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from pysolver.errors import CaffeError
+
+_FRONT = b"\xc2\xb8\x02"  # the tag of field 5000, length-delimited
+_END = b"\xcd\xb8\x02"  # the tag of field 5001, fixed32
+_HDF5_END = b"pysolver-crc32:"
+
+
+def seal(message: bytes, note: bytes = b"") -> bytes:
+    """The serialised message with its note and checksum."""
+    return _with_sum(_FRONT + _varint(len(note)) + note + message, _END)
+
+
+def seal_hdf5(file: bytes) -> bytes:
+    """The HDF5 file with its checksum."""
+    return _with_sum(file, _HDF5_END)
+
+
+def open_seal(data: bytes, path: str) -> bytes | None:
+    """The note of a sealed message, None if it has no seal; CaffeError if it is damaged.
+
+    A program that reads a sealed message and writes it again (Caffe's upgrade tools, a script that edits weights)
+    keeps both fields, but behind the message: that is a message without a seal.
+    """
+    if data.startswith(_FRONT):
+        _check_sum(data, _END, path)
+        length, start = _read_varint(data, len(_FRONT))
+        return data[start : start + length]
+    if data[-7:-4] == _END and not _is_written_again(data):
+        raise CaffeError(f"{path}: damaged: its first bytes have changed")
+    return None
+
+
+def _is_written_again(data: bytes) -> bool:
+    front = data.rfind(_FRONT)
+    if front < 0:
+        return False
+    length, start = _read_varint(data, front + len(_FRONT))
+    return start + length == len(data) - 7
+
+
+def check_hdf5(data: bytes, path: str) -> None:
+    """CaffeError if the HDF5 file has a checksum that does not fit. The library itself finds files that are cut."""
+    if data[-4 - len(_HDF5_END) : -4] == _HDF5_END:
+        _check_sum(data, _HDF5_END, path)
+
+
+def _with_sum(data: bytes, tag: bytes) -> bytes:
+    data += tag
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def _check_sum(data: bytes, tag: bytes, path: str) -> None:
+    intact = len(data) > 4 and data[-4 - len(tag) : -4] == tag
+    if not intact or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise CaffeError(f"{path}: damaged: its checksum does not fit its {len(data)} bytes (cut off, or bits changed)")
+
+
+def _varint(number: int) -> bytes:
+    groups = [number >> shift & 0x7F for shift in range(0, max(1, number.bit_length()), 7)]
+    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number and the offset behind it."""
+    number = shift = 0
+    for at in range(at, min(at + 5, len(data))):
+        number |= (data[at] & 0x7F) << shift
+        shift += 7
+        if data[at] < 0x80:
+            break
+    return number, at + 1
