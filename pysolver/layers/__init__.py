@@ -16,5 +16,7 @@ from pysolver.layers import (  # noqa: F401
     losses,
     normalisation,
     pooling,
+    python_layer,
+    recurrent,
     shape,
 )

@@ -56,8 +56,9 @@ class Accuracy(Layer):
         accuracy = right.sum() / valid.sum().clamp(min=1).to(x.dtype)
         if len(self.param.top) < 2:
             return accuracy
-        hits, counts = (x.new_zeros(classes).index_add_(0, index.flatten(), flags.flatten().to(x.dtype))
-                        for flags in (right, valid))
+        hits, counts = (
+            x.new_zeros(classes).index_add_(0, index.flatten(), flags.flatten().to(x.dtype)) for flags in (right, valid)
+        )
         return accuracy, hits / counts.clamp(min=1)
 
     def _warn_of_nan(self, score: Tensor) -> None:

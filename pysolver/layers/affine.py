@@ -22,15 +22,19 @@ class Broadcast(Layer):
     def operand_shape(self, bottom: Shape, axis: int, num_axes: int) -> Shape:
         self.check(num_axes >= -1, "num_axes must be non-negative, or -1 to extend to the end of the bottom")
         first = self.axis(axis, bottom)
-        self.check(first + max(num_axes, 0) <= len(bottom),
-                   f"the learned blob of {num_axes} axes from axis {first} extends past the end of the bottom {list(bottom)}")
+        self.check(
+            first + max(num_axes, 0) <= len(bottom),
+            f"the learned blob of {num_axes} axes from axis {first} extends past the end of the bottom {list(bottom)}",
+        )
         return bottom[first:] if num_axes == -1 else bottom[first : first + num_axes]
 
     def top_shapes(self, bottom: Shape, operand: Shape | None = None) -> list[Shape]:
         operand = tuple(self.blobs[0].shape) if operand is None else operand
         first = self.axis(self.first, bottom) if operand else 0
         if bottom[first : first + len(operand)] != operand:
-            self.fail(f"dimension mismatch: the operand {list(operand)} does not fit the bottom {list(bottom)} at axis {first}")
+            self.fail(
+                f"dimension mismatch: the operand {list(operand)} does not fit the bottom {list(bottom)} at axis {first}"
+            )
         return [bottom]
 
     def spread(self, operand: Tensor, x: Tensor) -> Tensor:

@@ -48,14 +48,18 @@ class Spatial(Layer):
         if not values and default is not None:
             values = (default,)
         if len(values) not in (1, self.spatial):
-            self.fail(f"{field} must be given once or once for each of the {self.spatial} spatial axes, not {len(values)} times")
+            self.fail(
+                f"{field} must be given once or once for each of the {self.spatial} spatial axes, not {len(values)} times"
+            )
         return values * self.spatial if len(values) == 1 else values
 
     def check_bottoms(self, bottoms: tuple[Shape, ...]) -> None:
         """Same axes and channels as at set-up; all bottoms alike."""
         first = bottoms[0]
         if len(first) != self.channel_axis + 1 + self.spatial:
-            self.fail(f"bottom num_axes may not change: it was {self.channel_axis + 1 + self.spatial}, now {list(first)}")
+            self.fail(
+                f"bottom num_axes may not change: it was {self.channel_axis + 1 + self.spatial}, now {list(first)}"
+            )
         if first[self.channel_axis] != self.channels:
             self.fail(
                 f"Input size incompatible with convolution kernel: the bottom {list(first)} has "

@@ -32,7 +32,9 @@ class Loss(Layer):
 
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:
         if bottoms[0][:1] != bottoms[1][:1]:
-            self.fail(f"The data and label should have the same first dimension, not {list(bottoms[0])} and {list(bottoms[1])}")
+            self.fail(
+                f"The data and label should have the same first dimension, not {list(bottoms[0])} and {list(bottoms[1])}"
+            )
         return [()]
 
 
@@ -165,7 +167,7 @@ class InfogainLoss(Classes):
     def set_up(self, data: Shape, label: Shape, infogain: Shape | None = None) -> None:
         p = self.param.infogain_loss_param
         self.context.info("layer_factory.hpp:77", f"Creating layer {self.name}")  # the softmax inside
-        self.check(not self.param.loss_param.HasField("normalize"), "normalize is deprecated. use \"normalization\"")
+        self.check(not self.param.loss_param.HasField("normalize"), 'normalize is deprecated. use "normalization"')
         self.read_loss_param(data, p.axis)
         self.mode = self.param.loss_param.normalization
         if infogain is None:
@@ -173,12 +175,16 @@ class InfogainLoss(Classes):
             self.check(Path(p.source).is_file(), f"File not found: {p.source}")
             matrix = blobproto.to_array(read_binary(p.source, caffe_pb2.BlobProto))
             self.check_matrix(matrix.shape, data)
-            self.register_buffer("matrix", torch.from_numpy(matrix).reshape(data[self.class_axis], -1), persistent=False)
+            self.register_buffer(
+                "matrix", torch.from_numpy(matrix).reshape(data[self.class_axis], -1), persistent=False
+            )
 
     def check_matrix(self, matrix: Shape, data: Shape) -> None:
         classes = data[self.class_axis]
         if math.prod(matrix) != classes**2:
-            self.fail(f"the infogain matrix must have {classes} x {classes} numbers for {classes} classes, not {list(matrix)}")
+            self.fail(
+                f"the infogain matrix must have {classes} x {classes} numbers for {classes} classes, not {list(matrix)}"
+            )
 
     def top_shapes(self, data: Shape, label: Shape, infogain: Shape | None = None) -> list[Shape]:
         super().top_shapes(data, label)

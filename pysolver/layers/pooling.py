@@ -132,11 +132,15 @@ class Pooling(Layer):
             self.check(not p.HasField("kernel_size") and not pair, "With global_pooling no kernel can be given")
         else:
             self.check(p.HasField("kernel_size") != pair, "needs kernel_size, or kernel_h and kernel_w, not both")
-            self.check(not pair or (p.HasField("kernel_h") and p.HasField("kernel_w")), "needs both kernel_h and kernel_w")
+            self.check(
+                not pair or (p.HasField("kernel_h") and p.HasField("kernel_w")), "needs both kernel_h and kernel_w"
+            )
         for short in ("pad", "stride"):
             fields = [p.HasField(name) for name in (f"{short}_h", f"{short}_w")]
-            self.check(not any(fields) or (all(fields) and not p.HasField(short)),
-                       f"needs {short}, or both {short}_h and {short}_w, not a mixture")
+            self.check(
+                not any(fields) or (all(fields) and not p.HasField(short)),
+                f"needs {short}, or both {short}_h and {short}_w, not a mixture",
+            )
         self.window = Window(
             kernel=(p.kernel_h, p.kernel_w) if pair else (p.kernel_size, p.kernel_size),
             stride=(p.stride_h, p.stride_w) if p.HasField("stride_h") else (p.stride, p.stride),
@@ -155,7 +159,9 @@ class Pooling(Layer):
         self.check(min(kernel) > 0, f"Filter dimensions cannot be zero: {list(kernel)}")
         if any(pad):
             self.check(self.method in (_MAX, _AVE), "Padding implemented only for average and max pooling.")
-            self.check(pad[0] < kernel[0] and pad[1] < kernel[1], f"pad {list(pad)} must be below the kernel {list(kernel)}")
+            self.check(
+                pad[0] < kernel[0] and pad[1] < kernel[1], f"pad {list(pad)} must be below the kernel {list(kernel)}"
+            )
 
     def check_bottom(self, bottom: Shape) -> None:
         if len(bottom) != 4:

@@ -131,12 +131,16 @@ class Reshape(Layer):
         for i, dim in enumerate(dims):
             if dim == 0:
                 if start + i >= len(bottom):
-                    self.fail(f"new shape contains a 0, but there is no corresponding bottom axis to copy in {list(bottom)}")
+                    self.fail(
+                        f"new shape contains a 0, but there is no corresponding bottom axis to copy in {list(bottom)}"
+                    )
                 dims[i] = bottom[start + i]
         count, known = math.prod(bottom), math.prod(dim for dim in (*bottom[:start], *dims, *bottom[end:]) if dim != -1)
         if -1 in dims:
             if known == 0 or count % known:
-                self.fail(f"bottom count ({count}) must be divisible by the product of the specified dimensions ({known})")
+                self.fail(
+                    f"bottom count ({count}) must be divisible by the product of the specified dimensions ({known})"
+                )
             dims[dims.index(-1)] = count // known
         elif count != known:
             self.fail(f"output count ({known}) must match input count ({count})")
@@ -182,12 +186,16 @@ class Crop(Layer):
         axes = range(self.axis(p.axis, bottom), len(bottom))
         offsets = list(p.offset) or [0]
         if len(offsets) not in (1, len(axes)):
-            self.fail(f"number of offset values specified must be equal to the number of dimensions following axis, "
-                      f"{len(axes)}, not {len(offsets)}")
+            self.fail(
+                f"number of offset values specified must be equal to the number of dimensions following axis, "
+                f"{len(axes)}, not {len(offsets)}"
+            )
         starts = dict(zip(axes, offsets * len(axes) if len(offsets) == 1 else offsets))
         for axis, offset in starts.items():
             if offset + reference[axis] > bottom[axis]:
-                self.fail(f"the crop for dimension {axis} is out-of-bounds: {offset} + {reference[axis]} > {bottom[axis]}")
+                self.fail(
+                    f"the crop for dimension {axis} is out-of-bounds: {offset} + {reference[axis]} > {bottom[axis]}"
+                )
         return starts
 
     def top_shapes(self, bottom: Shape, reference: Shape) -> list[Shape]:
@@ -237,7 +245,9 @@ class Filter(Layer):
 
     def set_up(self, *bottoms: Shape) -> None:
         count = len(bottoms) - 1
-        self.check(len(self.param.top) == count, f"needs {count} tops for {len(bottoms)} bottoms, not {len(self.param.top)}")
+        self.check(
+            len(self.param.top) == count, f"needs {count} tops for {len(bottoms)} bottoms, not {len(self.param.top)}"
+        )
         self.no_gradient_bottoms = frozenset({count})
 
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:

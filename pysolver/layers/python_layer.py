@@ -1,0 +1,138 @@
+"""Layers written by users in Python, with pycaffe's interface (python_layer.hpp, python/caffe/_caffe.cpp)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pysolver.blob import Blob, Shape
+from pysolver.layers.base import Layer, at_least, register
+
+
+class PythonLayerBase:
+    """pycaffe's `caffe.Layer`, the base class of users' layers.
+
+    Blobs have numpy `.data`, `.diff`, `.shape` and `.reshape(*dims)`. Set by the net before setup: `param_str`,
+    `phase` (0 TRAIN, 1 TEST) and `blobs`, whose add_blob(*shape) adds a learned blob of zeros.
+    """
+
+    param_str: str
+    phase: int
+    blobs: ParameterBlobs
+
+    def __init__(self, param: Any) -> None:
+        """param: the LayerParameter."""
+        self.param = param
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Called once: check the bottoms, add blobs."""
+
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Called before each forward: give every top its shape."""
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Compute top[i].data from bottom[i].data."""
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """Compute bottom[i].diff where propagate_down[i], and the diffs of self.blobs, from top[i].diff."""
+
+
+class ParameterBlobs:
+    """`self.blobs` of a user's layer: its parameters as Blobs."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._shown: list[Blob] = []
+
+    def add_blob(self, *shape: int) -> None:
+        """One more parameter of zeros."""
+        self._layer.add_blob(shape)
+
+    def __len__(self) -> int:
+        return len(self._layer.blobs)
+
+    def __getitem__(self, index: int) -> Blob:
+        return self._refreshed()[index]
+
+    def __iter__(self) -> Iterator[Blob]:
+        return iter(self._refreshed())
+
+    def _refreshed(self) -> list[Blob]:
+        """The same Blob objects as long as the parameters keep their memory."""
+        for index, parameter in enumerate(self._layer.blobs):
+            if index == len(self._shown):
+                self._shown.append(Blob.over(parameter.data))
+            elif self._shown[index].value.data_ptr() != parameter.data_ptr():
+                self._shown[index] = Blob.over(parameter.data)
+        return self._shown
+
+
+@register("Python")
+class Python(Layer):
+    """Hands its blobs to the class python_param.layer of python_param.module.
+
+    The user's exceptions come through as they are. What `backward` writes into the diffs of its blobs is added to the
+    parameters' gradient. Errors: Python layers not allowed here; no such module or class in it.
+    """
+
+    bottoms = at_least(0)
+    tops = at_least(0)
+
+    def set_up(self, *bottoms: Shape) -> None:
+        p = self.param.python_param
+        if not self.context.allow_python_layers:
+            self.fail("Python layers run code of the net's author: allow them with --allow-python-layers")
+        cls = getattr(importlib.import_module(p.module), p.layer, None)
+        if cls is None:
+            self.fail(f"module '{p.module}' has no class '{p.layer}'")
+        self.top_blobs = [Blob((), self.context.device) for _ in self.param.top]
+        self.user = cls(self.param)
+        self.user.param_str, self.user.phase = p.param_str, self.phase
+        self.user.blobs = ParameterBlobs(self)
+        self.user.setup(self._empty(bottoms), self.top_blobs)
+
+    def _empty(self, shapes: tuple[Shape, ...]) -> list[Blob]:
+        return [Blob(shape, self.context.device) for shape in shapes]
+
+    def top_shapes(self, *bottoms: Shape) -> list[Shape]:
+        self.user.reshape(self._empty(bottoms), self.top_blobs)
+        return [blob.shape for blob in self.top_blobs]
+
+    @torch.compiler.disable
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return _Run.apply(self, *bottoms, *self.blobs)
+
+
+class _Run(torch.autograd.Function):
+    """The user's forward and backward as one autograd function of bottoms and parameters."""
+
+    @staticmethod
+    def forward(ctx, layer: Python, *inputs: Tensor) -> tuple[Tensor, ...]:
+        bottoms = inputs[: len(inputs) - len(layer.blobs)]
+        tops = layer.top_blobs
+        blobs = [Blob.over(tensor.detach()) for tensor in bottoms]
+        layer.user.reshape(blobs, tops)
+        layer.user.forward(blobs, tops)
+        for blob in layer.user.blobs:
+            blob.value  # noqa: B018  brings what the user wrote onto the device
+        outputs = tuple(blob.value.detach().clone() for blob in tops)
+        ctx.layer, ctx.counts = layer, (len(bottoms), len(outputs))
+        ctx.save_for_backward(*bottoms, *outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx, *diffs: Tensor) -> tuple[Tensor | None, ...]:
+        layer, (bottom_count, top_count) = ctx.layer, ctx.counts
+        saved = [tensor.detach() for tensor in ctx.saved_tensors]
+        needed = list(ctx.needs_input_grad[1 : 1 + bottom_count])
+        bottoms = [Blob.over(tensor) for tensor in saved[:bottom_count]]
+        tops = [Blob.over(tensor, diff) for tensor, diff in zip(saved[bottom_count:], diffs, strict=True)]
+        for blob in layer.user.blobs:
+            blob.gradient = torch.zeros_like(blob.value)
+        layer.user.backward(tops, needed, bottoms)
+        from_bottoms = [blob.gradient if need else None for blob, need in zip(bottoms, needed, strict=True)]
+        return None, *from_bottoms, *(blob.gradient.clone() for blob in layer.user.blobs)
