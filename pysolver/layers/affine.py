@@ -32,9 +32,7 @@ class Broadcast(Layer):
         operand = tuple(self.blobs[0].shape) if operand is None else operand
         first = self.axis(self.first, bottom) if operand else 0
         if bottom[first : first + len(operand)] != operand:
-            self.fail(
-                f"dimension mismatch: the operand {list(operand)} does not fit the bottom {list(bottom)} at axis {first}"
-            )
+            self.fail(f"dimension mismatch: the operand {list(operand)} does not fit {list(bottom)} at axis {first}")
         return [bottom]
 
     def spread(self, operand: Tensor, x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Eltwise(Layer):
 
 @register("Reduction")
 class Reduction(Layer):
-    """All axes from `axis` on become one number: coeff times SUM, ASUM (of |x|), SUMSQ or MEAN (reduction_layer.cpp)."""
+    """All axes from `axis` on become one number: coeff times SUM, ASUM (of |x|), SUMSQ, MEAN (reduction_layer.cpp)."""
 
     def set_up(self, bottom: Shape) -> None:
         p = self.param.reduction_param

@@ -49,7 +49,7 @@ class Spatial(Layer):
             values = (default,)
         if len(values) not in (1, self.spatial):
             self.fail(
-                f"{field} must be given once or once for each of the {self.spatial} spatial axes, not {len(values)} times"
+                f"{field} must be given once or once for each of {self.spatial} spatial axes, not {len(values)} times"
             )
         return values * self.spatial if len(values) == 1 else values
 

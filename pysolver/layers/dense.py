@@ -36,7 +36,7 @@ class InnerProduct(Layer):
         if math.prod(bottom[self.first :]) != self.inputs:
             self.fail(
                 f"Input size incompatible with inner product parameters: the bottom {list(bottom)} has "
-                f"{math.prod(bottom[self.first :])} numbers from axis {self.first} on, the weights are for {self.inputs}"
+                f"{math.prod(bottom[self.first :])} numbers from axis {self.first} on, the weights take {self.inputs}"
             )
         return [(*bottom[: self.first], self.outputs)]
 

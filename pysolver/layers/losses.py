@@ -33,7 +33,7 @@ class Loss(Layer):
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:
         if bottoms[0][:1] != bottoms[1][:1]:
             self.fail(
-                f"The data and label should have the same first dimension, not {list(bottoms[0])} and {list(bottoms[1])}"
+                f"The data and label should have the same first dimension: {list(bottoms[0])}, {list(bottoms[1])}"
             )
         return [()]
 
@@ -99,7 +99,7 @@ def normalisation_mode(layer: Layer, default: int) -> int:
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(Classes):
-    """-sum of log(max(p[label], FLT_MIN)) over the labels that count / normaliser, p = softmax (softmax_loss_layer.cpp).
+    """-sum of log(max(p[label], FLT_MIN)) over labels that count / normaliser, p = softmax (softmax_loss_layer.cpp).
 
     Bottoms: scores, labels; the classes are on softmax_param.axis. dx = (p - onehot) / normaliser, also below FLT_MIN.
     A second top is p. Errors: see Classes.
@@ -152,7 +152,7 @@ class MultinomialLogisticLoss(Loss):
 
 @register("InfogainLoss")
 class InfogainLoss(Classes):
-    """-sum of H[label, l] log(max(p_l, 1e-20)) over classes and labels that count / normaliser (infogain_loss_layer.cpp).
+    """-sum of H[label, l] log(max(p_l, 1e-20)) over classes, labels that count / normaliser (infogain_loss_layer.cpp).
 
     p = softmax over infogain_loss_param.axis. H (classes, classes) is bottom 2, or the BlobProto file `source`.
     dx = (p_l sum_k H[label, k] - H[label, l]) / normaliser. A second top is p.

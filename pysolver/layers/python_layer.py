@@ -120,13 +120,13 @@ class _Run(torch.autograd.Function):
         for blob in layer.user.blobs:
             blob.value  # noqa: B018  brings what the user wrote onto the device
         outputs = tuple(blob.value.detach().clone() for blob in tops)
-        ctx.layer, ctx.counts = layer, (len(bottoms), len(outputs))
+        ctx.layer, ctx.bottom_count = layer, len(bottoms)
         ctx.save_for_backward(*bottoms, *outputs)
         return outputs
 
     @staticmethod
     def backward(ctx, *diffs: Tensor) -> tuple[Tensor | None, ...]:
-        layer, (bottom_count, top_count) = ctx.layer, ctx.counts
+        layer, bottom_count = ctx.layer, ctx.bottom_count
         saved = [tensor.detach() for tensor in ctx.saved_tensors]
         needed = list(ctx.needs_input_grad[1 : 1 + bottom_count])
         bottoms = [Blob.over(tensor) for tensor in saved[:bottom_count]]

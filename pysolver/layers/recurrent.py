@@ -44,7 +44,8 @@ class Recurrent(Layer):
         self.has_static = len(others) > self.exposed
         self.context.info(
             "recurrent_layer.cpp:20",
-            f"Initializing recurrent layer: assuming input batch contains {x[0]} timesteps of {x[1]} independent streams.",
+            f"Initializing recurrent layer: assuming input batch contains {x[0]} timesteps of {x[1]} "
+            "independent streams.",
         )
         inputs = torch.Size(x[2:]).numel()
         static = torch.Size(others[0][1:]).numel() if self.has_static else None
@@ -163,7 +164,7 @@ def _lstm_step(c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
 
 @register("LSTMUnit")
 class LSTMUnit(Layer):
-    """One step of LSTM: bottoms c (1, N, D), gates (1, N, 4 D), cont (1, N); tops the next c and h (lstm_unit_layer.cpp).
+    """One step of LSTM (lstm_unit_layer.cpp): bottoms c (1, N, D), gates (1, N, 4 D), cont (1, N); tops c and h.
 
     No gradient to cont. Errors: other shapes.
     """
