@@ -13,8 +13,9 @@ Only `multistep` remembers something: how many of its stepvalues it has passed. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +179,19 @@ def table(solver: Any, every: int = 1) -> Iterator[Row]:
     decay = np.float32(solver.weight_decay)
     for i, rate, m in zip(iterations.tolist(), rates, momentum(solver, iterations)):
         yield Row(i, rate, m, decay)
+
+
+def write_csv(rows: Iterable[Row], file: TextIO) -> None:
+    """Rows as CSV with a header; numbers in the shortest form that reads back to the same float32."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+
+
+def write_csv(rows: Iterable[Row], file: TextIO) -> None:
+    """The rows under a header, values with the 9 digits that tell every float32 apart."""
+    file.write(",".join(Row._fields) + "\n")
+    file.writelines(f"{row.iter},{row.lr:.9g},{row.momentum:.9g},{row.weight_decay:.9g}\n" for row in rows)
 
 
 def _steps_taken(solver: Any, iterations: NDArray[np.int64]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -157,6 +158,13 @@ def test_plot(tmp_path):
     param = solver('lr_policy: "1cycle" base_lr: 0.1 max_lr: 1 stepsize: 10 max_iter: 22 momentum: 0.9')
     plot_schedule(schedule.table(param), tmp_path / "s.png", "1cycle")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_csv():
+    param = solver('lr_policy: "fixed" base_lr: 0.1 momentum: 0.5 max_iter: 4')
+    file = io.StringIO()
+    schedule.write_csv(schedule.table(param, 2), file)
+    assert file.getvalue() == "iter,lr,momentum,weight_decay\n0,0.100000001,0.5,0\n2,0.100000001,0.5,0\n"
 
 
 def test_no_torch():

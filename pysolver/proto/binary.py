@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,9 @@ def read_bytes(path: str | Path, largest: int) -> bytes:
     """The file's content; CaffeError if there is none, if it is a folder, unreadable or larger than `largest` bytes."""
     try:
         with open(path, "rb") as file:
-            data = file.read(largest + 1)
+            info = os.fstat(file.fileno())
+            # read(n) reserves n bytes: of a plain file ask for no more than there is
+            data = file.read((min(info.st_size, largest) if stat.S_ISREG(info.st_mode) else largest) + 1)
     except FileNotFoundError:
         raise CaffeError(f"{path}: file not found") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

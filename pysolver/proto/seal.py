@@ -75,12 +75,11 @@ def _varint(number: int) -> bytes:
     return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number and the offset behind it."""
-    number = shift = 0
-    for at in range(at, min(at + 5, len(data))):
-        number |= (data[at] & 0x7F) << shift
-        shift += 7
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    """The number that begins at `start`, and the offset behind it."""
+    number = 0
+    for at in range(start, min(start + 5, len(data))):
+        number |= (data[at] & 0x7F) << 7 * (at - start)
         if data[at] < 0x80:
-            break
-    return number, at + 1
+            return number, at + 1
+    return number, len(data)

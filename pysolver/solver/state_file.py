@@ -1,0 +1,172 @@
+"""Solver states on disk: Caffe's .solverstate and .solverstate.h5, with a note and a checksum that Caffe skips.
+
+    binary    a SolverState message; note and checksum in unknown fields (pysolver/proto/seal.py)
+    HDF5      /iter, /current_step, /learned_net, /history/<i>; the note in /pysolver, the checksum behind the file
+
+The note is JSON with all that exact resume needs and Caffe's format has no room for. Tensors in it are base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from google.protobuf.message import DecodeError
+
+from pysolver.errors import CaffeError
+from pysolver.proto import blobproto, caffe_pb2
+from pysolver.proto.binary import LARGEST_MESSAGE, read_bytes
+from pysolver.proto.seal import check_hdf5, open_seal, seal, seal_hdf5
+
+_NOTE = "pysolver"  # name of the note's dataset
+_LARGEST_HDF5 = 1 << 40
+
+
+@dataclass
+class State:
+    """The content of a solver state. note: None in files that Caffe wrote."""
+
+    iteration: int
+    learned_net: str
+    current_step: int
+    history: list[np.ndarray]
+    note: dict[str, Any] | None = None
+
+
+def is_hdf5(path: str) -> bool:
+    """Caffe goes by the name."""
+    return path.endswith(".h5")
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------
+
+
+def to_bytes(state: State, hdf5: bool) -> bytes:
+    """The content of the file."""
+    return _to_hdf5(state) if hdf5 else _to_binary(state)
+
+
+def _to_binary(state: State) -> bytes:
+    message = caffe_pb2.SolverState(
+        iter=state.iteration, learned_net=state.learned_net, current_step=state.current_step
+    )
+    message.history.extend(blobproto.from_array(blob) for blob in state.history)
+    return seal(message.SerializeToString(), _dump(state.note))
+
+
+def _to_hdf5(state: State) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("earliest", "v108")) as file:
+        file["iter"] = np.array([state.iteration], np.int32)
+        file["learned_net"] = _c_string(state.learned_net)
+        file["current_step"] = np.array([state.current_step], np.int32)
+        history = file.create_group("history")
+        for index, blob in enumerate(state.history):
+            history[str(index)] = blob
+        file[_NOTE] = _c_string(_dump(state.note).decode())
+    return seal_hdf5(buffer.getvalue())
+
+
+def _c_string(text: str) -> np.ndarray:
+    """A scalar with the NUL at its end that C readers rely on."""
+    data = text.encode()
+    return np.array(data, dtype=f"S{len(data) + 1}")
+
+
+def _dump(note: dict[str, Any] | None) -> bytes:
+    return json.dumps(note, default=_pack, separators=(",", ":")).encode()
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        array = value.detach().cpu().numpy()
+        return {"dtype": array.dtype.str, "shape": array.shape, "base64": base64.b64encode(array.tobytes()).decode()}
+    raise TypeError(f"{type(value).__name__} in the note of a solver state")
+
+
+def _unpack(value: dict[str, Any]) -> Any:
+    if value.keys() != {"dtype", "shape", "base64"}:
+        return value
+    data = bytearray(base64.b64decode(value["base64"]))
+    return torch.from_numpy(np.frombuffer(data, value["dtype"]).reshape(value["shape"]))
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+
+def read(path: str) -> State:
+    """The state in a file; CaffeError if there is none, if it is damaged, or if it is something else."""
+    data = read_bytes(path, _LARGEST_HDF5 if is_hdf5(path) else LARGEST_MESSAGE)
+    if not data:
+        raise CaffeError(f"{path}: damaged: the file is empty")
+    try:
+        return _from_hdf5(data, path) if is_hdf5(path) else _from_binary(data, path)
+    except (DecodeError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, CaffeError):
+            raise
+        raise CaffeError(f"{path}: not a solver state, or damaged: {' '.join(str(error).split())}") from error
+
+
+def _from_binary(data: bytes, path: str) -> State:
+    if data.startswith(b"\x89HDF"):
+        raise CaffeError(f"{path}: this is HDF5: Caffe reads such a state only under a name that ends in .h5")
+    note = open_seal(data, path)
+    message = caffe_pb2.SolverState.FromString(data)
+    if not message.HasField("iter"):
+        _refuse_model(_is_model(data), path)
+    for field in ("iter", "learned_net", "current_step"):  # Caffe writes all of them, current_step last
+        if not message.HasField(field):
+            raise CaffeError(f"{path}: not a solver state, or damaged (cut off?): it has no {field}")
+    history = [_blob(blob, index, path) for index, blob in enumerate(message.history)]
+    return _checked(State(message.iter, message.learned_net, message.current_step, history, _load(note)), path)
+
+
+def _blob(blob: Any, index: int, path: str) -> np.ndarray:
+    try:
+        return blobproto.to_array(blob)
+    except CaffeError as error:
+        raise CaffeError(f"{path}: damaged: history blob {index}: {error}") from None
+
+
+def _from_hdf5(data: bytes, path: str) -> State:
+    check_hdf5(data, path)
+    with h5py.File(io.BytesIO(data), "r") as file:
+        if "iter" not in file:
+            _refuse_model("data" in file, path)
+        history = file["history"]
+        blobs = [np.asarray(history[str(index)], np.float32) for index in range(len(history))]
+        note = file[_NOTE][()] if _NOTE in file else None
+        learned_net = file["learned_net"][()].rstrip(b"\0").decode()
+        return _checked(State(int(file["iter"][0]), learned_net, int(file["current_step"][0]), blobs, _load(note)), path)
+
+
+def _checked(state: State, path: str) -> State:
+    if state.iteration < 0 or state.current_step < 0:
+        raise CaffeError(f"{path}: damaged: iter {state.iteration}, current_step {state.current_step}")
+    return state
+
+
+def _load(note: bytes | None) -> dict[str, Any] | None:
+    return json.loads(note, object_hook=_unpack) if note else None
+
+
+def _is_model(data: bytes) -> bool:
+    try:
+        net = caffe_pb2.NetParameter.FromString(data)
+    except DecodeError:
+        return False
+    return bool(net.layer or net.layers)
+
+
+def _refuse_model(is_model: bool, path: str) -> None:
+    if is_model:
+        raise CaffeError(
+            f"{path}: this is a model, not a solver state: give the .solverstate beside it to --snapshot, "
+            "or this file to --weights to start a new training from its weights"
+        )
