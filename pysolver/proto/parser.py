@@ -1,0 +1,253 @@
+"""A parser of protobuf's text format that takes and refuses what the C++ one does, with errors for people.
+
+Grammar: the comments of protobuf's src/google/protobuf/text_format.h and its language specification. Extensions and
+Any are left out: Caffe's schema has none. The schema nests no message in itself, so the depth is bounded by it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import NoReturn
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from pysolver.errors import CaffeError
+
+_TOKEN = re.compile(
+    r"""(?:[\ \t\r\n\v\f]+|\#[^\n]*)*  # space and comments
+    (?: (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+      | (?P<number>\.?[0-9](?:[eE][+-]|[A-Za-z0-9_.])*)
+      | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
+      | (?P<symbol>[^\x00])
+      | (?P<end>\Z) )""",
+    re.VERBOSE,
+)
+_INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+_DECIMAL = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
+_ESCAPE = re.compile(
+    rb"\\(?:(?P<plain>[abfnrtv\\?'\"])|(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})"
+    rb"|u(?P<short>[0-9a-fA-F]{4})|U(?P<long>00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})|(?P<bad>))"
+)
+_PLAIN = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\""))
+_BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+_RANGES = {
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
+
+
+class Parser:
+    """Reads `text` into messages; `name` stands for the file in errors."""
+
+    def __init__(self, text: str, name: str):
+        self.text = text
+        self.name = name
+        self.open: list[int] = []  # where the braces stand that are not closed yet
+        self._advance_from(0)
+
+    def parse(self, message: Message) -> None:
+        """Fill the message with the whole text; CaffeError `name:line:column: ...` for what is wrong."""
+        while self.kind != "end":
+            self._field(message)
+
+    # Tokens: `kind`, `token` and `start` are those of the next one.
+
+    def _advance_from(self, position: int) -> None:
+        match = _TOKEN.match(self.text, position)
+        if match is None:
+            self.start = position
+            self._fail("a NUL byte: this is not text")
+        self.kind = match.lastgroup
+        self.token = match[self.kind]
+        self.start, self._next = match.span(self.kind)
+
+    def _take(self) -> str:
+        token = self.token
+        self._advance_from(self._next)
+        return token
+
+    def _try(self, symbol: str) -> bool:
+        found = self.token == symbol and self.kind == "symbol"
+        if found:
+            self._take()
+        return found
+
+    def _expect(self, symbol: str) -> None:
+        if not self._try(symbol):
+            self._fail_expected(f"'{symbol}'")
+
+    def _fail(self, text: str, at: int | None = None) -> NoReturn:
+        at = self.start if at is None else at
+        line = self.text.count("\n", 0, at) + 1
+        column = at - self.text.rfind("\n", 0, at)
+        raise CaffeError(f"{self.name}:{line}:{column}: {text}")
+
+    def _fail_expected(self, what: str) -> NoReturn:
+        if self.kind == "end":
+            if self.open:
+                line = self.text.count("\n", 0, self.open[-1]) + 1
+                self._fail(f"expected {what}, but the file ends; the brace opened in line {line} is not closed")
+            self._fail(f"expected {what}, but the file ends")
+        if self.kind == "symbol" and self.token in "\"'":
+            self._fail("this string does not end in its line")
+        token = self.token if len(self.token) <= 60 else self.token[:60] + "..."
+        self._fail(f"expected {what}, found {token}")
+
+    # Messages
+
+    def _field(self, message: Message) -> None:
+        if self.kind != "name":
+            self._fail_expected("the name of a field")
+        name = self._take()
+        owner = message.DESCRIPTOR
+        field = owner.fields_by_name.get(name)
+        if field is None:
+            self._fail(f"{owner.name} has no field '{name}'{suggestion(name, owner)}")
+        if not field.is_repeated and message.HasField(name):
+            self._fail(f"{owner.name} has one '{name}', but it is given twice")
+        colon = self._try(":")
+        if not colon and field.message_type is None:
+            self._fail_expected(f"':' after {name}")
+        if field.is_repeated and self._try("["):
+            if not self._try("]"):
+                self._value(message, field)
+                while self._try(","):
+                    self._value(message, field)
+                self._expect("]")
+        else:
+            self._value(message, field)
+        self._try(";") or self._try(",")
+
+    def _value(self, message: Message, field: FieldDescriptor) -> None:
+        if field.message_type is not None:
+            inner = getattr(message, field.name)
+            if field.is_repeated:
+                inner = inner.add()
+            else:
+                inner.SetInParent()
+            self._braces(inner)
+            return
+        value = self._scalar(field)
+        if field.is_repeated:
+            getattr(message, field.name).append(value)
+        else:
+            setattr(message, field.name, value)
+
+    def _braces(self, message: Message) -> None:
+        close = {"{": "}", "<": ">"}.get(self.token)
+        if close is None:
+            self._fail_expected("'{'")
+        self.open.append(self.start)
+        self._take()
+        while not self._try(close):
+            if self.kind != "name":
+                self._fail_expected(f"the name of a field or '{close}'")
+            self._field(message)
+        self.open.pop()
+
+    # Values
+
+    def _scalar(self, field: FieldDescriptor) -> int | float | bool | str | bytes:
+        kind = field.cpp_type
+        if kind == FieldDescriptor.CPPTYPE_STRING:
+            return self._string(field)
+        if kind == FieldDescriptor.CPPTYPE_ENUM:
+            return self._enum(field)
+        if kind == FieldDescriptor.CPPTYPE_BOOL:
+            return self._bool(field)
+        if kind in _RANGES:
+            return self._integer(field, *_RANGES[kind])
+        return self._float(field)
+
+    def _integer(self, field: FieldDescriptor, low: int, high: int) -> int:
+        start = self.start
+        negative = self._try("-")
+        if self.kind != "number" or not _INTEGER.fullmatch(self.token):
+            self._fail_expected(f"an integer for {field.name}")
+        digits = self.token
+        if len(digits) > 30:
+            self._fail(f"{field.name} is out of range: {low} to {high}", start)
+        value = int(digits, 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" else 10)
+        value = -value if negative else value
+        if not low <= value <= high:
+            self._fail(f"{field.name}: {value} is out of range: {low} to {high}", start)
+        self._take()
+        return value
+
+    def _float(self, field: FieldDescriptor) -> float:
+        sign = -1.0 if self._try("-") else 1.0
+        if self.kind == "name" and self.token.lower() in ("inf", "infinity", "nan"):
+            return sign * float(self._take())
+        if self.kind != "number" or not _DECIMAL.fullmatch(self.token):
+            self._fail_expected(f"a number for {field.name}")
+        return sign * float(self._take().rstrip("fF"))
+
+    def _bool(self, field: FieldDescriptor) -> bool:
+        if self.kind == "number" and _INTEGER.fullmatch(self.token):
+            return bool(self._integer(field, 0, 1))
+        if self.kind != "name" or self.token not in _BOOLS:
+            self._fail_expected(f"true or false for {field.name}")
+        return _BOOLS[self._take()]
+
+    def _enum(self, field: FieldDescriptor) -> int:
+        known = field.enum_type
+        start = self.start
+        if self.kind == "name":
+            token = self._take()
+            value = known.values_by_name.get(token)
+        elif self.kind == "number" or self.token == "-":
+            token = self._integer(field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
+            value = known.values_by_number.get(token)
+        else:
+            self._fail_expected(f"one of {', '.join(known.values_by_name)} for {field.name}")
+        if value is None:
+            self._fail(f"{field.name} has no value {token}; known values: {', '.join(known.values_by_name)}", start)
+        return value.number
+
+    def _string(self, field: FieldDescriptor) -> str | bytes:
+        if self.kind != "string":
+            self._fail_expected(f"a string in quotes for {field.name}")
+        start = self.start
+        parts = []
+        while self.kind == "string":  # neighbours are one string
+            body = self.token[1:-1].encode("utf-8", "surrogateescape")
+            parts.append(_ESCAPE.sub(self._unescape, body) if b"\\" in body else body)
+            self._take()
+        data = b"".join(parts)
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return data
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self._fail(f"the string for {field.name} is not UTF-8", start)
+
+    def _unescape(self, match: re.Match[bytes]) -> bytes:
+        kind, code = match.lastgroup, match[match.lastgroup]
+        if kind == "bad":
+            self._fail("the string has an escape that protobuf does not know")
+        if kind == "plain":
+            return bytes([_PLAIN[code[0]]])
+        if kind == "octal":
+            return bytes([int(code, 8) & 0xFF])
+        if kind == "hex":
+            return bytes([int(code, 16)])
+        return chr(int(code, 16)).encode("utf-8", "surrogatepass")
+
+
+def suggestion(name: str, owner: Descriptor) -> str:
+    """`; did you mean 'base_lr'?`, or where such a field belongs, or nothing."""
+    if name in ("layer", "layers"):
+        return "; is a '}' missing above?"
+    inside = [field.name for field in owner.fields if field.message_type and name in field.message_type.fields_by_name]
+    if inside:
+        return f"; it belongs inside {' or '.join(f'{field} {{ }}' for field in inside[:3])}"
+    known = [field.name for field in owner.fields]
+    words = name.lower().split("_")
+    parts = {*words, "".join(word[:1] for word in words)}  # learning_rate: lr
+    near = difflib.get_close_matches(name.lower(), known, 1, 0.7)
+    near = near or [other for other in known if parts & set(other.split("_")) or other.startswith(name.lower())]
+    return f"; did you mean '{near[0]}'?" if near else ""
