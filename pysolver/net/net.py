@@ -46,7 +46,7 @@ class Net:
         self.inputs = [name for node in self.nodes if node.layer.type_name == "Input" for name in node.top_names]
         self.sources: dict[str, Source] = {layer.name: layer for layer in self.layers if isinstance(layer, Source)}
         self._blob_need = graph.blob_need
-        self._tapes: dict[int, tuple[list[Tensor], list[Tensor]]] = {}  # node index -> (bottoms, tops) of its forward
+        self._tapes: dict[int, tuple[list[Tensor], tuple[Tensor, ...]]] = {}  # by node: (bottoms, tops)
         self._param_blobs: dict[int, Blob] = {}
         for node in self.nodes:
             node.layer.train(node.layer.is_training)
@@ -98,15 +98,18 @@ class Net:
     def _forward_layer(self, index: int) -> float:
         node = self.nodes[index]
         self._check_if_reshaped(node)
-        bottoms = [self._bottom(node, blob, need) for blob, need in zip(node.bottoms, node.bottom_need)]
-        with torch.set_grad_enabled(node.needs_backward):
-            tops = _as_tuple(node.layer(*bottoms))
-        self._tapes[index] = (bottoms, tops)
+        self._tapes[index] = _, tops = self._record(node)
         for blob, top in zip(node.tops, tops):
             if top is not None:
                 blob.value = top.detach()
         self._seed_losses(node)
         return sum(float((b.value * b.gradient).sum()) for b, w in zip(node.tops, node.loss_weights) if w)
+
+    def _record(self, node: Node) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """The layer on its bottoms as they are now, ready to be differentiated: (bottoms, tops)."""
+        bottoms = [self._bottom(node, blob, need) for blob, need in zip(node.bottoms, node.bottom_need)]
+        with torch.set_grad_enabled(node.needs_backward):
+            return bottoms, _as_tuple(node.layer(*bottoms))
 
     @staticmethod
     def _bottom(node: Node, blob: Blob, need: bool) -> Tensor:
@@ -133,8 +136,10 @@ class Net:
 
     def _backward_layer(self, index: int) -> None:
         node = self.nodes[index]
-        if not node.needs_backward or node.is_source or index not in self._tapes:
+        if not node.needs_backward or node.is_source:
             return
+        if index not in self._tapes:  # backward without forward: Caffe takes the blobs as they are
+            self._tapes[index] = self._record(node)
         bottoms, tops = self._tapes[index]
         for position, bottom in enumerate(bottoms):
             if bottom.requires_grad and position in node.layer.no_gradient_bottoms and node.layer.is_loss:
