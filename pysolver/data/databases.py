@@ -64,8 +64,11 @@ class LmdbReader:
         self.entries: int = self._environment.stat()["entries"]
 
     def items(self) -> Iterator[tuple[memoryview, memoryview]]:
-        with self._environment.begin(buffers=True) as transaction:
-            yield from transaction.cursor()
+        try:
+            with self._environment.begin(buffers=True) as transaction:
+                yield from transaction.cursor()
+        except lmdb.Error as error:
+            raise CaffeError(f"{self.source}: the LMDB is damaged: {error}") from None
 
 
 _open_environments: weakref.WeakValueDictionary = weakref.WeakValueDictionary()

@@ -9,6 +9,7 @@ from pysolver.errors import CaffeError
 
 _EXTRA_OF = {
     "cv2": ("images", "opencv-python-headless"),
+    "pooch": ("download", "pooch"),
     "plyvel": ("leveldb", "plyvel"),
     "sklearn": ("digits", "scikit-learn"),
 }

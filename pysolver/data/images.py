@@ -66,3 +66,15 @@ def _is_cut_short(file: bytes) -> bool:
     In the data of a scan no marker but a restart occurs, so this only looks for two byte pairs.
     """
     return file.startswith(b"\xff\xd8") and file.rfind(b"\xff\xd9") < file.rfind(b"\xff\xda")
+
+
+def encode(image: np.ndarray, kind: str) -> bytes:
+    """An image (channels, height, width) as the bytes of a file; kind: "jpg", "png" or another of OpenCV's."""
+    cv2 = require("cv2")
+    try:
+        done, file = cv2.imencode(f".{kind}", image.transpose(1, 2, 0))
+    except cv2.error as error:
+        raise CaffeError(f"cannot encode an image as '{kind}': {error.err}") from None
+    if not done:
+        raise CaffeError(f"cannot encode an image as '{kind}'")
+    return file.tobytes()

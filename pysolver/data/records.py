@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -14,6 +13,7 @@ import torch
 from pysolver.data import datum
 from pysolver.data.databases import Database
 from pysolver.data.images import Colour
+from pysolver.data.parallel import usable_cores
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
 
@@ -124,11 +124,6 @@ class _Cache:
         if last - first == len(places) - 1:  # running numbers rise: so do these, by one, unless they wrapped
             return self._images[first : last + 1], self._labels[first : last + 1].copy()
         return self._images[places], self._labels[places]
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _endless(database: Database) -> Iterator[tuple[memoryview, memoryview]]:

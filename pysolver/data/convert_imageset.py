@@ -1,0 +1,117 @@
+"""convert_imageset: a list of images becomes a database (tools/convert_imageset.cpp)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pysolver.data import datum, images
+from pysolver.data.database_writer import write_database
+from pysolver.data.databases import LMDB
+from pysolver.data.extras import require
+from pysolver.data.image_lists import read_image_list
+from pysolver.data.parallel import map_ahead
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto import caffe_pb2
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How images are stored: the flags of Caffe's tool, with its defaults.
+
+    Both resize_width and resize_height must be positive for resizing. encode_type ("jpg", "png", ...) implies
+    encoded; encoded alone keeps each file's own type. check_size: all images must give as many bytes as the first.
+    """
+
+    gray: bool = False
+    resize_width: int = 0
+    resize_height: int = 0
+    check_size: bool = False
+    encoded: bool = False
+    encode_type: str = ""
+
+    @property
+    def colour(self) -> images.Colour:
+        return images.Colour.GRAY if self.gray else images.Colour.COLOR
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), zeros without resizing."""
+        if self.resize_height > 0 and self.resize_width > 0:
+            return self.resize_height, self.resize_width
+        return 0, 0
+
+    def read(self, path: str, label: int) -> caffe_pb2.Datum:
+        """The record of one image file. Raises CaffeError if the file cannot be read."""
+        if not (self.encoded or self.encode_type):
+            return datum.from_pixels(images.read(path, self.colour, *self.size), label)
+        kind = self.encode_type or Path(path).suffix[1:]
+        stays = not any(self.size) and _same_type(path, kind)
+        image = images.read(path, self.colour, *self.size)  # also checks a file that is stored as it is
+        if stays and (images.read(path, images.Colour.AS_STORED).shape[0] == 1) == self.gray:
+            data = Path(path).read_bytes()
+        else:
+            data = images.encode(image, kind)
+        return caffe_pb2.Datum(data=data, label=label, encoded=True)
+
+
+def _same_type(path: str, kind: str) -> bool:
+    suffix, kind = Path(path).suffix[1:].lower(), kind.lower()
+    return suffix == kind or {suffix, kind} == {"jpg", "jpeg"}
+
+
+def convert_imageset(
+    root: str,
+    list_file: str,
+    database: str | Path,
+    conversion: Conversion = Conversion(),  # noqa: B008  frozen
+    shuffle: bool = False,
+    backend: int = LMDB,
+    seed: int | None = None,
+) -> int:
+    """Write the images of list_file into a new database; returns how many.
+
+    root is put in front of the paths as text. Keys are the line number (after shuffling) with 8 digits, `_` and the
+    path. An image that cannot be read is reported and left out. Raises CaffeError if the database exists, if no
+    image could be read, or with check_size if sizes differ.
+    """
+    require("cv2")
+    lines = read_image_list(list_file)
+    if shuffle:
+        glog.info("convert_imageset.cpp:91", "Shuffling data")
+        random.Random(seed).shuffle(lines)
+    glog.info("convert_imageset.cpp:94", f"A total of {len(lines)} images.")
+    records = _records(root, lines, conversion)
+    count = write_database(
+        database,
+        backend,
+        tqdm(records, str(database), len(lines), unit="image", disable=None),
+        lambda done: glog.info("convert_imageset.cpp:155", f"Processed {done} files."),
+    )
+    if not count:
+        raise CaffeError(f"{list_file}: not one of {len(lines)} images could be read")
+    return count
+
+
+def _records(root: str, lines: list[tuple[str, int]], conversion: Conversion) -> Iterator[tuple[bytes, bytes]]:
+    def read(line: tuple[str, int]) -> caffe_pb2.Datum | CaffeError:
+        try:
+            return conversion.read(root + line[0], line[1])
+        except CaffeError as error:
+            return error
+
+    bytes_of_first = None
+    for number, ((path, _), record) in enumerate(zip(lines, map_ahead(read, lines))):
+        if isinstance(record, CaffeError):
+            glog.error("io.cpp:80", str(record))
+            continue
+        if conversion.check_size:
+            bytes_of_first = bytes_of_first or len(record.data)
+            if len(record.data) != bytes_of_first:
+                raise CaffeError(f"{root}{path}: Incorrect data field size {len(record.data)}, not {bytes_of_first}")
+        yield f"{number:08d}_{path}".encode(errors="surrogateescape"), record.SerializeToString()

@@ -1,0 +1,59 @@
+"""compute_image_mean: the mean image of a database (tools/compute_image_mean.cpp)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pysolver.data import datum
+from pysolver.data.databases import open_database
+from pysolver.data.parallel import map_ahead
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto import caffe_pb2
+from pysolver.proto.binary import write_atomic
+
+
+def compute_image_mean(database: str, output: str | Path | None, backend: int) -> np.ndarray:
+    """The mean of all images, float32 (C, H, W), and its file if `output` is given.
+
+    Logs the mean of every channel. Raises CaffeError if the database is empty or an image has another shape.
+    """
+    source = open_database(database, backend)
+    total, count = None, 0
+    raw = ((bytes(key), bytes(value)) for key, value in source.items())
+    for key, image in tqdm(map_ahead(_decode, raw), total=source.entries, desc=database, unit="image", disable=None):
+        if total is None:
+            total = np.zeros(image.shape, np.float64 if image.dtype == np.float32 else np.int64)
+        if image.shape != total.shape:
+            name = key.decode(errors="backslashreplace")
+            raise CaffeError(f"{database}: record '{name}': an image of {image.shape}, the first has {total.shape}")
+        total += image
+        count += 1
+    if total is None:
+        raise CaffeError(f"{database}: the database is empty")
+    mean = (total / count).astype(np.float32)
+    if output:
+        glog.info("compute_image_mean.cpp:101", f"Write to {output}")
+        write_mean(output, mean)
+    glog.info("compute_image_mean.cpp:107", f"Number of channels: {len(mean)}")
+    for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
+        glog.info("compute_image_mean.cpp:113", f"mean_value channel [{channel}]: {value:g}")
+    return mean
+
+
+def _decode(record: tuple[bytes, bytes]) -> tuple[bytes, np.ndarray]:
+    key, value = record
+    try:
+        return key, datum.pixels(datum.parse(value))
+    except CaffeError as error:
+        raise CaffeError(f"record '{key.decode(errors='backslashreplace')}': {error}") from None
+
+
+def write_mean(path: str | Path, mean: np.ndarray) -> None:
+    """A mean file: a BlobProto with the old dimensions 1 x C x H x W, which every Caffe reads."""
+    channels, height, width = mean.shape
+    blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel())
+    write_atomic(path, blob.SerializeToString())

@@ -1,0 +1,34 @@
+"""Work on the elements of a stream in several threads, in order and with bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_AHEAD = 8  # elements a thread
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_ahead(function: Callable[[A], B], elements: Iterable[A]) -> Iterator[B]:
+    """map(function, elements) in threads, for functions that let other threads run (OpenCV, files).
+
+    Unlike Executor.map it takes only a few elements ahead of the result that is asked for.
+    """
+    elements = iter(elements)
+    workers = usable_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        running = deque(pool.submit(function, element) for element in islice(elements, _AHEAD * workers))
+        while running:
+            yield running.popleft().result()
+            running.extend(pool.submit(function, element) for element in islice(elements, 1))
