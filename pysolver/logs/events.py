@@ -1,4 +1,4 @@
-"""What a Caffe run tells, as typed events: the solver emits them, the Caffe log writes them, the parser reads them back.
+"""What a Caffe run tells, as typed events: the solver emits them, the log writes them, the parser reads them back.
 
 Texts, tags and number formats are in grammar.py; here is only what is said. The order of events within one
 iteration is Caffe's: Testing, Output("Test"), Display, Output("Train"), MultiStep, Rate, Clipping, Snapshot.
@@ -21,7 +21,7 @@ def event(cls: type) -> type:
     return dataclass(frozen=True, slots=True)(cls)
 
 
-# Start of `caffe train` ------------------------------------------------------------------------------------------------
+# Start of `caffe train`
 
 
 @event
@@ -110,7 +110,7 @@ class StartingOptimization(Event):
     """The last line before the solver's own."""
 
 
-# Training --------------------------------------------------------------------------------------------------------------
+# Training
 
 
 @event
@@ -248,7 +248,7 @@ class WaitingForData(Event):
     """A consumer found its queue empty."""
 
 
-# debug_info ------------------------------------------------------------------------------------------------------------
+# debug_info
 
 
 @event
@@ -276,7 +276,7 @@ class DebugTotals(Event):
     l2_diff: float
 
 
-# `caffe test` ----------------------------------------------------------------------------------------------------------
+# `caffe test`
 
 
 @event
@@ -312,7 +312,7 @@ class MeanOutput(Event):
     weighted: float | None = None
 
 
-# Net construction, as far as readers use it ----------------------------------------------------------------------------
+# Net construction, as far as readers use it
 
 
 @event

@@ -3,7 +3,7 @@
 A row is an event type, the tag (`file:line` of BVLC Caffe) and a text with the event's fields in braces. The
 fields' types say how a value is written (floats with 6 significant digits, as C++ streams do) and what a reader
 accepts. Several rows of one event are its forms: the first one that has all its values is written, all are read.
-Rows under DIALECTS are only read: other Caffes' words for the same things.
+Rows under DIALECTS are only read: other Caffes' words for the same things, `{*}` for what they add.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import re
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, cached_property
 
 from . import events as e
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|[nN][aA][nN](?:\([^)\s]*\))?|[iI][nN][fF](?:inity)?|1\.#\w+)"
-_PATTERNS = {int: r"-?\d+", float: NUMBER, str: r".*"}
-_FIELD = re.compile(r"\{(\w+)\}")
+NUMBER = (
+    r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
+    r"|[nN][aA][nN](?:\(\w*\))?|[iI][nN][fF](?:inity)?|1\.#\w+)"  # the C libraries' ways to say nan and inf
+)
+_FIELD = re.compile(r"\{(\w+|\*)\}")
+_DEVICE = re.compile(r"\s*\[\d+(?:\.\d+)?\] *")  # NVIDIA's `[0.0]`: node and device
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,18 @@ class Form:
         """The source file of the tag: the part that is the same in all Caffes."""
         return self.where.partition(":")[0]
 
+    @cached_property
+    def spelled(self) -> tuple[str, ...]:
+        """The fields in the order of the text."""
+        return tuple(name for name in _FIELD.findall(self.text) if name != "*")
+
     def fits(self, event: e.Event) -> bool:
         """Whether this form says all of the event."""
         given = dict(self.given)
-        spelled = _FIELD.findall(self.text)
         return all(
             getattr(event, f.name) == given[f.name]
             if f.name in given
-            else (getattr(event, f.name) is not None) == (f.name in spelled)
+            else (getattr(event, f.name) is not None) == (f.name in self.spelled)
             for f in fields(event)
         )
 
@@ -53,13 +60,21 @@ class Form:
         kinds = field_types(self.event)
         return _FIELD.sub(lambda m: number(getattr(event, m[1]), kinds[m[1]]), self.text)
 
-    def read(self, text: str) -> e.Event | None:
-        """The event that the text says in this form, or None."""
-        match = _regex(self).fullmatch(text)
-        if match is None:
-            return None
+    def pattern(self, strict: bool = True) -> str:
+        """A regular expression of the text with one unnamed group a field, in the order of the text.
+
+        strict: the whole syntax of numbers, and any number of blanks where the text begins with some; else any word
+        stands for a number, which is several times faster, and blanks are left to what comes before.
+        """
         kinds = field_types(self.event)
-        return self.event(**{name: kinds[name](value) for name, value in match.groupdict().items()}, **dict(self.given))
+        integer, number = (r"(-?\d+)", f"({NUMBER})") if strict else (r"(\d+)", r"([-+.\w]+)")
+        accepts = {int: integer, real: number, str: r"((?s:.*))" if self.tail else r"(.*?)"}
+        pieces = _FIELD.split(self.text)  # text, field, text, field, ..., text
+        blanks = " *" if strict and pieces[0].startswith(" ") else ""
+        pattern = blanks + re.escape(pieces[0].lstrip())
+        for name, text in zip(pieces[1::2], pieces[2::2]):
+            pattern += (r".*?" if name == "*" else accepts[kinds[name]]) + re.escape(text)
+        return pattern
 
 
 def number(value: typing.Any, kind: typing.Callable) -> str:
@@ -68,33 +83,48 @@ def number(value: typing.Any, kind: typing.Callable) -> str:
 
 
 def real(text: str) -> float:
-    """A number in any spelling of any C library: `-nan`, `nan(ind)`, `1.#QNAN`, `-1.#INF`."""
+    """A number in any spelling of any C library: `-nan`, `nan(ind)`, `1.#QNAN`, `-1.#INF`; ValueError if it is none."""
     try:
         return float(text)
     except ValueError:
+        if re.fullmatch(NUMBER, text) is None:
+            raise
         sign = -1.0 if text.startswith("-") else 1.0
         return sign * float("inf") if "INF" in text.upper() else float("nan")
 
 
-@lru_cache(maxsize=None)
-def field_types(event: type[e.Event]) -> dict[str, type]:
-    """The fields' types without their `| None`, reals read leniently."""
-    hints = typing.get_type_hints(event)
-    kinds = {
-        name: next(k for k in (typing.get_args(hint) or (hint,)) if k is not type(None)) for name, hint in hints.items()
-    }
-    return {name: real if kind is float else kind for name, kind in kinds.items()}
+@cache
+def field_types(event: type[e.Event]) -> dict[str, typing.Callable]:
+    """How each field is read from text; reals leniently, `| None` left aside."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(event).items():
+        kind = next(k for k in (typing.get_args(hint) or (hint,)) if k is not type(None))
+        kinds[name] = real if kind is float else kind
+    return kinds
 
 
-@lru_cache(maxsize=None)
-def _regex(form: Form) -> re.Pattern[str]:
-    kinds = field_types(form.event)
-    pieces = _FIELD.split(form.text)  # text, field, text, field, ..., text
-    pattern = re.escape(pieces[0])
-    for name, text in zip(pieces[1::2], pieces[2::2]):
-        kind = float if kinds[name] is real else kinds[name]
-        pattern += f"(?P<{name}>{_PATTERNS[kind]}){re.escape(text)}"
-    return re.compile(pattern, re.DOTALL if form.tail else 0)
+class Alternatives:
+    """Some forms as one regular expression. An empty group at the end of each tells which form it was."""
+
+    def __init__(self, forms: Iterable[Form], before: str = "", strict: bool = True) -> None:
+        self.forms: dict[int, tuple[Form, tuple[int, ...]]] = {}
+        patterns, group = [], 1
+        for form in forms:
+            end = group + len(form.spelled)
+            self.forms[end] = form, tuple(range(group, end))
+            patterns.append(f"{form.pattern(strict)}$()")
+            group = end + 1
+        self.regex = re.compile(before + "(?:" + "|".join(patterns) + ")", 0 if strict else re.MULTILINE)
+
+    def read(self, text: str) -> e.Event | None:
+        """The event that the whole text says, or None."""
+        match = self.regex.fullmatch(text)
+        if match is None:
+            return None
+        form, groups = self.forms[match.lastindex]
+        kinds = field_types(form.event)
+        values = {name: kinds[name](match[i]) for name, i in zip(form.spelled, groups)}
+        return form.event(**values, **dict(form.given))
 
 
 def _say(event: type[e.Event], where: str, text: str, severity: str = "I", tail: bool = False, **given: object) -> Form:
@@ -192,7 +222,8 @@ FORMS: tuple[Form, ...] = (
     _say(
         e.DebugTotals,
         "net.cpp:721",
-        "    [Backward] All net params (data, diff): L1 norm = ({l1_data}, {l1_diff}); L2 norm = ({l2_data}, {l2_diff})",
+        "    [Backward] All net params (data, diff): "
+        "L1 norm = ({l1_data}, {l1_diff}); L2 norm = ({l2_data}, {l2_diff})",
         severity="E",
     ),
     # caffe test
@@ -210,49 +241,60 @@ FORMS: tuple[Form, ...] = (
     _say(e.NetReady, "net.cpp:257", "Network initialization done."),
 )
 
-# Read, never written: NVIDIA's short names and `iter`, the trees of GPU pairs of Caffe before 1.0.
+# Read, never written: the scores of 2013's Caffe; NVIDIA's short names, seconds of the first iterations and epochs;
+# Caffe before 1.0 on several GPUs; detection nets' mean average precision.
 DIALECTS: tuple[Form, ...] = (
-    _say(
-        e.Display, "solver.cpp:0", "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iter), loss = {loss}"
-    ),
-    _say(e.Rate, "sgd_solver.cpp:0", "Iteration {iteration}, lr = {lr}, m = {momentum}, wd = {weight_decay}"),
-    _say(e.StartingOptimization, "parallel.cpp:0", "Starting Optimization"),
-    _say(e.Finetuning, "caffe.cpp:0", "Finetuning from {file}"),
+    _say(e.Display, "solver.cpp", "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iter{*}loss = {loss}"),
+    _say(e.Display, "solver.cpp", "Iteration {iteration} ({seconds} s), {*}loss = {loss}"),
+    _say(e.Rate, "sgd_solver.cpp", "Iteration {iteration}, lr = {lr}, m = {momentum}, {*}wd = {weight_decay}{*}"),
+    _say(e.Rate, "sgd_solver.cpp", "Iteration {iteration}, lr = {lr}, m = {momentum}{*}"),
+    _say(e.Rate, "solver.cpp", "Iteration {iteration}, lr = {lr}"),
+    _say(e.Output, "solver.cpp", "    Test net output mAP #{index}: {name} = {value}", phase="Test"),
+    _say(e.Output, "solver.cpp", "Test score #{index}: {value}", phase="Test", name="score"),
+    _say(e.StartingOptimization, "parallel.cpp", "Starting Optimization"),
+    _say(e.StartingOptimization, "solver.cpp", "Starting Optimization on GPU {*}"),
+    _say(e.Finetuning, "caffe.cpp", "Finetuning from {file}"),
+    _say(e.Done, "caffe.cpp", "Optimization Done in {*}", by="tool"),
 )
 
+# What most lines of a log are: read in bulk (reader.py).
+FREQUENT = (e.GradientNorm, e.Output, e.Display, e.Rate, e.Testing, e.Clipping)
 
-@lru_cache(maxsize=None)
+
+@cache
 def _forms_of(event: type[e.Event]) -> tuple[Form, ...]:
     return tuple(form for form in FORMS if form.event is event)
 
 
-@lru_cache(maxsize=None)
-def _forms_in(file: str | None) -> tuple[Form, ...]:
-    return tuple(form for form in FORMS + DIALECTS if file in (None, form.file))
-
-
-def render(event: e.Event) -> tuple[str, str]:
-    """The tag and the text of an event; ValueError if no form of the table can say it."""
-    form = form_of(event)
-    return form.where, form.write(event)
+@cache
+def _alternatives(file: str | None) -> Alternatives | None:
+    forms = [form for form in FORMS + DIALECTS if file in (None, form.file)]
+    return Alternatives(forms) if forms else None
 
 
 def form_of(event: e.Event) -> Form:
-    """The row that writes this event."""
+    """The row that writes this event; ValueError if none can say it."""
     for form in _forms_of(type(event)):
         if form.fits(event):
             return form
     raise ValueError(f"no line of a Caffe log says {event}")
 
 
+def render(event: e.Event) -> tuple[str, str]:
+    """The tag and the text of an event."""
+    form = form_of(event)
+    return form.where, form.write(event)
+
+
 def parse(text: str, file: str | None = None) -> e.Event | None:
     """The event that a record's text says; `file` is the source file of its tag, if known."""
-    return _first(text, _forms_in(file))
+    forms = _alternatives(file)
+    if forms is None:
+        return None
+    return forms.read(text) or (forms.read(text[device.end() :]) if (device := _DEVICE.match(text)) else None)
 
 
-def _first(text: str, forms: Iterable[Form]) -> e.Event | None:
-    for form in forms:
-        found = form.read(text)
-        if found is not None:
-            return found
-    return None
+def frequent(before: str, strict: bool = True) -> Alternatives:
+    """The forms of FREQUENT events; `before` is what ends the prefix. Not strict: to search in many lines at once."""
+    forms = (form for form in FORMS + DIALECTS if form.event in FREQUENT and "name" not in dict(form.given))
+    return Alternatives(forms, before, strict)

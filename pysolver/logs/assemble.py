@@ -1,0 +1,310 @@
+"""Values in the order of a log become tables: rows by iteration, resumed parts joined, dates turned into seconds."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+
+import numpy as np
+
+from . import events as e
+from .header import Message, parse_dump
+from .run import Resume, Run, Table
+
+NAN = math.nan
+_DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before each month, of a year that is not a leap year
+
+
+class Clock:
+    """Seconds since the first stamp. Without a year in the prefix, a month that goes back starts the next year."""
+
+    def __init__(self) -> None:
+        self.start: float | None = None
+        self.dates: dict[str, int] = {}
+        self.year, self.month = 2001, 0
+
+    def read(self, date: str, time: str) -> float:
+        """date: `mmdd` or `yyyymmdd`; time: `hh:mm:ss.micros`."""
+        day = self.dates.get(date)
+        if day is None:
+            day = self.dates[date] = self._day(date)
+        now = day * 86400 + int(time[:2]) * 3600 + int(time[3:5]) * 60 + float(time[6:])
+        if self.start is None:
+            self.start = now
+        return now - self.start
+
+    def _day(self, date: str) -> int:
+        month, day = int(date[-4:-2]), int(date[-2:])
+        if len(date) == 8:
+            self.year = int(date[:4])
+        elif month < self.month - 6:
+            self.year += 1
+        self.month = month
+        leap = self.year % 4 == 0 and (self.year % 100 != 0 or self.year % 400 == 0)
+        years = self.year - 1
+        return years * 365 + years // 4 - years // 100 + years // 400 + _DAYS[month - 1] + day + (leap and month > 2)
+
+
+class Values:
+    """One output's values: (row, value) pairs."""
+
+    def __init__(self, index: str, name: str, weighted: bool) -> None:
+        self.index, self.name, self.weighted = int(index), name, weighted
+        self.rows, self.values = array("q"), array("d")
+        self.filled = -1  # the last row that has a value
+
+
+class Rows:
+    """The rows of one table while the log is read."""
+
+    def __init__(self) -> None:
+        self.iteration, self.part = array("q"), array("q")
+        self.seconds, self.loss, self.speed = array("d"), array("d"), array("d")
+        self.row = -1
+        self.outputs: dict[tuple[str, str], Values] = {}  # by index and name, as printed
+
+    def start(self, iteration: int, seconds: float, part: int, loss: float = NAN, speed: float = NAN) -> None:
+        """A new row; the outputs that follow belong to it."""
+        self.row += 1
+        self.iteration.append(iteration)
+        self.seconds.append(seconds)
+        self.part.append(part)
+        self.loss.append(loss)
+        self.speed.append(speed)
+
+
+class Assembler:
+    """Collects one rank's values; the reader calls it in the order of the log."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.train, self.tests = Rows(), dict[int, Rows]()
+        self.testing: Rows | None = None
+        # outputs whose iteration is not known yet
+        self.waiting: dict[str, list[tuple[Values, float]]] = {"Train": [], "Test": []}
+        self.rates = {name: array("d") for name in ("iteration", "part", "lr", "momentum", "weight_decay")}
+        self.clips = {name: array("d") for name in ("iteration", "norm", "clip", "scale")}
+        self.norms = {name: array("d") for name in ("iteration", "norm")}
+        self.first: list[int | None] = [None]  # first iteration of each part
+        self.last: dict[str, int] = {}
+        self.now, self.reached = 0, 0
+        self.resumes: list[Resume] = []
+        self.solver: Message = {}
+        self.nets: list[Message] = []
+        self.shapes: dict[str, str] = {}
+        self.tops: list[str] = []
+        self.devices, self.images = 1, None
+        self.counts: Counter[str] = Counter()
+        self.displays = 0
+        self.failure: str | None = None
+        self.finished = False
+        self.dump: list[str] | None = None  # the record that spans lines, while it lasts
+
+    # -- what the reader says ----------------------------------------------------------------------------------------
+
+    def display(self, iteration: int, seconds: float, loss: float, speed: float) -> None:
+        """An iteration line of training."""
+        self._reach("display", iteration, seconds)
+        self.displays += 1
+        if iteration <= self.last.get("test", iteration):
+            self._place("Test", iteration, seconds)
+        self.train.start(iteration, seconds, len(self.first) - 1, loss, speed)
+
+    def test(self, iteration: int, seconds: float, net: int) -> None:
+        """The beginning of a test."""
+        self._reach("test", iteration, seconds)
+        self.testing = self.tests.setdefault(net, Rows())
+        self.testing.start(iteration, seconds, len(self.first) - 1)
+
+    def output(self, phase: str, key: tuple[str, str], weighted: bool, value: float) -> None:
+        """An output of the present row; one that the row already has belongs to a row whose head is missing.
+
+        key: index and name, both as printed.
+        """
+        rows = self.train if phase == "Train" else self.testing
+        if rows is None:
+            rows = self.testing = self.tests.setdefault(0, Rows())
+        column = rows.outputs.get(key)
+        if column is None:
+            column = rows.outputs[key] = Values(*key, weighted)
+        row = rows.row
+        if column.filled == row:
+            self.waiting[phase].append((column, value))
+        else:
+            column.filled = row
+            column.rows.append(row)
+            column.values.append(value)
+
+    def rate(self, iteration: int, seconds: float, lr: float, momentum: float, weight_decay: float) -> None:
+        """The rate line; it also gives the iteration to train outputs that had none."""
+        self._reach("rate", iteration, seconds)
+        self._place("Train", iteration, seconds)
+        values = (iteration, len(self.first) - 1, lr, momentum, weight_decay)
+        for column, number in zip(self.rates.values(), values):
+            column.append(number)
+
+    def _place(self, phase: str, iteration: int, seconds: float) -> None:
+        """Gives waiting outputs a row: a log without its beginning, or a resumed part without it."""
+        if self.waiting[phase]:
+            rows = self.train if phase == "Train" else self.tests[min(self.tests)]
+            rows.start(iteration, seconds, len(self.first) - 1)
+            for column, value in self.waiting[phase]:
+                column.filled = rows.row
+                column.rows.append(rows.row)
+                column.values.append(value)
+            self.waiting[phase].clear()
+
+    def clip(self, norm: float, clip: float, scale: float) -> None:
+        """A clipped gradient, at or after the last iteration that was told."""
+        for column, number in zip(self.clips.values(), (self.now, norm, clip, scale)):
+            column.append(number)
+
+    def norm(self, norm: float) -> None:
+        """The gradient's norm, once a rank."""
+        self.norms["iteration"].append(self.now)
+        self.norms["norm"].append(norm)
+
+    def head(self, event: e.Event) -> None:
+        """All the rarer events."""
+        self.counts[type(event).__name__] += 1
+        match event:
+            case e.InitializingSolver(parameters):
+                self.solver = parse_dump(parameters)
+                self._new_part()
+            case e.Resuming() | e.RestoringStatus():
+                self._new_part()
+            case e.InitializingNet(parameters) if len(self.nets) < 8:
+                self.nets.append(parse_dump(parameters))
+            case e.UseGpus(ids):
+                self.devices = len([i for i in ids.split(",") if i.strip()]) or 1
+            case e.Top(_, blob) if len(self.nets) == 1:
+                self.tops.append(blob)
+            case e.TopShape(dims) if self.tops:
+                self.shapes.setdefault(self.tops.pop(0), dims.strip())
+            case e.SettingUp() | e.NetReady():
+                pass
+            case e.TestLoss(value) if self.testing is not None and self.testing.loss:
+                self.testing.loss[-1] = value
+            case e.Done() | e.StoppedEarly():
+                self.finished = True
+
+    # -- parts of a resumed run --------------------------------------------------------------------------------------
+
+    def _new_part(self) -> None:
+        if self.first[-1] is not None:
+            self.first.append(None)
+            self.last.clear()
+            self.testing, self.failure, self.finished = None, None, False
+
+    def _reach(self, kind: str, iteration: int, seconds: float) -> None:
+        shown_again = kind == "display" and iteration == self.last.get("display") == self.last.get("rate")
+        if shown_again or iteration < self.last.get(kind, iteration):
+            self._new_part()
+        self.last[kind] = iteration
+        if self.first[-1] is None:
+            self.first[-1] = iteration
+            if len(self.first) > 1:
+                self.resumes.append(Resume(iteration, seconds, self.reached))
+            self.reached = iteration
+        self.reached = max(self.reached, iteration)
+        self.now = iteration
+
+    def count(self) -> Counter[str]:
+        """Understood lines by event."""
+        columns = [c for rows in (self.train, *self.tests.values()) for c in rows.outputs.values()]
+        frequent = {
+            "Output": sum(len(c.values) for c in columns) + self.lost,
+            "Display": self.displays,
+            "Testing": sum(len(rows.iteration) for rows in self.tests.values()),
+            "Rate": len(self.rates["lr"]),
+            "Clipping": len(self.clips["norm"]),
+            "GradientNorm": len(self.norms["norm"]),
+        }
+        return self.counts + Counter(frequent)
+
+    @property
+    def lost(self) -> int:
+        """Outputs whose iteration the log does not tell."""
+        return sum(map(len, self.waiting.values()))
+
+    # -- the tables --------------------------------------------------------------------------------------------------
+
+    def run(self, name: str) -> Run:
+        """Everything so far, as tables; the assembler can go on afterwards."""
+        train, old_train = self._tables(self.train)
+        tests = {net: self._tables(rows) for net, rows in sorted(self.tests.items()) if rows.iteration}
+        phases = {str(_phase(net)): net for net in reversed(self.nets)}
+        return Run(
+            name=name,
+            train=train,
+            tests={net: new for net, (new, _) in tests.items()},
+            old_train=old_train,
+            old_tests={net: old for net, (_, old) in tests.items()},
+            resumes=list(self.resumes),
+            clipping={k: np.array(v) for k, v in self.clips.items()},
+            gradients=_first_of_each({k: np.array(v) for k, v in self.norms.items()}),
+            solver=self.solver,
+            train_net=phases.get("TRAIN", {}),
+            test_net=phases.get("TEST", {}),
+            shapes=dict(self.shapes),
+            devices=self.devices,
+            images=self.images,
+            counts=dict(self.count()),
+            failure=self.failure,
+            finished=self.finished,
+        )
+
+    def _tables(self, rows: Rows) -> tuple[Table, Table]:
+        """The valid rows and the superseded ones."""
+        table = self._table(rows)
+        limits = [
+            min((f for f in self.first[k + 1 :] if f is not None), default=math.inf) for k in range(len(self.first))
+        ]
+        superseded = table.iteration >= np.array(limits)[table.part]
+        last = np.zeros(len(table), bool)  # of rows with equal iteration within a part the last one holds
+        valid = np.flatnonzero(~superseded)
+        last[valid[::-1][np.unique(table.iteration[valid][::-1], return_index=True)[1]]] = True
+        return table.select(np.flatnonzero(last)), table.select(np.flatnonzero(superseded))
+
+    def _table(self, rows: Rows) -> Table:
+        size = len(rows.iteration)
+        iteration, part = np.array(rows.iteration, np.int64), np.array(rows.part, np.int64)
+        outputs, weighted = {}, []
+        labels = Counter(name for _, name in rows.outputs)
+        for values in sorted(rows.outputs.values(), key=lambda v: v.index):
+            label = values.name if labels[values.name] == 1 else f"{values.name}#{values.index}"
+            outputs[label] = np.full(size, NAN)
+            outputs[label][np.array(values.rows, np.int64)] = np.array(values.values)
+            if values.weighted:
+                weighted.append(label)
+        rates = self._rates_at(iteration, part)
+        seconds, loss, speed = (np.array(column) for column in (rows.seconds, rows.loss, rows.speed))
+        return Table(iteration, seconds, part, *rates, loss, speed, outputs, tuple(weighted))
+
+    def _rates_at(self, iteration: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
+        """lr, momentum and weight decay at rows: of the iteration itself, else the last before it in its part."""
+        rates = {name: np.array(column) for name, column in self.rates.items()}
+        if not len(rates["iteration"]):
+            return [np.full(len(iteration), NAN) for _ in range(3)]
+        far = 1e12  # parts apart, so that one sorted search serves all
+        keys = rates["part"] * far + rates["iteration"]
+        at = np.searchsorted(keys, part * far + iteration, side="right") - 1
+        known = (at >= 0) & (rates["part"][at] == part)
+        first = np.searchsorted(
+            rates["part"], part
+        )  # before a part's first rate line: that one, as Caffe's parser does
+        known_later = ~known & (first < len(keys)) & (rates["part"][np.minimum(first, len(keys) - 1)] == part)
+        at = np.where(known_later, np.minimum(first, len(keys) - 1), at)
+        return [np.where(known | known_later, rates[k][at], NAN) for k in ("lr", "momentum", "weight_decay")]
+
+
+def _phase(net: Message) -> str:
+    state = net.get("state", {})
+    return str(state.get("phase", "TRAIN")) if isinstance(state, dict) else "TRAIN"
+
+
+def _first_of_each(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One row an iteration: every rank prints the same norm."""
+    _, rows = np.unique(table["iteration"], return_index=True)
+    return {name: column[np.sort(rows)] for name, column in table.items()}

@@ -1,0 +1,79 @@
+"""What the head of a log tells: the solver's parameters and the nets, dumped as protobuf text.
+
+A small reader of its own: dumps come from many Caffes, with fields that no one schema knows.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+Message = dict[str, Any]  # field -> value, or list of values where it repeats; a sub-message is a Message
+
+_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|\S+)|(\w+)\s*:?\s*\{|(\}))')
+
+
+def parse_dump(text: str) -> Message:
+    """A text dump as nested dictionaries. Stops quietly at what is no dump (another thread's line)."""
+    root: Message = {}
+    stack = [root]
+    position = 0
+    while match := _LINE.match(text, position):
+        position = match.end()
+        field, value, opened, closed = match.groups()
+        if field:
+            _add(stack[-1], field, _value(value))
+        elif opened:
+            inner: Message = {}
+            _add(stack[-1], opened, inner)
+            stack.append(inner)
+        elif closed and len(stack) > 1:
+            stack.pop()
+    return root
+
+
+def many(message: Message, field: str) -> list[Any]:
+    """All values of a field, none if it is not there."""
+    value = message.get(field, [])
+    return value if isinstance(value, list) else [value]
+
+
+def batch_size(net: Message) -> int | None:
+    """Images per iteration and device of the net's first data layer; None if it does not say."""
+    for layer in many(net, "layer") + many(net, "layers"):
+        for name, parameter in layer.items():
+            if name.endswith("data_param") and isinstance(parameter, dict) and "batch_size" in parameter:
+                return int(parameter["batch_size"])
+    shapes = many(net, "input_shape") + [s for layer in many(net, "layer") for s in _input_shapes(layer)]
+    return next((int(many(shape, "dim")[0]) for shape in shapes if many(shape, "dim")), None)
+
+
+def _input_shapes(layer: Message) -> list[Message]:
+    parameter = layer.get("input_param")
+    return many(parameter, "shape") if isinstance(parameter, dict) else []
+
+
+def _add(message: Message, field: str, value: Any) -> None:
+    if field not in message:
+        message[field] = value
+    elif isinstance(message[field], list):
+        message[field].append(value)
+    else:
+        message[field] = [message[field], value]
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    if text.startswith('"'):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text[1:-1]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

@@ -1,0 +1,184 @@
+"""What a log tells, as tables: the result of reading one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .header import Message, batch_size, many
+
+if TYPE_CHECKING:
+    import pandas
+
+Column = np.ndarray
+_ACCURACY = re.compile(r"acc|top.?\d|prec|mAP|eval", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One row an iteration, rising. Missing values are NaN.
+
+    iteration: int64; seconds: since the first dated line of the log, by the clock; part: which part of a resumed
+    run the row is from; lr, momentum, weight_decay: of that iteration, or the last ones printed before it;
+    loss: the displayed (smoothed) loss of training, or `Test loss`; speed: iterations per second as printed;
+    outputs: the net's outputs by name (`name#index` where one name has several elements);
+    weighted: names of the outputs that have a loss weight.
+    """
+
+    iteration: Column
+    seconds: Column
+    part: Column
+    lr: Column
+    momentum: Column
+    weight_decay: Column
+    loss: Column
+    speed: Column
+    outputs: dict[str, Column]
+    weighted: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    def __getitem__(self, name: str) -> Column:
+        """An output, or another column by its name."""
+        if name in self.outputs:
+            return self.outputs[name]
+        if name in ("iteration", "seconds", "lr", "momentum", "weight_decay", "loss", "speed"):
+            return getattr(self, name)
+        raise KeyError(f"{name}; the outputs are: {', '.join(self.outputs) or 'none'}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.outputs
+
+    def select(self, rows: Column) -> Table:
+        """The rows of a mask or an index."""
+        columns = {k: v[rows] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return Table(**columns, outputs={k: v[rows] for k, v in self.outputs.items()}, weighted=self.weighted)
+
+    @property
+    def loss_name(self) -> str | None:
+        """The output that is the loss: one with a loss weight, best one that says so; else one named so."""
+        named = [n for n in self.outputs if "loss" in n.lower()]
+        heads = [n for n in self.weighted if n in named] or list(self.weighted) or named
+        return heads[-1] if heads else None  # auxiliary losses come first in Caffe's nets
+
+    @property
+    def accuracy_name(self) -> str | None:
+        """The first output that looks like an accuracy."""
+        rest = [n for n in self.outputs if n not in self.weighted]
+        return next((n for n in rest if _ACCURACY.search(n)), None)
+
+    @property
+    def main_loss(self) -> Column:
+        """The values of the loss: of the output loss_name, or the displayed loss where there is none."""
+        return self.loss if self.loss_name is None else self.outputs[self.loss_name]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a DataFrame indexed by iteration."""
+        import pandas
+
+        columns = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and k != "part"}
+        return pandas.DataFrame({**columns, **self.outputs}).set_index("iteration")
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A place where the iterations went back, or the head of a log began anew."""
+
+    iteration: int
+    seconds: float
+    before: int  # the last iteration before it
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """A line that seems to bear a value but that nobody understood."""
+
+    line: int
+    text: str
+
+
+@dataclass
+class Run:
+    """One log. `test` is the first test net's table; `tests` has them by number."""
+
+    name: str
+    train: Table
+    tests: dict[int, Table]
+    old_train: Table  # superseded by a resumed part
+    old_tests: dict[int, Table]
+    resumes: list[Resume]
+    clipping: dict[str, Column]  # iteration, norm, clip, scale
+    gradients: dict[str, Column]  # iteration, norm
+    solver: Message  # the solver's parameters as dumped
+    train_net: Message
+    test_net: Message
+    shapes: dict[str, str]  # blob -> `64 8 24 24` of the first net
+    devices: int  # GPUs at work, 1 if the log does not say
+    images: int | None  # of the training set, if the log says it
+    counts: dict[str, int]  # understood lines by event
+    unknown: int = 0  # value-bearing lines not understood, with the first of them in `oddities`
+    oddities: list[Oddity] = field(default_factory=list)
+    other_ranks: int = 0  # lines of other ranks of a run over MPI
+    failure: str | None = None  # the text of a failed check
+    finished: bool = False
+
+    @property
+    def test(self) -> Table:
+        """The first test net's results; an empty table if there are none."""
+        return self.tests[min(self.tests)] if self.tests else self.train.select(np.zeros(len(self.train), bool))
+
+    @property
+    def batch(self) -> int | None:
+        """Images an update: batch size x devices x iter_size; None if the log does not say."""
+        size = batch_size(self.train_net)
+        return None if size is None else size * self.devices * int(self.solver.get("iter_size", 1))
+
+    def parameters(self) -> dict[str, Any]:
+        """What characterises the run, for legends: scalar solver fields, the batch size and the net's name.
+
+        Where the log has no head, the rates and the decay that it printed stand in.
+        """
+        found = {k: v for k, v in self.solver.items() if not isinstance(v, dict) and k not in _PLACES}
+        if len(cm := many(self.solver, "cyclical_momentum")) == 2:
+            found["cyclical_momentum"] = cm[0]
+        for name in ("lr", "momentum", "weight_decay"):
+            values = self.train[name][np.isfinite(self.train[name])]
+            if not self.solver and len(values):
+                span = float(values.min()), float(values.max())
+                found[name] = span[0] if span[0] == span[1] else f"{span[0]:g} to {span[1]:g}"
+        if self.batch:
+            found["batch"] = self.batch
+        if self.train_net.get("name"):
+            found["name"] = self.train_net["name"]
+        return found
+
+    def summary(self) -> str:
+        """A few lines for a person: what was read, and what was not."""
+        rows = [f"{self.name}: {len(self.train)} train rows"]
+        rows += [
+            f"{len(table)} test rows" + (f" (net #{k})" if len(self.tests) > 1 else "")
+            for k, table in self.tests.items()
+        ]
+        text = ", ".join(rows)
+        if len(self.train):
+            text += f", iterations {self.train.iteration[0]} to {self.train.iteration[-1]}"
+        for resume in self.resumes:
+            text += f"\n  resumed at iteration {resume.iteration} (had reached {resume.before})"
+        if old := len(self.old_train) + sum(map(len, self.old_tests.values())):
+            text += f"\n  {old} rows superseded by the resumed part"
+        if self.other_ranks:
+            text += f"\n  {self.other_ranks} lines of other ranks left aside"
+        if self.failure:
+            text += f"\n  ended by: {self.failure}"
+        if self.unknown:
+            text += f"\n  {self.unknown} lines not understood:"
+            text += "".join(f"\n    line {odd.line}: {odd.text}" for odd in self.oddities)
+        return text
+
+
+_PLACES = ("snapshot_prefix", "net", "train_net", "test_net", "device_id", "display", "test_interval", "test_iter",
+           "snapshot", "test_initialization", "snapshot_after_train", "cyclical_momentum")  # fmt: skip
