@@ -3,6 +3,8 @@
     python -m pysolver.as_caffe script.py [ARGS]
     python -m pysolver.as_caffe -m pytest [ARGS]
     python -m pysolver.as_caffe -c "import caffe; ..." [ARGS]
+
+`pysolver run script.py [ARGS]` is the first of these.
 """
 
 from __future__ import annotations

@@ -20,3 +20,12 @@ from pysolver.layers import (  # noqa: F401
     recurrent,
     shape,
 )
+
+
+def __getattr__(name: str) -> object:
+    """`from pysolver import layers as L; L.Convolution(...)`: pycaffe's language for writing nets, see NetSpec."""
+    if not name[:1].isupper():
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from pysolver.pycaffe.net_spec import layers
+
+    return getattr(layers, name)

@@ -20,6 +20,7 @@ class PythonLayerBase:
     `phase` (0 TRAIN, 1 TEST) and `blobs`, whose add_blob(*shape) adds a learned blob of zeros.
     """
 
+    type = "Python"
     param_str: str
     phase: int
     blobs: ParameterBlobs

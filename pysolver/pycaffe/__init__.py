@@ -11,12 +11,11 @@ from typing import Any
 __version__ = "1.0.0"
 
 _HOME = {  # module of this package -> its public names
-    "net": ("Net", "Blob"),
+    "net": ("Net", "Blob", "Layer"),
     "solvers": (
         *("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver"),
         *("Solver", "get_solver"),
     ),
-    "python_layer": ("Layer",),
     "mode": (
         *("set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed", "set_multiprocess"),
         *("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"),

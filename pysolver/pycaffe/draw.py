@@ -55,7 +55,9 @@ def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def net_graph(net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False) -> Graph:
+def net_graph(
+    net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+) -> Graph:
     """The Graph of a NetParameter. rankdir: LR, RL, TB or BT; phase None: the layers of both."""
     if rankdir not in ("LR", "RL", "TB", "BT"):
         raise ValueError(f"rankdir is LR, RL, TB or BT, not '{rankdir}'")

@@ -25,8 +25,8 @@ def layer_type_list() -> list[str]:
 
 
 def init_log(level: int = 0, stderr: bool = True) -> None:
-    """Log records of this level and above (0 info, 1 warning, 2 error); stderr False: errors only, no file is written."""
-    os.environ["GLOG_minloglevel"] = str(level if stderr else max(level, _ERRORS_ONLY))
+    """Log only records of this level and above: 0 info, 1 warning, 2 error. stderr False: errors only."""
+    os.environ["GLOG_minloglevel"] = str(level if stderr else max(level, _ERRORS_ONLY))  # noqa: SIM112  glog's own name
 
 
 def log(text: str) -> None:

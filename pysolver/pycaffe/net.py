@@ -13,14 +13,15 @@ import numpy as np
 
 from pysolver.blob import Blob
 from pysolver.errors import CaffeError
-from pysolver.layers.base import Layer
+from pysolver.layers import base
+from pysolver.layers.python_layer import PythonLayerBase as Layer
 from pysolver.logs import glog
 from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.state import read_net_for
 from pysolver.pycaffe import mode
 
-__all__ = ["Blob", "LayerView", "Net"]
+__all__ = ["Blob", "Layer", "LayerView", "Net"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,7 +35,7 @@ def check_file(path: str) -> None:
 class LayerView:
     """A layer of a net: its `type` and its parameter `blobs`."""
 
-    def __init__(self, net: core.Net, layer: Layer) -> None:
+    def __init__(self, net: core.Net, layer: base.Layer) -> None:
         self._net = net
         self._layer = layer
 
@@ -89,7 +90,8 @@ class Net:
     def _adopt(self, net: core.Net) -> None:
         self._net = net
         self._callbacks: dict[str, list[Callable[[int], None]]] = {name: [] for name in _CALLBACKS}
-        self.layers = [getattr(layer, "instance", None) or LayerView(net, layer) for layer in net.layers]
+        # A user's own Python layer is shown as it is: scripts call its methods.
+        self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in net.layers]
         self.blobs: OrderedDict[str, Blob] = OrderedDict()
         self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         for node in net.nodes:

@@ -181,7 +181,7 @@ class NetSpec:
 
 
 class _Layers:
-    """`layers.Anything(*bottoms, ntop=1, in_place=False, **params)`: a Top, a tuple of them, or the Function if ntop=0."""
+    """`layers.Type(*bottoms, ntop=1, in_place=False, **params)`: a Top, a tuple of them, or (ntop=0) the Function."""
 
     def __getattr__(self, type_name: str) -> Callable[..., Any]:
         if type_name.startswith("__"):
