@@ -6,9 +6,11 @@ Caffe's flag forms are all accepted: `-solver F`, `--solver F`, `-solver=F`, bef
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from pysolver.errors import CaffeError
 
@@ -84,16 +86,18 @@ def device_query(args: Arguments) -> int:
 def schedule(args: Arguments) -> int:
     """print or plot a solver's learning rate, momentum and weight decay, without training"""
     from pysolver import schedule as schedules
-    from pysolver.logs import schedule_output
     from pysolver.proto.upgrade import read_solver
 
     solver = read_solver(_required(args.solver, "Need a solver definition: --solver=FILE"))
     schedules.check_schedule(solver)
     rows = list(schedules.table(solver, every=args.every))
     if args.csv or not args.plot:
-        schedule_output.write_csv(rows, args.csv or "-")
+        with _output(args.csv or "-") as file:
+            schedules.write_csv(rows, file)
     if args.plot:
-        schedule_output.plot(rows, args.plot)
+        from pysolver.schedule_plot import plot_schedule
+
+        plot_schedule(rows, args.plot, title=args.solver)
     return 0
 
 
@@ -299,6 +303,16 @@ def _version() -> str:
         return f"pysolver {version('pysolver')}"
     except PackageNotFoundError:
         return "pysolver (not installed)"
+
+
+def _output(path: str) -> contextlib.AbstractContextManager[TextIO]:
+    """A file to write, or standard output for `-`."""
+    if path == "-":
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot write: {error.strerror}") from error
 
 
 class UsageError(CaffeError):
