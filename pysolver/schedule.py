@@ -188,12 +188,6 @@ def write_csv(rows: Iterable[Row], file: TextIO) -> None:
     writer.writerows(rows)
 
 
-def write_csv(rows: Iterable[Row], file: TextIO) -> None:
-    """The rows under a header, values with the 9 digits that tell every float32 apart."""
-    file.write(",".join(Row._fields) + "\n")
-    file.writelines(f"{row.iter},{row.lr:.9g},{row.momentum:.9g},{row.weight_decay:.9g}\n" for row in rows)
-
-
 def _steps_taken(solver: Any, iterations: NDArray[np.int64]) -> Any:
     """What next_step adds up to from iteration 0 on."""
     if solver.lr_policy == "step":
