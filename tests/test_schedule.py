@@ -164,7 +164,7 @@ def test_csv():
     param = solver('lr_policy: "fixed" base_lr: 0.1 momentum: 0.5 max_iter: 4')
     file = io.StringIO()
     schedule.write_csv(schedule.table(param, 2), file)
-    assert file.getvalue() == "iter,lr,momentum,weight_decay\n0,0.100000001,0.5,0\n2,0.100000001,0.5,0\n"
+    assert file.getvalue() == "iter,lr,momentum,weight_decay\n0,0.1,0.5,0.0\n2,0.1,0.5,0.0\n"
 
 
 def test_no_torch():
