@@ -1,0 +1,100 @@
+"""Finding places in C++ and proto sources by what they are, not by line number.
+
+All functions take and return offsets into the text as it is; line endings are never touched. What lies in comments
+and literals is not code, so a brace or a name there misleads nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_NOT_CODE = re.compile(
+    r"""//(?:[^\n\\]|\\.)*          # line comment, which a backslash continues
+      | /\*.*?\*/                   # block comment
+      | "(?:[^"\\\n]|\\.)*"         # string
+      | '(?:[^'\\\n]|\\.)*'         # character, or a string of a proto file
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class PlaceNotFound(Exception):
+    """A place that an edit needs is missing, or is not what it should be. The message says which and why."""
+
+
+def code_of(text: str) -> str:
+    """The text with comments and literals blanked: same length, same line ends."""
+    return _NOT_CODE.sub(lambda match: re.sub(r"[^\r\n]", " ", match.group()), text)
+
+
+def body(text: str, head: str, what: str) -> tuple[int, int]:
+    """The span between the braces of the one definition whose beginning matches the regular expression `head`.
+
+    A match that a `;` ends before any brace opens is a declaration or a call and does not count.
+    """
+    code = code_of(text)
+    spans = [span for span in (_braces_after(code, match.end()) for match in re.finditer(head, code)) if span]
+    if len(spans) != 1:
+        raise PlaceNotFound(f"{what}: " + ("not found" if not spans else f"found {len(spans)} times"))
+    return spans[0]
+
+
+def method_body(text: str, owner: str, name: str) -> tuple[int, int]:
+    """The body of the method `name` of the class template `owner`, defined outside the class."""
+    return body(text, rf"\b{owner}\s*<\s*\w+\s*>\s*::\s*{name}\s*\(", f"the definition of {owner}::{name}")
+
+
+def class_body(text: str, name: str) -> tuple[int, int]:
+    """The body of a class."""
+    return body(text, rf"\bclass\s+{name}\b", f"the class {name}")
+
+
+def message_body(text: str, name: str) -> tuple[int, int]:
+    """The body of a proto message."""
+    return body(text, rf"\bmessage\s+{name}\b", f"the message {name}")
+
+
+def find_all(text: str, pattern: str, span: tuple[int, int] | None = None) -> list[re.Match]:
+    """All matches of a regular expression in the code (not in comments or literals) of a span."""
+    start, end = span or (0, len(text))
+    return list(re.compile(pattern).finditer(code_of(text), start, end))
+
+
+def find_one(text: str, pattern: str, span: tuple[int, int], what: str) -> re.Match:
+    """The only match of a regular expression in the code of a span."""
+    matches = find_all(text, pattern, span)
+    if len(matches) != 1:
+        raise PlaceNotFound(f"{what}: " + ("not found" if not matches else f"found {len(matches)} times"))
+    return matches[0]
+
+
+def literals(text: str, content: str, span: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The spans of the string literals in a span that contain the text `content`."""
+    for match in _NOT_CODE.finditer(text, *span):
+        if match.group().startswith('"') and content in match.group():
+            yield match.span()
+
+
+def after_line(text: str, offset: int) -> int:
+    """The offset just behind the line that holds `offset`."""
+    end = text.find("\n", offset)
+    return len(text) if end < 0 else end + 1
+
+
+def _braces_after(code: str, offset: int) -> tuple[int, int] | None:
+    """The span between the next `{` and its `}`, or None if a `;` comes first."""
+    depth = 0
+    opened = None
+    for match in re.compile(r"[{};]").finditer(code, offset):
+        char = match.group()
+        if char == ";" and opened is None:
+            return None
+        if char == "{":
+            opened = match.end() if opened is None else opened
+            depth += 1
+        elif char == "}" and opened is not None:
+            depth -= 1
+            if depth == 0:
+                return opened, match.start()
+    return None
