@@ -14,6 +14,8 @@ from pysolver.context import Context
 from pysolver.data.prefetch import Prefetcher
 from pysolver.layers.base import Source
 
+_PERMUTATIONS_KEPT = 4
+
 
 class BatchSource(Source):
     """Reads ahead in a thread, and resumes exactly from two numbers: batches handed out, and the seed.
@@ -29,6 +31,7 @@ class BatchSource(Source):
         self._seed = secrets.randbits(62) if context.seed is None else context.seed
         self._handed_out = 0
         self._ahead: Prefetcher | None = None
+        self._permutations: dict[tuple[str, int, int], np.ndarray] = {}
 
     def make_batch(self, index: int) -> list[Tensor | None]:
         """The tops of batch `index` (0 is the first of a fresh run), on context.device."""
@@ -42,17 +45,41 @@ class BatchSource(Source):
         self._handed_out += 1
         return batch
 
+    @property
+    def ranks(self) -> int:
+        """Among how many the records are divided: in training all ranks, else everybody reads everything."""
+        return self.context.world_size if self.is_training else 1
+
+    def row_numbers(self, index: int, batch_size: int) -> np.ndarray:
+        """Running numbers of the records of batch `index`: those k with k % ranks == rank, in order.
+
+        k counts all records of all ranks from the start of the run, across the end of the data.
+        """
+        rank = self.context.rank if self.is_training else 0
+        first = index * batch_size * self.ranks + rank
+        return np.arange(first, first + batch_size * self.ranks, self.ranks)
+
     def generator(self, purpose: str, index: int) -> np.random.Generator:
         """A random generator for one purpose and batch (or epoch) of this layer on this rank."""
         name = zlib.crc32(f"{self.name}/{purpose}".encode())
         entropy = np.random.SeedSequence([self._seed, self.context.rank, name, index])
         return np.random.Generator(np.random.Philox(entropy))
 
+    def permutation(self, purpose: str, index: int, size: int) -> np.ndarray:
+        """A random order of 0..size-1 for one purpose and epoch; the last few are kept."""
+        key = (purpose, index, size)
+        if key not in self._permutations:
+            while len(self._permutations) >= _PERMUTATIONS_KEPT:
+                del self._permutations[next(iter(self._permutations))]
+            self._permutations[key] = self.generator(purpose, index).permutation(size)
+        return self._permutations[key]
+
     def state(self) -> dict[str, int]:
         return {"batches": self._handed_out, "seed": self._seed}
 
     def load_state(self, state: dict[str, int]) -> None:
         self.close()
+        self._permutations.clear()
         self._handed_out, self._seed = int(state["batches"]), int(state["seed"])
 
     def close(self) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, to_device
+from pysolver.data.database_records import DatabaseRecords
 from pysolver.data.databases import log_opened, open_database
 from pysolver.data.images import Colour
-from pysolver.data.records import Records
+from pysolver.data.records import Store
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.layers.base import between, register
@@ -47,44 +48,47 @@ class Data(BatchSource):
                 glog.warning("data_layer.cpp:1", f"layer '{self.name}': data_param.{name} is not read by a Data layer")
         try:
             self._transform = Transformer(self.param.transform_param, self.phase, self.context)
-            self._records = self._open_records()
-            self._image_shape = self._transform.output_shape(self._records.shape)
+            self._store = self._open_store()
+            self._image_shape = self._transform.output_shape(self._store.shape)
         except CaffeError as error:
             self.fail(str(error))
         shape = self.top_shapes()[0]
         self.context.info("data_layer.cpp:45", f"output data size: {','.join(map(str, shape))}")
 
-    def _open_records(self) -> Records:
+    def _open_store(self) -> Store:
         transform = self.param.transform_param
         if transform.force_color and transform.force_gray:
             raise CaffeError("transform_param: cannot set both force_color and force_gray")
         wanted = Colour.COLOR if transform.force_color else Colour.GRAY if transform.force_gray else Colour.AS_STORED
-        pinned = self.context.device.type == "cuda"
-        records = Records(self._database, wanted, transform.crop_size > 0, self.context.cache_bytes, pinned)
-        if wanted is not Colour.AS_STORED and not records.first_is_encoded:
+        records = DatabaseRecords(self._database, wanted)
+        if wanted is not Colour.AS_STORED and not records.is_encoded:
             glog.error("data_transformer.cpp:1", "force_color and force_gray only for encoded datum")
-        return records
+        return Store(
+            records.size,
+            records.first,
+            records.read,
+            any_size=transform.crop_size > 0,
+            cache_bytes=self.context.cache_bytes,
+            pinned=self.context.device.type == "cuda",
+        )
 
     def top_shapes(self) -> list[Shape]:
         batch = self._param.batch_size
         return [(batch, *self._image_shape), (batch,)][: len(self.param.top)]
 
     def make_batch(self, index: int) -> list[Tensor]:
+        numbers = self.row_numbers(index, self._param.batch_size)
+        self._log_restarts(numbers)
         try:
-            images, labels = self._records.fetch(self._record_numbers(index))
+            images, labels = self._store.fetch(numbers % self._store.size)
             draws = self._transform.draw(lambda: self.generator("transform", index), len(images))
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
         except CaffeError as error:
             self.fail(str(error))
         return tops[: len(self.param.top)]
 
-    def _record_numbers(self, index: int) -> np.ndarray:
-        """Running numbers of the records of batch `index`; logs when the database starts over on the way."""
-        ranks, rank = (self.context.world_size, self.context.rank) if self.is_training else (1, 0)
-        batch, size = self._param.batch_size, self._records.size
-        first = index * batch * ranks + rank
-        last = first + (batch - 1) * ranks
-        passed = max(0, first - ranks + 1)  # the first record that this batch reads or skips
-        for _ in range((last + 1) // size - passed // size):
+    def _log_restarts(self, numbers: np.ndarray) -> None:
+        """Caffe's line for each end of the database among the records that this batch reads or passes over."""
+        first_passed = max(0, numbers[0] - self.ranks + 1)
+        for _ in range((numbers[-1] + 1) // self._store.size - first_passed // self._store.size):
             self.context.info("data_layer.cpp:73", "Restarting data prefetching from start.")
-        return np.arange(first, last + 1, ranks)

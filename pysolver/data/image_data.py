@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,105 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
-from pysolver.data.extras import require
 from pysolver.data.image_lists import read_image_list
 from pysolver.data.parallel import usable_cores
+from pysolver.data.records import Record, Store
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.layers.base import exactly, register
 from pysolver.logs import glog
+
+
+@register("ImageData")
+class ImageData(BatchSource):
+    """The images of a list in its order, or shuffled anew in each epoch. Ranks read the same list, undivided."""
+
+    tops = exactly(2)
+
+    def __init__(self, param: Any, context: Context) -> None:
+        super().__init__(param, context)
+        self._param = param.image_data_param
+        self._colour = images.Colour.COLOR if self._param.is_color else images.Colour.GRAY
+        self._pool: ThreadPoolExecutor | None = None
+
+    def set_up(self) -> None:
+        param = self._param
+        self.check(param.batch_size > 0, f"batch_size must be positive, not {param.batch_size}")
+        self.check(
+            (param.new_height > 0) == (param.new_width > 0),
+            f"new_height and new_width must be set at the same time, not {param.new_height} and {param.new_width}",
+        )
+        self.check(bool(param.source), "image_data_param.source is missing: a file with a line `path label` an image")
+        try:
+            self._open_list()
+            self._transform = Transformer(self.param.transform_param, self.phase, self.context)
+            first = self.read(self._places(np.array([0])).tolist())[0]
+            self._store = Store(
+                len(self._lines),
+                first,
+                self.read,
+                any_size=self.param.transform_param.crop_size > 0,
+                cache_bytes=self.context.cache_bytes,
+                pinned=self.context.device.type == "cuda",
+            )
+            self._image_shape = self._transform.output_shape(first.image.shape)
+        except CaffeError as error:
+            self.fail(str(error))
+        glog.info("image_data_layer.cpp:90", f"output data size: {','.join(map(str, self.top_shapes()[0]))}")
+
+    def _open_list(self) -> None:
+        param = self._param
+        glog.info("image_data_layer.cpp:38", f"Opening file {param.source}")
+        self._lines = read_image_list(param.source)
+        if param.shuffle:
+            glog.info("image_data_layer.cpp:53", "Shuffling data")
+        elif self.ranks > 1 and self.context.is_root and not param.rand_skip:
+            glog.warning("image_data_layer.cpp:60", "Shuffling or skipping recommended for multi-GPU")
+        glog.info("image_data_layer.cpp:63", f"A total of {len(self._lines)} images.")
+        if param.rand_skip:
+            glog.info("image_data_layer.cpp:70", f"Skipping first {self._skipped()} data points.")
+            self.check(self._skipped() < len(self._lines), f"Not enough points to skip: rand_skip is {param.rand_skip}")
+
+    def _skipped(self) -> int:
+        if not self._param.rand_skip:
+            return 0
+        return int(self.generator("skip", 0).integers(self._param.rand_skip))
+
+    def top_shapes(self) -> list[Shape]:
+        batch = self._param.batch_size
+        return [(batch, *self._image_shape), (batch,)]
+
+    def make_batch(self, index: int) -> list[Tensor]:
+        batch = self._param.batch_size
+        try:
+            pixels, labels = self._store.fetch(self._places(np.arange(index * batch, (index + 1) * batch)))
+            draws = self._transform.draw(lambda: self.generator("transform", index), batch)
+            return [self._transform(pixels, draws), to_device(labels, self.context.device)]
+        except CaffeError as error:
+            self.fail(str(error))
+
+    def _places(self, numbers: np.ndarray) -> np.ndarray:
+        """Lines of the list for running numbers of images."""
+        numbers = numbers + self._skipped()
+        epochs, places = np.divmod(numbers, len(self._lines))
+        if self._param.shuffle:
+            for epoch in np.unique(epochs):
+                now = epochs == epoch
+                places[now] = self.permutation("shuffle", int(epoch), len(self._lines))[places[now]]
+        return places
+
+    def read(self, places: Sequence[int]) -> list[Record]:
+        """The images on these lines, decoded and resized. Raises CaffeError naming the line and the file."""
+        if len(places) == 1:
+            return [self._read_one(places[0])]
+        self._pool = self._pool or ThreadPoolExecutor(usable_cores(), "decode")
+        return list(self._pool.map(self._read_one, places))
+
+    def _read_one(self, place: int) -> Record:
+        param, (path, label) = self._param, self._lines[place]
+        name = f"{param.source}:{place + 1}"
+        try:
+            image = images.read(param.root_folder + path, self._colour, param.new_height, param.new_width)
+        except CaffeError as error:
+            raise CaffeError(f"{name}: {error}") from None
+        return Record(f"{name}: {param.root_folder}{path}", image, label)

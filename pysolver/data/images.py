@@ -43,14 +43,19 @@ def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.n
 
 def read(path: str | Path, colour: Colour, height: int = 0, width: int = 0) -> np.ndarray:
     """decode() of a file."""
-    try:
-        file = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"Could not load {path}: {getattr(error, 'strerror', None) or error}") from None
+    file = load(path)
     try:
         return decode(file, colour, height, width)
     except CaffeError as error:
         raise CaffeError(f"Could not load {path}: {error}") from None
+
+
+def load(path: str | Path) -> bytes:
+    """The bytes of a file. Raises CaffeError in Caffe's words."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CaffeError(f"Could not load {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def to_planes(image: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +26,13 @@ class LeveldbReader:
     def __init__(self, source: str) -> None:
         self._plyvel = require("plyvel")
         self.source = source
-        self._shadow = tempfile.TemporaryDirectory(prefix="pysolver_leveldb_")
+        self._folder = tempfile.mkdtemp(prefix="pysolver_leveldb_")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
-            _shadow(Path(source), Path(self._shadow.name))
-            self._database = self._plyvel.DB(self._shadow.name, create_if_missing=False, paranoid_checks=True)
+            _shadow(Path(source), Path(self._folder))
+            self._database = self._plyvel.DB(self._folder, create_if_missing=False, paranoid_checks=True)
         except (self._plyvel.Error, OSError) as error:
-            raise CaffeError(f"Failed to open leveldb {source}: {_without(self._shadow.name, error)}") from None
+            raise CaffeError(f"Failed to open leveldb {source}: {_without(self._folder, error)}") from None
 
     @cached_property
     def entries(self) -> int:
@@ -45,7 +47,7 @@ class LeveldbReader:
             with self._database.iterator(verify_checksums=True, **options) as iterator:
                 yield from iterator
         except self._plyvel.Error as error:
-            raise CaffeError(f"{self.source}: the LevelDB is damaged: {_without(self._shadow.name, error)}") from None
+            raise CaffeError(f"{self.source}: the LevelDB is damaged: {_without(self._folder, error)}") from None
 
 
 def _shadow(source: Path, shadow: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data.batch_source import to_device
+from pysolver.data.records import format_shape
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import read_binary
@@ -70,8 +71,8 @@ class Transformer:
         if self._param.HasField("mean_file"):
             if mean != tuple(image):
                 raise CaffeError(
-                    f"transform_param: mean_file {self._param.mean_file} has the shape {_format(mean)}, "
-                    f"the uncropped image {_format(image)} (channels x height x width)"
+                    f"transform_param: mean_file {self._param.mean_file} has the shape {format_shape(mean)}, "
+                    f"the uncropped image {format_shape(image)} (channels x height x width)"
                 )
         elif mean[0] not in (1, image[0]):
             raise CaffeError(
@@ -141,9 +142,7 @@ def read_mean(path: str) -> np.ndarray:
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != 3:
-        raise CaffeError(f"{path}: a mean image has the shape 1 x channels x height x width, not {_format(mean.shape)}")
+        raise CaffeError(
+            f"{path}: a mean image has the shape 1 x channels x height x width, not {format_shape(mean.shape)}"
+        )
     return np.ascontiguousarray(mean, dtype=np.float32)
-
-
-def _format(shape: Shape) -> str:
-    return " x ".join(map(str, shape))

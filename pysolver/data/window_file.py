@@ -1,0 +1,85 @@
+"""The window file of WindowData: images with labelled boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pysolver.errors import CaffeError
+
+
+class WindowImage(NamedTuple):
+    index: int
+    path: str
+    channels: int
+    height: int
+    width: int
+    windows: int
+
+
+class Window(NamedTuple):
+    """A box in an image, corners included."""
+
+    image: int  # place in the list of images
+    label: int
+    overlap: float
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+def read_window_file(path: str) -> tuple[list[WindowImage], list[Window]]:
+    """All images and windows of a file of repeated
+
+        # image_index  path  channels height width  number_of_windows  (class overlap x1 y1 x2 y2)...
+
+    separated by any white space. Raises CaffeError with the line of what does not fit.
+    """
+    try:
+        text = Path(path).read_text(errors="surrogateescape")
+    except (OSError, ValueError) as error:
+        raise CaffeError(f"Failed to open window file {path}: {error}") from None
+    words = _Words(path, text)
+    images: list[WindowImage] = []
+    windows: list[Window] = []
+    while not words.at_end:
+        words.take("'#'", lambda word: {"#": word}[word])
+        index, name = words.take("an image index", int), words.take("a path", str)
+        channels, height, width, count = (words.take(f"the {what}", int) for what in _IMAGE_FIELDS)
+        for _ in range(count):
+            label, overlap = words.take("a class", int), words.take("an overlap", float)
+            corners = [words.take(f"a window's {what}", int) for what in ("x1", "y1", "x2", "y2")]
+            windows.append(Window(len(images), label, overlap, *corners))
+        images.append(WindowImage(index, name, channels, height, width, count))
+    if not images:
+        raise CaffeError(f"{path}: Window file is empty")
+    return images, windows
+
+
+_IMAGE_FIELDS = ("number of channels", "height", "width", "number of windows")
+
+
+class _Words:
+    def __init__(self, path: str, text: str) -> None:
+        self._path = path
+        self._words: Iterator[tuple[int, str]] = (
+            (number, word) for number, line in enumerate(text.split("\n"), 1) for word in line.split()
+        )
+        self._next = next(self._words, None)
+
+    @property
+    def at_end(self) -> bool:
+        return self._next is None
+
+    def take(self, what: str, kind):
+        """The next word as `kind`. Raises CaffeError if it cannot be read so."""
+        if self._next is None:
+            raise CaffeError(f"{self._path}: the file ends where {what} is expected")
+        number, word = self._next
+        self._next = next(self._words, None)
+        try:
+            return kind(word)
+        except (ValueError, KeyError):
+            raise CaffeError(f"{self._path}:{number}: {what} expected, not '{word}'") from None
