@@ -60,17 +60,12 @@ class Form:
         kinds = field_types(self.event)
         return _FIELD.sub(lambda m: number(getattr(event, m[1]), kinds[m[1]]), self.text)
 
-    def pattern(self, strict: bool = True) -> str:
-        """A regular expression of the text with one unnamed group a field, in the order of the text.
-
-        strict: the whole syntax of numbers, and any number of blanks where the text begins with some; else any word
-        stands for a number, which is several times faster, and blanks are left to what comes before.
-        """
+    def pattern(self) -> str:
+        """A regular expression of the text with one unnamed group a field, in the order of the text."""
         kinds = field_types(self.event)
-        integer, number = (r"(-?\d+)", f"({NUMBER})") if strict else (r"(\d+)", r"([-+.\w]+)")
-        accepts = {int: integer, real: number, str: r"((?s:.*))" if self.tail else r"(.*?)"}
+        accepts = {int: r"(-?\d+)", real: f"({NUMBER})", str: r"((?s:.*))" if self.tail else r"(.*?)"}
         pieces = _FIELD.split(self.text)  # text, field, text, field, ..., text
-        blanks = " *" if strict and pieces[0].startswith(" ") else ""
+        blanks = " *" if pieces[0].startswith(" ") else ""
         pattern = blanks + re.escape(pieces[0].lstrip())
         for name, text in zip(pieces[1::2], pieces[2::2]):
             pattern += (r".*?" if name == "*" else accepts[kinds[name]]) + re.escape(text)
@@ -106,15 +101,15 @@ def field_types(event: type[e.Event]) -> dict[str, typing.Callable]:
 class Alternatives:
     """Some forms as one regular expression. An empty group at the end of each tells which form it was."""
 
-    def __init__(self, forms: Iterable[Form], before: str = "", strict: bool = True) -> None:
+    def __init__(self, forms: Iterable[Form], before: str = "") -> None:
         self.forms: dict[int, tuple[Form, tuple[int, ...]]] = {}
         patterns, group = [], 1
         for form in forms:
             end = group + len(form.spelled)
             self.forms[end] = form, tuple(range(group, end))
-            patterns.append(f"{form.pattern(strict)}$()")
+            patterns.append(f"{form.pattern()}()")
             group = end + 1
-        self.regex = re.compile(before + "(?:" + "|".join(patterns) + ")", 0 if strict else re.MULTILINE)
+        self.regex = re.compile(before + "(?:" + "|".join(patterns) + ")")
 
     def read(self, text: str) -> e.Event | None:
         """The event that the whole text says, or None."""
@@ -257,8 +252,8 @@ DIALECTS: tuple[Form, ...] = (
     _say(e.Done, "caffe.cpp", "Optimization Done in {*}", by="tool"),
 )
 
-# What most lines of a log are: read in bulk (reader.py).
-FREQUENT = (e.GradientNorm, e.Output, e.Display, e.Rate, e.Testing, e.Clipping)
+# What tables are made of.
+FREQUENT = (e.Output, e.GradientNorm, e.Display, e.Rate, e.Testing, e.Clipping)
 
 
 @cache
@@ -294,7 +289,11 @@ def parse(text: str, file: str | None = None) -> e.Event | None:
     return forms.read(text) or (forms.read(text[device.end() :]) if (device := _DEVICE.match(text)) else None)
 
 
-def frequent(before: str, strict: bool = True) -> Alternatives:
-    """The forms of FREQUENT events; `before` is what ends the prefix. Not strict: to search in many lines at once."""
-    forms = (form for form in FORMS + DIALECTS if form.event in FREQUENT and "name" not in dict(form.given))
-    return Alternatives(forms, before, strict)
+def frequent(before: str) -> Alternatives:
+    """The forms of FREQUENT events after anything that `before` matches: for lines without a tag."""
+    return Alternatives((form for form in FORMS + DIALECTS if form.event in FREQUENT), before)
+
+
+def iterations() -> Alternatives:
+    """The forms that begin with `Iteration`."""
+    return Alternatives(form for form in FORMS + DIALECTS if form.text.startswith("Iteration "))

@@ -69,8 +69,8 @@ class Reader:
         self.lines = 0
         self.unknown = 0
         self.oddities: list[Oddity] = []
-        self.bulk = grammar.frequent(r"\]  *", strict=False)
-        self.forms = {last: _hot(form, groups) for last, (form, groups) in self.bulk.forms.items()}
+        self.outputs: dict[tuple[str, str, str], tuple[str, tuple[str, str], bool]] = {}  # by their words
+        self.iterations = grammar.iterations()
         self.bare = grammar.frequent(r"(?:.*?[\]:>|]\s*)?")
 
     def feed(self, piece: str) -> None:
@@ -119,75 +119,59 @@ class Reader:
             text += f" Not understood: line {self.oddities[0].line}: {self.oddities[0].text}"
         return text
 
-    # -- frequent lines, found in bulk -------------------------------------------------------------------------------
+    # -- frequent lines, by their words ------------------------------------------------------------------------------
 
     def _take(self, text: str) -> None:
-        """Whole lines. Where all of them are frequent ones, there is no need to look between the finds."""
-        lines = text.count("\n")
-        matches = list(self.bulk.regex.finditer(text))
-        prefixed = text.count("\nI") + text.startswith("I") == lines
-        if len(matches) == lines and prefixed and self.here.dump is None:
-            for match in matches:
-                self._frequent(match, text)
+        """Whole lines. Nine tenths of a log are of three kinds; what is not exactly so goes the long way."""
+        outputs, here = self.outputs, self.here
+        for number, line in enumerate(text.split("\n"), self.lines + 1):
+            words = line.split(None, 11)  # date, time, thread, tag, then the text
+            try:
+                kind = words[4]
+                if here.dump is not None:
+                    self._line(line, number)
+                elif kind == "Train" or kind == "Test":
+                    known = outputs[kind, words[7], words[8]]
+                    here.output(*known, float(words[10]))
+                elif kind == "Gradient:" and len(words) == 8:
+                    here.norm(float(words[7]))
+                elif kind == "Iteration":
+                    self._iteration(line, words, number)
+                else:
+                    self._line(line, number)
+            except (IndexError, KeyError, ValueError):
+                if words:
+                    self._line(line, number)
+
+    def _iteration(self, line: str, words: list[str], number: int) -> None:
+        match = self.iterations.regex.fullmatch(line, line.find("] ") + 2)
+        if match is None or words[0][0] not in "IWEF":
+            self._line(line, number)
             return
-        end = 0
-        for match in matches:
-            start = text.rfind("\n", end, match.start()) + 1 or end
-            if start > end:
-                self._lines(text, end, start)
-            end = match.end() + 1
-            if text[start] in "IWEF" and self.here.dump is None:
-                self._frequent(match, text)
-            else:
-                self._lines(text, start, end)
-        if end < len(text):
-            self._lines(text, end, len(text))
+        form, groups = self.iterations.forms[match.lastindex]
+        self._numbers(form.event, dict(zip(form.spelled, match.group(*groups))), words, self.here)
 
-    def _frequent(self, match: re.Match[str], text: str) -> None:
-        form, groups, phase = self.forms[match.lastindex]
-        try:
-            if phase is not None:
-                index, name, value = match.group(*groups)
-                self.here.output(phase, (index, name), len(form.spelled) == 5, float(value))
-            elif form.event is e.GradientNorm:
-                self.here.norm(float(match[groups[0]]))
-            else:
-                self._numbers(form.event, dict(zip(form.spelled, match.group(*groups))), match, self.here)
-        except ValueError:  # a number in an odd spelling, or none
-            start = text.rfind("\n", 0, match.start()) + 1
-            self._lines(text, start, match.end() + 1)
-
-    def _numbers(self, event: type[e.Event], values: dict[str, str], at: re.Match[str], here: Assembler) -> None:
-        """An iteration line or a clipping line, its values still text. `at`: where its prefix ends or is."""
+    def _numbers(self, event: type[e.Event], values: dict[str, str], stamp: list[str], here: Assembler) -> None:
+        """An iteration line or a clipping line, its values still text. stamp: date with its letter, time, ..."""
         number = {name: grammar.real(text) for name, text in values.items()}.get
+        seconds = here.clock.read(stamp[0][1:], stamp[1]) if stamp else math.nan
         if event is e.Clipping:
             here.clip(number("norm"), number("clip"), number("scale"))
         elif event is e.Rate:
-            seconds = self._seconds(at, here) if here.lost else math.nan
             rates = number("lr"), number("momentum", math.nan), number("weight_decay", math.nan)
             here.rate(int(values["iteration"]), seconds, *rates)
         elif event is e.Display:
-            seconds = self._seconds(at, here)
             here.display(int(values["iteration"]), seconds, number("loss"), number("speed", math.nan))
         else:
-            here.test(int(values["iteration"]), self._seconds(at, here), int(values["net"]))
-
-    def _seconds(self, at: re.Match[str] | None, here: Assembler) -> float:
-        """The time of the line that a match is in."""
-        if at is None:
-            return math.nan
-        line = at.string.rfind("\n", 0, at.start()) + 1
-        stamp = _PREFIX.search(at.string, line, at.end())
-        return here.clock.read(stamp[2], stamp[3]) if stamp else math.nan
+            here.test(int(values["iteration"]), seconds, int(values["net"]))
 
     # -- all other lines, one by one ---------------------------------------------------------------------------------
 
-    def _lines(self, text: str, start: int, end: int) -> None:
-        for count, line in enumerate(text[start:end].split("\n")):
-            if line and not self._line(line):
-                self._odd(line, self.lines + text.count("\n", 0, start) + count + 1)
+    def _line(self, line: str, number: int) -> None:
+        if not self._understood(line):
+            self._odd(line, number)
 
-    def _line(self, line: str) -> bool:
+    def _understood(self, line: str) -> bool:
         """Whether the line was understood or bears no value."""
         here = self.here
         if label := _LABEL.match(line):
@@ -200,7 +184,7 @@ class Reader:
             dump, here.dump = "".join(here.dump), None
             if event := grammar.parse(dump):
                 here.head(event)
-        severity, file = prefix[1], prefix[5]
+        severity, date, time, _, file, _ = prefix.groups()
         text = line[prefix.end() :]
         if severity == "F":
             here.failure = text
@@ -212,7 +196,11 @@ class Reader:
         event = grammar.parse(text, file)
         if event is None:
             return not (file.endswith("solver.cpp") and _VALUE.search(text))
-        self._event(event, prefix, here)
+        self._event(event, ["I" + date, time], here)
+        if isinstance(event, e.Output) and here is self.here:
+            words = line.split(None, 11)
+            if words[8:10] == [event.name, "="]:  # no blank in the name: from now on by its words
+                self.outputs[event.phase, words[7], event.name] = _told(event)
         return True
 
     def _without_prefix(self, line: str, here: Assembler) -> bool:
@@ -223,17 +211,17 @@ class Reader:
         event = self.bare.read(line.rstrip()) if _VALUE.search(line) else None
         if event is None:
             return not _VALUE.search(line)
-        self._event(event, None, here)
+        self._event(event, [], here)
         return True
 
-    def _event(self, event: e.Event, prefix: re.Match[str] | None, here: Assembler) -> None:
+    def _event(self, event: e.Event, stamp: list[str], here: Assembler) -> None:
         if isinstance(event, e.Output):
-            here.output(event.phase, (str(event.index), event.name), event.weight is not None, event.value)
+            here.output(*_told(event), event.value)
         elif isinstance(event, e.GradientNorm):
             here.norm(event.norm)
         elif isinstance(event, (e.Display, e.Rate, e.Testing, e.Clipping)):
             values = {f.name: str(v) for f in fields(event) if (v := getattr(event, f.name)) is not None}
-            self._numbers(type(event), values, prefix, here)
+            self._numbers(type(event), values, stamp, here)
         else:
             here.head(event)
 
@@ -250,11 +238,9 @@ class Reader:
         return earlier is not None and _shape(earlier[0]) != _shape(text)
 
 
-def _hot(form: grammar.Form, groups: tuple[int, ...]) -> tuple[grammar.Form, tuple[int, ...], str | None]:
-    """What the bulk search needs of a form: of outputs only index, name and value, and their phase."""
-    if form.event is e.Output:
-        return form, groups[:3], str(dict(form.given)["phase"])
-    return form, groups, None
+def _told(output: e.Output) -> tuple[str, tuple[str, str], bool]:
+    """What decides the column of an output: phase, index and name, and whether it has a loss weight."""
+    return output.phase, (str(output.index), output.name), output.weight is not None
 
 
 def _shape(text: str) -> str:
