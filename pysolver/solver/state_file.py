@@ -143,7 +143,8 @@ def _from_hdf5(data: bytes, path: str) -> State:
         blobs = [np.asarray(history[str(index)], np.float32) for index in range(len(history))]
         note = file[_NOTE][()] if _NOTE in file else None
         learned_net = file["learned_net"][()].rstrip(b"\0").decode()
-        return _checked(State(int(file["iter"][0]), learned_net, int(file["current_step"][0]), blobs, _load(note)), path)
+        iteration, current_step = int(file["iter"][0]), int(file["current_step"][0])
+        return _checked(State(iteration, learned_net, current_step, blobs, _load(note)), path)
 
 
 def _checked(state: State, path: str) -> State:

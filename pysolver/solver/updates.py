@@ -12,7 +12,7 @@ SGD and Nesterov keep the *rate inside* the history, unlike torch's SGD: the two
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,11 +75,16 @@ def regularise(grads: Tensors, params: Tensors, decays: Sequence[np.float32], ki
     chosen = [(g, p, float(d)) for g, p, d in zip(grads, params, decays) if d]
     if not chosen:
         return
-    if kind not in ("L2", "L1"):
-        raise CaffeError(f"Unknown regularization type: {kind} (regularization_type is L2 or L1)")
+    check_regularization(kind)
     gradients, weights, factors = (list(column) for column in zip(*chosen))
     penalties = torch._foreach_sign(weights) if kind == "L1" else weights
     torch._foreach_add_(gradients, torch._foreach_mul(penalties, factors))
+
+
+def check_regularization(kind: str) -> None:
+    """CaffeError for a regularization_type that is neither L2 nor L1."""
+    if kind not in ("L2", "L1"):
+        raise CaffeError(f"Unknown regularization type: {kind} (regularization_type is L2 or L1)")
 
 
 # ---- the rules: gradients become steps ------------------------------------------------------------------------------
@@ -185,6 +190,18 @@ RULES: dict[str, Rule] = {
     "RMSProp": Rule(rmsprop, takes_momentum=False),
     "SGD": Rule(sgd),
 }
+
+
+def check_type(name: str, solver: Any) -> None:
+    """CaffeError for an unknown solver type, or for fields of a SolverParameter that the type does not take."""
+    if name not in RULES:
+        raise CaffeError(f"Unknown solver type: {name} (known types: {', '.join(sorted(RULES))})")
+    if not RULES[name].takes_momentum and solver.momentum != 0:
+        raise CaffeError(
+            f"Momentum cannot be used with {name}. (momentum is {solver.momentum:g}: remove it, or use another type)"
+        )
+    if name == "RMSProp" and not 0 <= solver.rms_decay < 1:
+        raise CaffeError(f"rms_decay should lie between 0 and 1. (it is {solver.rms_decay:g})")
 
 
 # ---- after the rule -----------------------------------------------------------------------------------------------

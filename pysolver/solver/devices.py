@@ -1,0 +1,55 @@
+"""Which device a command runs on, and what is known about the GPUs."""
+
+from __future__ import annotations
+
+import torch
+
+from pysolver.errors import CaffeError
+from pysolver.logs import glog
+
+
+def gpu_ids(flag: str) -> list[int]:
+    """The ids that --gpu names: `0,2`, `all`, or none for an empty flag. CaffeError if they are not there."""
+    if not flag:
+        return []
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise CaffeError(
+            f"--gpu={flag}: cannot use GPU: torch finds no CUDA device here; leave the flag out for the CPU"
+        )
+    if flag == "all":
+        return list(range(count))
+    try:
+        ids = [int(word) for word in flag.split(",")]
+    except ValueError:
+        raise CaffeError(f"--gpu={flag}: give ids separated by commas, or all") from None
+    for number in ids:
+        if not 0 <= number < count:
+            raise CaffeError(f"--gpu={flag}: there is no GPU {number}, ids go from 0 to {count - 1}")
+    return ids
+
+
+def cuda_or_cpu(wanted: int) -> int | None:
+    """The GPU that a solver's solver_mode asks for, or None with a warning where there is no CUDA."""
+    if wanted < torch.cuda.device_count():
+        return wanted
+    found = "torch finds no CUDA device" if not torch.cuda.device_count() else f"there is no GPU {wanted}"
+    glog.warning("caffe.cpp:1", f"solver_mode is GPU, but {found} here: running on the CPU")
+    return None
+
+
+def query(flag: str) -> None:
+    """`caffe device_query`: the properties of the GPUs, as log lines (src/caffe/common.cpp)."""
+    glog.info("caffe.cpp:120", f"Querying GPUs {flag}")
+    for number in gpu_ids(flag):
+        device = torch.cuda.get_device_properties(number)
+        for label, value in (
+            ("Device id", number),
+            ("Major revision number", device.major),
+            ("Minor revision number", device.minor),
+            ("Name", device.name),
+            ("Total global memory", device.total_memory),
+            ("Warp size", getattr(device, "warp_size", 32)),
+            ("Number of multiprocessors", device.multi_processor_count),
+        ):
+            glog.info("common.cpp:178", f"{label + ':':<31}{value}")

@@ -1,0 +1,79 @@
+"""Who may listen to a solver beside the log: a progress bar and TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from pysolver.errors import CaffeError
+from pysolver.logs import events as e
+from pysolver.logs import glog
+from pysolver.solver.solver import Solver
+
+
+class ProgressBar:
+    """A bar that counts iterations, on a terminal only; a log that goes to the same terminal scrolls above it."""
+
+    def __init__(self, solver: Solver) -> None:
+        self._bar = None
+        terminal = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
+        if terminal is None:
+            return
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=solver.param.max_iter, initial=solver.iter, unit="iter", file=terminal, leave=False)
+        solver.add_callback(lambda: None, self._bar.update)
+
+    def __call__(self, event: e.Event) -> None:
+        if self._bar is not None and isinstance(event, e.Display):
+            self._bar.set_postfix_str(f"loss {event.loss:g}")
+
+    def write(self, text: str) -> None:
+        """A log line, above the bar."""
+        self._bar.write(text, file=sys.stderr, end="")
+
+    def __enter__(self) -> ProgressBar:
+        if self._bar is not None and sys.stderr.isatty():
+            glog.stream = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            glog.stream = None
+            self._bar.close()
+
+
+class TensorBoard:
+    """Loss, outputs, rate and momentum as TensorBoard scalars in a folder."""
+
+    def __init__(self, folder: str) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise CaffeError("--tensorboard needs tensorboardX: pip install 'pysolver[tensorboard]'") from None
+        self._writer = SummaryWriter(folder)
+        self._iteration = 0
+        self._test_net = 0
+
+    def __call__(self, event: e.Event) -> None:
+        add = self._writer.add_scalar
+        match event:
+            case e.Testing(iteration, net):
+                self._iteration, self._test_net = iteration, net
+            case e.Display(iteration, loss):
+                self._iteration = iteration
+                add("train/loss (smoothed)", loss, iteration)
+            case e.Rate(iteration, rate, momentum):
+                add("schedule/learning rate", rate, iteration)
+                add("schedule/momentum", momentum, iteration)
+            case e.Output(phase, index, name, value):
+                where = "train" if phase == "Train" else f"test {self._test_net}"
+                add(f"{where}/{index} {name}", value, self._iteration)
+            case e.Done() | e.StoppedEarly():
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
