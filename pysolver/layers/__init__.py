@@ -13,6 +13,7 @@ from pysolver.layers import (  # noqa: F401
     convolution,
     dense,
     ends,
+    forks,
     losses,
     normalisation,
     pooling,

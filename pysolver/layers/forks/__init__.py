@@ -1,0 +1,12 @@
+"""Layers that Caffe's forks added and that people's files contain."""
+
+from __future__ import annotations
+
+from pysolver.layers.forks import (  # noqa: F401
+    detection,
+    multibox,
+    normalisation,
+    resizing,
+    rois,
+    small,
+)

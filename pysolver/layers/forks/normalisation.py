@@ -1,0 +1,90 @@
+"""Normalize of SSD; BN of PSPNet and of SegNet."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.layers.base import Layer, register
+from pysolver.proto import caffe_pb2
+
+
+@register("Normalize")
+class Normalize(Layer):
+    """y = a x / sqrt(sum of x^2 + eps): the sum over channels of each place, or the whole item if across_spatial.
+
+    Blob 0: a, (C), or a scalar if channel_shared, filled with 1 unless scale_filler is given (SSD,
+    normalize_layer.cpp). Errors: a bottom of less than 2 axes; other channels than at set-up.
+    """
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.norm_param
+        self.check(len(bottom) >= 2, f"Number of axes of bottom blob must be >=2, not {list(bottom)}")
+        self.across, self.eps, self.channels = p.across_spatial, p.eps, bottom[1]
+        filler = p.scale_filler if p.HasField("scale_filler") else caffe_pb2.FillerParameter(value=1)
+        self.add_blob(() if p.channel_shared else (bottom[1],), filler)
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) < 2 or bottom[1] != self.channels:
+            self.fail(f"is for {self.channels} channels, the bottom is {list(bottom)}")
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(1, x.dim())) if self.across else (1,)
+        unit = x * (x.square().sum(axes, keepdim=True) + self.eps).rsqrt()
+        scale = self.blobs[0]
+        return unit * (scale.reshape(-1, *[1] * (x.dim() - 2)) if scale.dim() else scale)
+
+
+@register("BN")
+class BN(Layer):
+    """Batch normalisation with slope and bias in one layer, on axis 1.
+
+    PSPNet (bn_layer.cpp): y = slope (x - mean) / sqrt(var + eps) + bias. Blobs, (1, C) each: slope, bias, the running
+    mean and the running inverse deviation, both r = momentum r + (1 - momentum) batch value; these two are used in
+    TEST, and in TRAIN if frozen. SegNet (any of scale_filler, shift_filler, bn_mode given): blobs scale and shift,
+    (1, C, 1, 1); bn_mode LEARN: batch statistics in every phase; INFERENCE: y = scale x + shift.
+    Errors: a bottom of less than 2 axes.
+    """
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.bn_param
+        self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
+        self.momentum, self.eps, channels = p.momentum, p.eps, bottom[1]
+        self.is_segnet = any(p.HasField(field) for field in ("scale_filler", "shift_filler", "bn_mode"))
+        if self.is_segnet:
+            self.stored = p.bn_mode == p.INFERENCE
+            self.add_blob((1, channels, 1, 1), p.scale_filler)
+            self.add_blob((1, channels, 1, 1), p.shift_filler)
+            return
+        self.stored = p.frozen or not self.is_training
+        self.add_blob((1, channels), p.slope_filler)
+        self.add_blob((1, channels), p.bias_filler)
+        self.add_blob((1, channels)).requires_grad_(False)
+        self.add_blob((1, channels), caffe_pb2.FillerParameter(value=1)).requires_grad_(False)
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[1]:
+            self.fail(f"is for {self.blobs[0].shape[1]} channels, the bottom is {list(bottom)}")
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope, bias = self.blobs[0].flatten(), self.blobs[1].flatten()
+        spread = (-1, *[1] * (x.dim() - 2))
+        if self.stored:
+            if not self.is_segnet:
+                mean, inverse = self.blobs[2].detach().flatten(), self.blobs[3].detach().flatten()
+                x = (x - mean.reshape(spread)) * inverse.reshape(spread)
+            return torch.addcmul(bias.reshape(spread), x, slope.reshape(spread))
+        if not self.is_segnet:
+            self._remember(x.detach())
+        return F.batch_norm(x, None, None, slope, bias, training=True, eps=self.eps)
+
+    @torch.no_grad()
+    def _remember(self, x: Tensor) -> None:
+        axes = (0, *range(2, x.dim()))
+        var, mean = torch.var_mean(x, axes, correction=0)
+        for running, value in ((self.blobs[2], mean), (self.blobs[3], (var + self.eps).rsqrt())):
+            running.mul_(self.momentum).add_(value, alpha=1 - self.momentum)

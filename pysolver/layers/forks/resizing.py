@@ -1,0 +1,92 @@
+"""Interp of DeepLab and PSPNet, Upsample of SegNet and of YOLO nets."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.layers.base import Layer, between, register
+from pysolver.layers.indices import IndexCheck
+
+
+@register("Interp")
+class Interp(Layer):
+    """Bilinear resizing of (N, C, H, W), corners on corners (DeepLab, PSPNet: interp_layer.cpp).
+
+    First pad_beg and pad_end, both <= 0, cut rows and columns off; a side then has n. The top has height x width; or
+    the second bottom's size; or, by shrink_factor s, (n - 1) / s + 1, and then, by zoom_factor z, n + (n - 1)(z - 1).
+    Errors: a positive pad; factors below 1; an empty result.
+    """
+
+    bottoms = between(1, 2)
+    no_gradient_bottoms = frozenset({1})
+
+    def set_up(self, bottom: Shape, reference: Shape | None = None) -> None:
+        p = self.param.interp_param
+        self.check(p.pad_beg <= 0 and p.pad_end <= 0, "Only supports non-positive padding (cropping) for now")
+        self.check(p.zoom_factor >= 1 and p.shrink_factor >= 1, "zoom_factor and shrink_factor must be positive")
+
+    def size(self, bottom: Shape, reference: Shape | None) -> Shape:
+        """Height and width of the top."""
+        p = self.param.interp_param
+        if reference is not None:
+            return reference[2:]
+        if p.height and p.width and not (p.HasField("zoom_factor") or p.HasField("shrink_factor")):
+            return p.height, p.width
+        shrunk = ((n + p.pad_beg + p.pad_end - 1) // p.shrink_factor + 1 for n in bottom[2:])
+        return tuple(n + (n - 1) * (p.zoom_factor - 1) for n in shrunk)
+
+    def top_shapes(self, bottom: Shape, reference: Shape | None = None) -> list[Shape]:
+        self.check(len(bottom) == 4, f"needs a bottom (N, C, H, W), not {list(bottom)}")
+        size = self.size(bottom, reference)
+        if min(size) < 1 or min(bottom[2:]) + self.param.interp_param.pad_beg + self.param.interp_param.pad_end < 1:
+            self.fail(f"nothing is left of a bottom {list(bottom)}: height and width should be positive")
+        return [(*bottom[:2], *size)]
+
+    def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
+        p = self.param.interp_param
+        size = self.size(tuple(x.shape), None if reference is None else tuple(reference.shape))
+        if p.pad_beg or p.pad_end:
+            x = F.pad(x, (p.pad_beg, p.pad_end) * 2)
+        return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+@register("Upsample")
+class Upsample(Layer):
+    """Larger planes of (N, C, H, W).
+
+    Two bottoms (SegNet, upsample_layer.cpp): each value goes to the place in the plane that the second bottom, a mask
+    of MAX pooling, names; the rest is 0. The plane is upsample_h x upsample_w, or scale times the bottom, less one
+    row with pad_out_h, less one column with pad_out_w. One bottom (YOLO nets): each value becomes scale x scale.
+    Errors: a mask of another shape; an index outside the plane.
+    """
+
+    bottoms = between(1, 2)
+    no_gradient_bottoms = frozenset({1})
+
+    def set_up(self, bottom: Shape, mask: Shape | None = None) -> None:
+        p = self.param.upsample_param
+        self.check(p.HasField("scale_h") == p.HasField("scale_w"), "scale_h and scale_w are given together")
+        self.check(p.HasField("upsample_h") == p.HasField("upsample_w"), "upsample_h and upsample_w are given together")
+        self.scale = (p.scale_h, p.scale_w) if p.HasField("scale_h") else (p.scale, p.scale)
+        self.check(min(self.scale) > 0, "the scale must be positive")
+        self.places = IndexCheck(self, 0, "mask index", "places")
+
+    def top_shapes(self, bottom: Shape, mask: Shape | None = None) -> list[Shape]:
+        self.check(len(bottom) == 4, f"needs a bottom (N, C, H, W), not {list(bottom)}")
+        if mask is not None and mask != bottom:
+            self.fail(f"the mask {list(mask)} must have the shape of the bottom {list(bottom)}")
+        p, (height, width) = self.param.upsample_param, (n * s for n, s in zip(bottom[2:], self.scale, strict=True))
+        if p.HasField("upsample_h"):
+            return [(*bottom[:2], p.upsample_h, p.upsample_w)]
+        return [(*bottom[:2], height - p.pad_out_h, width - p.pad_out_w)]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        (top,) = self.top_shapes(tuple(x.shape))
+        if mask is None:
+            return x.repeat_interleave(self.scale[0], 2).repeat_interleave(self.scale[1], 3)[:, :, : top[2], : top[3]]
+        self.places.limit = top[2] * top[3]
+        plane = torch.zeros(*top[:2], self.places.limit, dtype=x.dtype, device=x.device)
+        return plane.scatter(2, self.places(mask).flatten(2), x.flatten(2)).reshape(top)
