@@ -46,10 +46,23 @@ def read_binary(path: str | Path, kind: type[M]) -> M:
         message = kind.FromString(data)
     except DecodeError:
         raise CaffeError(f"{path}: not a binary {name}, or damaged ({len(data)} bytes)") from None
+    if not _strings_are_text(message):
+        raise CaffeError(f"{path}: damaged, or a name in it is not UTF-8")
     missing = message.FindInitializationErrors()
     if missing:
         raise CaffeError(f"{path}: damaged: {name} lacks {', '.join(missing[:3])}")
     return message
+
+
+def _strings_are_text(message: Message) -> bool:
+    """Is every string UTF-8? For one that is not protobuf hands out bytes, to fail wherever they are first used."""
+    for field, value in message.ListFields():
+        items = value if field.is_repeated else [value]
+        if field.message_type and not all(map(_strings_are_text, items)):
+            return False
+        if field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in items):
+            return False
+    return True
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

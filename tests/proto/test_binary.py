@@ -1,0 +1,181 @@
+"""Binary files: damage of every kind, and writing that never leaves half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from pysolver.errors import CaffeError
+from pysolver.proto.binary import read_binary, read_bytes, write_atomic
+from pysolver.proto.blobproto import to_array
+from pysolver.proto.caffe_pb2 import ClipParameter, NetParameter
+from pysolver.proto.upgrade import read_weights
+
+OLD_MODEL = Path(__file__).parents[1] / "data/upgrade/v1_weights/v1.caffemodel"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("GLOG_minloglevel", "3")
+
+
+def _read_all(path):
+    """What loading weights reads of a caffemodel."""
+    return [to_array(blob) for layer in read_weights(path).layer for blob in layer.blobs]
+
+
+@pytest.mark.parametrize("model", ["v1.caffemodel", "upgraded.caffemodel"])
+def test_cut_models_are_read_or_refused_by_name(tmp_path, model):
+    whole = OLD_MODEL.with_name(model).read_bytes()
+    path = tmp_path / "cut.caffemodel"
+    refused = 0
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        try:
+            _read_all(path)
+        except CaffeError as error:
+            refused += 1
+            assert "blob" in str(error) or str(path) in str(error)
+    assert refused > 0.9 * len(whole) / 7  # a cut between two layers leaves a whole, shorter message
+
+
+def test_flipped_bits_never_raise_anything_but_a_caffe_error(tmp_path):
+    whole = OLD_MODEL.read_bytes()
+    chance = random.Random(1)
+    path = tmp_path / "damaged.caffemodel"
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 2, 20))):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        with contextlib.suppress(CaffeError):
+            _read_all(path)
+
+
+@pytest.mark.parametrize(
+    "content, error",
+    [
+        (None, "file not found"),
+        (b"", "empty, not a binary NetParameter"),
+        (b'name: "a text net"\n', "not a binary NetParameter, or damaged (19 bytes)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "not a binary NetParameter, or damaged"),
+        (b"\x0a\x02\xb9\xa4", "damaged, or a name in it is not UTF-8"),
+        (b"\x1a\x02\xb9\xa4", "damaged, or a name in it is not UTF-8"),
+        (b"\xff" * 100, "not a binary NetParameter, or damaged"),
+    ],
+)
+def test_files_that_are_no_model(tmp_path, content, error):
+    path = tmp_path / "x.caffemodel"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CaffeError) as caught:
+        read_binary(path, NetParameter)
+    assert str(caught.value) == f"{path}: {error}" or error in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_message_that_lacks_what_it_requires(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"\x0d\x00\x00\x80\x3f")  # min: 1
+    with pytest.raises(CaffeError, match="damaged: ClipParameter lacks max"):
+        read_binary(path, ClipParameter)
+
+
+def test_folders_and_strange_paths(tmp_path):
+    with pytest.raises(CaffeError, match="Is a directory"):
+        read_binary(tmp_path, NetParameter)
+    with pytest.raises(CaffeError, match="null byte"):
+        read_binary("a\0b", NetParameter)
+
+
+def test_more_than_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(11))
+    assert len(read_bytes(path, 11)) == 11
+    with pytest.raises(CaffeError, match="larger than 10 bytes"):
+        read_bytes(path, 10)
+
+
+# Writing
+
+
+def test_writing_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_new_files_have_the_usual_rights(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "model", b"")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+def test_a_failure_keeps_the_old_file_and_removes_the_new(tmp_path, monkeypatch, at):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, at, full)
+    with pytest.raises(CaffeError) as caught:
+        write_atomic(path, b"new")
+    assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_an_interrupt_keeps_the_old_file_too(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_errors_of_writing_name_path_and_reason(tmp_path):
+    for path, reason in (
+        (tmp_path / "no" / "such" / "model", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (Path("/dev/full"), "No space left on device"),
+    ):
+        with pytest.raises(CaffeError, match=f"^{path}: cannot be written: {reason}$"):
+            write_atomic(path, b"x" * 10)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_writable(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(CaffeError, match="Permission denied"):
+        write_atomic(tmp_path / "model", b"")
+
+
+def test_a_pipe_is_written_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomic(pipe, b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
