@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import lmdb
 
@@ -18,25 +19,46 @@ from pysolver.errors import CaffeError
 COMMIT_EVERY = 1000  # records in one transaction, as Caffe's tools
 _FIRST_MAP_SIZE = 1 << 26
 
-Records = Iterable[tuple[bytes, bytes]]
+Items = list[tuple[bytes, bytes]]
 
 
-def write_database(
-    path: str | Path, backend: int, records: Records, on_commit: Callable[[int], None] = lambda count: None
+class Writer(Protocol):
+    def put(self, items: Items) -> None:
+        """Add (key, value) pairs in one transaction."""
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+
+
+def write_all(
+    database: Writer, items: Iterable[tuple[bytes, bytes]], on_commit: Callable[[int], None] = lambda count: None
 ) -> int:
-    """Write (key, value) pairs into a new database and return their number.
+    """Put all (key, value) pairs and return their number.
 
-    on_commit: called with the number of records written so far, after every thousand and at the end.
-    Raises CaffeError if `path` exists or cannot be written; whatever goes wrong, nothing is left behind.
+    on_commit: called with the number written so far, after every thousand and at the end.
+    """
+    count, items = 0, iter(items)
+    while chunk := list(islice(items, COMMIT_EVERY)):
+        database.put(chunk)
+        count += len(chunk)
+        on_commit(count)
+    return count
+
+
+@contextlib.contextmanager
+def new_database(path: str | Path, backend: int) -> Iterator[Writer]:
+    """A database to write to; it gets its name when the block ends well, and vanishes when it does not.
+
+    Raises CaffeError if `path` exists or cannot be written.
     """
     path = Path(path)
     if path.exists():
         raise CaffeError(f"{path}: exists already; a database is not added to")
     with staging_folder(path.parent, path.name) as staging:
         partial = staging / path.name
-        count = (_write_lmdb if backend == LMDB else _write_leveldb)(partial, iter(records), on_commit)
+        with contextlib.closing((_Lmdb if backend == LMDB else _Leveldb)(partial)) as writer:
+            yield writer
         partial.rename(path)
-    return count
 
 
 @contextlib.contextmanager
@@ -58,41 +80,44 @@ def staging_folder(parent: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_lmdb(folder: Path, records: Iterator[tuple[bytes, bytes]], on_commit: Callable[[int], None]) -> int:
-    count = 0
-    with lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, sync=False) as environment:
-        while chunk := list(islice(records, COMMIT_EVERY)):
-            _put_all(environment, chunk)
-            count += len(chunk)
-            on_commit(count)
-        environment.sync(True)
-    (folder / "lock.mdb").unlink()
-    return count
+class _Lmdb:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, sync=False)
+
+    def put(self, items: Items) -> None:
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in items:
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:  # only the address space: the file grows with its contents
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def close(self) -> None:
+        self._environment.sync(True)
+        self._environment.close()
+        (self._folder / "lock.mdb").unlink()
 
 
-def _put_all(environment: lmdb.Environment, chunk: list[tuple[bytes, bytes]]) -> None:
-    """One transaction; the map is doubled until it fits."""
-    while True:
+class _Leveldb:
+    def __init__(self, folder: Path) -> None:
+        self._plyvel = require("plyvel")
+        with self._as_os_error():
+            self._database = self._plyvel.DB(str(folder), create_if_missing=True, error_if_exists=True)
+
+    def put(self, items: Items) -> None:
+        with self._as_os_error(), self._database.write_batch(sync=True) as batch:
+            for key, value in items:
+                batch.put(key, value)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _as_os_error(self) -> Iterator[None]:
         try:
-            with environment.begin(write=True) as transaction:
-                for key, value in chunk:
-                    transaction.put(key, value)
-            return
-        except lmdb.MapFullError:
-            environment.set_mapsize(2 * environment.info()["map_size"])
-
-
-def _write_leveldb(folder: Path, records: Iterator[tuple[bytes, bytes]], on_commit: Callable[[int], None]) -> int:
-    plyvel = require("plyvel")
-    count = 0
-    try:
-        with contextlib.closing(plyvel.DB(str(folder), create_if_missing=True, error_if_exists=True)) as database:
-            while chunk := list(islice(records, COMMIT_EVERY)):
-                with database.write_batch(sync=True) as batch:
-                    for key, value in chunk:
-                        batch.put(key, value)
-                count += len(chunk)
-                on_commit(count)
-    except plyvel.Error as error:
-        raise OSError(str(error)) from None
-    return count
+            yield
+        except self._plyvel.Error as error:
+            raise OSError(str(error)) from None

@@ -19,6 +19,14 @@ LMDB, LEVELDB = caffe_pb2.DataParameter.LMDB, caffe_pb2.DataParameter.LEVELDB
 _NAMES = {LMDB: "LMDB", LEVELDB: "LEVELDB"}
 
 
+def backend_named(name: str) -> int:
+    """LMDB or LEVELDB from the word that Caffe's tools take."""
+    try:
+        return {"lmdb": LMDB, "leveldb": LEVELDB}[name]
+    except KeyError:
+        raise CaffeError(f"Unknown database backend '{name}' (lmdb or leveldb)") from None
+
+
 class Database(Protocol):
     """A folder of records, open for reading."""
 

@@ -8,10 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pysolver.data import datum
-from pysolver.data.database_writer import staging_folder, write_database
+from pysolver.data.database_writer import new_database, staging_folder, write_all
 from pysolver.data.databases import LMDB
-from pysolver.data.image_mean import write_mean
 from pysolver.data.prepare import cifar, digits, imagenet, mnist
+from pysolver.data.prepare.mean import write_mean
 from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
 
@@ -54,7 +54,8 @@ def prepare(name: str, out: str | Path, source_dir: str | Path | None = None, fo
 def _write(data: DataSet, train: Path, test: Path, mean: Path) -> None:
     for split, path in ((data.train, train), (data.test, test)):
         records = tqdm(_records(split, data.key_digits), path.name, len(split.labels), unit="image", disable=None)
-        write_database(path, LMDB, records)
+        with new_database(path, LMDB) as database:
+            write_all(database, records)
     write_mean(mean, data.train.images.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from pysolver.data.convert_imageset import Conversion, convert_imageset
-from pysolver.data.databases import LMDB
-from pysolver.data.image_mean import compute_image_mean
+from pysolver.data.prepare.imageset import convert_imageset
+from pysolver.data.prepare.mean import compute_image_mean
 from pysolver.errors import CaffeError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"}
@@ -26,7 +25,7 @@ def write(source_dir: Path | None, train: Path, test: Path, mean: Path) -> None:
         raise CaffeError(f"{root / 'val'}: classes that {root / 'train'} lacks: {', '.join(sorted(unknown)[:5])}")
     for part, database in (("train", train), ("val", test)):
         _convert(root / part, classes, database)
-    compute_image_mean(str(train), mean, LMDB)
+    compute_image_mean(str(train), mean)
 
 
 def _classes(folder: Path) -> list[str]:
@@ -46,5 +45,5 @@ def _convert(folder: Path, classes: list[str], database: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", errors="surrogateescape") as listed:
         listed.writelines(lines)
         listed.flush()
-        stored = Conversion(resize_width=_SIZE, resize_height=_SIZE, encode_type="jpg")
-        convert_imageset(f"{folder}/", listed.name, database, stored, shuffle=True, seed=_SEED)
+        stored = {"resize_width": _SIZE, "resize_height": _SIZE, "encode_type": "jpg"}
+        convert_imageset(f"{folder}/", listed.name, database, shuffle=True, seed=_SEED, **stored)

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pysolver.data import datum
-from pysolver.data.databases import open_database
+from pysolver.data.databases import backend_named, open_database
 from pysolver.data.parallel import map_ahead
 from pysolver.errors import CaffeError
 from pysolver.logs import glog
@@ -16,12 +16,12 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import write_atomic
 
 
-def compute_image_mean(database: str, output: str | Path | None, backend: int) -> np.ndarray:
+def compute_image_mean(database: str, output: str | Path | None = None, backend: str = "lmdb") -> np.ndarray:
     """The mean of all images, float32 (C, H, W), and its file if `output` is given.
 
     Logs the mean of every channel. Raises CaffeError if the database is empty or an image has another shape.
     """
-    source = open_database(database, backend)
+    source = open_database(database, backend_named(backend))
     total, count = None, 0
     raw = ((bytes(key), bytes(value)) for key, value in source.items())
     for key, image in tqdm(map_ahead(_decode, raw), total=source.entries, desc=database, unit="image", disable=None):

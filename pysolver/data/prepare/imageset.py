@@ -10,8 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pysolver.data import datum, images
-from pysolver.data.database_writer import write_database
-from pysolver.data.databases import LMDB
+from pysolver.data.database_writer import new_database, write_all
+from pysolver.data.databases import backend_named
 from pysolver.data.extras import require
 from pysolver.data.image_lists import read_image_list
 from pysolver.data.parallel import map_ahead
@@ -51,12 +51,9 @@ class Conversion:
         if not (self.encoded or self.encode_type):
             return datum.from_pixels(images.read(path, self.colour, *self.size), label)
         kind = self.encode_type or Path(path).suffix[1:]
-        stays = not any(self.size) and _same_type(path, kind)
         image = images.read(path, self.colour, *self.size)  # also checks a file that is stored as it is
-        if stays and (images.read(path, images.Colour.AS_STORED).shape[0] == 1) == self.gray:
-            data = Path(path).read_bytes()
-        else:
-            data = images.encode(image, kind)
+        stays = not any(self.size) and _same_type(path, kind) and _has_channels(path, len(image))
+        data = images.load(path) if stays else images.encode(image, kind)
         return caffe_pb2.Datum(data=data, label=label, encoded=True)
 
 
@@ -65,37 +62,46 @@ def _same_type(path: str, kind: str) -> bool:
     return suffix == kind or {suffix, kind} == {"jpg", "jpeg"}
 
 
+def _has_channels(path: str, channels: int) -> bool:
+    try:
+        return len(images.read(path, images.Colour.AS_STORED)) == channels
+    except CaffeError:  # 16 bits, an alpha channel
+        return False
+
+
 def convert_imageset(
     root: str,
     list_file: str,
     database: str | Path,
-    conversion: Conversion = Conversion(),  # noqa: B008  frozen
+    *,
     shuffle: bool = False,
-    backend: int = LMDB,
+    backend: str = "lmdb",
     seed: int | None = None,
+    **flags: bool | int | str,
 ) -> int:
-    """Write the images of list_file into a new database; returns how many.
+    """Write the images of list_file into a new database; returns how many. flags: the fields of Conversion.
 
     root is put in front of the paths as text. Keys are the line number (after shuffling) with 8 digits, `_` and the
     path. An image that cannot be read is reported and left out. Raises CaffeError if the database exists, if no
     image could be read, or with check_size if sizes differ.
     """
     require("cv2")
+    conversion, kind = Conversion(**flags), backend_named(backend)
     lines = read_image_list(list_file)
     if shuffle:
         glog.info("convert_imageset.cpp:91", "Shuffling data")
         random.Random(seed).shuffle(lines)
     glog.info("convert_imageset.cpp:94", f"A total of {len(lines)} images.")
-    records = _records(root, lines, conversion)
-    count = write_database(
-        database,
-        backend,
-        tqdm(records, str(database), len(lines), unit="image", disable=None),
-        lambda done: glog.info("convert_imageset.cpp:155", f"Processed {done} files."),
-    )
-    if not count:
-        raise CaffeError(f"{list_file}: not one of {len(lines)} images could be read")
+    with new_database(database, kind) as target:
+        records = tqdm(_records(root, lines, conversion), str(database), len(lines), unit="image", disable=None)
+        count = write_all(target, records, _log_progress)
+        if not count:
+            raise CaffeError(f"{list_file}: not one of {len(lines)} images could be read")
     return count
+
+
+def _log_progress(count: int) -> None:
+    glog.info("convert_imageset.cpp:155", f"Processed {count} files.")
 
 
 def _records(root: str, lines: list[tuple[str, int]], conversion: Conversion) -> Iterator[tuple[bytes, bytes]]:
