@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -20,6 +20,7 @@ from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.state import read_net_for
 from pysolver.pycaffe import mode
+from pysolver.pycaffe.observed import Callback, Observed
 
 __all__ = ["Blob", "Layer", "LayerView", "Net"]
 
@@ -76,20 +77,20 @@ class Net:
             if file is not None:
                 check_file(file)
         self._adopt(core.Net(read_net_for(network_file, phase, level, stages or ()), mode.context()))
-        self._finalizer = weakref.finalize(self, self._net.close)
         if weights is not None:
             self.copy_from(weights)
 
     @classmethod
     def over(cls, net: core.Net) -> Net:
-        """The view of a net that somebody else, a solver, has made and will close."""
+        """The view of a net that a solver has made."""
         view = cls.__new__(cls)
         view._adopt(net)
         return view
 
     def _adopt(self, net: core.Net) -> None:
         self._net = net
-        self._callbacks: dict[str, list[Callable[[int], None]]] = {name: [] for name in _CALLBACKS}
+        self._passes = Observed(net)
+        self._finalizer = weakref.finalize(self, net.close)
         # A user's own Python layer is shown as it is: scripts call its methods.
         self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in net.layers]
         self.blobs: OrderedDict[str, Blob] = OrderedDict()
@@ -185,25 +186,10 @@ class Net:
 
     def _forward(self, start: int, end: int) -> float:
         """Layers start..end by index; the sum of their weighted losses."""
-        if not (self._callbacks["before_forward"] or self._callbacks["after_forward"]):
-            return self._net.forward(start, end)
-        return sum(self._observed("forward", index) for index in range(start, end + 1))
+        return self._passes.forward(start, end)
 
     def _backward(self, start: int, end: int) -> None:
-        if not (self._callbacks["before_backward"] or self._callbacks["after_backward"]):
-            self._net.backward(start, end)
-            return
-        for index in range(start, end - 1, -1):
-            self._observed("backward", index)
-
-    def _observed(self, way: str, index: int) -> Any:
-        """One layer, between the callbacks of that way."""
-        for callback in self._callbacks[f"before_{way}"]:
-            callback(index)
-        result = getattr(self._net, way)(index, index)
-        for callback in self._callbacks[f"after_{way}"]:
-            callback(index)
-        return result
+        self._passes.backward(start, end)
 
     # ---- many items ------------------------------------------------------------------------------------------
 
@@ -280,21 +266,18 @@ class Net:
     def load_hdf5(self, file: str) -> None:
         weights_hdf5.load(self._net, os.fspath(file))
 
-    def before_forward(self, callback: Callable[[int], None]) -> None:
-        """Call `callback` with each layer's index before its forward."""
-        self._callbacks["before_forward"].append(callback)
+    def before_forward(self, callback: Callback) -> None:
+        """Call it with each layer's index before the layer's forward, also when a solver trains the net."""
+        self._passes.add("before_forward", callback)
 
-    def after_forward(self, callback: Callable[[int], None]) -> None:
-        self._callbacks["after_forward"].append(callback)
+    def after_forward(self, callback: Callback) -> None:
+        self._passes.add("after_forward", callback)
 
-    def before_backward(self, callback: Callable[[int], None]) -> None:
-        self._callbacks["before_backward"].append(callback)
+    def before_backward(self, callback: Callback) -> None:
+        self._passes.add("before_backward", callback)
 
-    def after_backward(self, callback: Callable[[int], None]) -> None:
-        self._callbacks["after_backward"].append(callback)
-
-
-_CALLBACKS = ("before_forward", "after_forward", "before_backward", "after_backward")
+    def after_backward(self, callback: Callback) -> None:
+        self._passes.add("after_backward", callback)
 
 
 def _copies(arrays: Arrays) -> Arrays:
