@@ -1,0 +1,1 @@
+"""Caffe's messages: schema, text, binary files, and files of every age."""

@@ -46,23 +46,28 @@ def read_binary(path: str | Path, kind: type[M]) -> M:
         message = kind.FromString(data)
     except DecodeError:
         raise CaffeError(f"{path}: not a binary {name}, or damaged ({len(data)} bytes)") from None
-    if not _strings_are_text(message):
-        raise CaffeError(f"{path}: damaged, or a name in it is not UTF-8")
+    _mend_strings(message)
     missing = message.FindInitializationErrors()
     if missing:
         raise CaffeError(f"{path}: damaged: {name} lacks {', '.join(missing[:3])}")
     return message
 
 
-def _strings_are_text(message: Message) -> bool:
-    """Is every string UTF-8? For one that is not protobuf hands out bytes, to fail wherever they are first used."""
+def _mend_strings(message: Message) -> None:
+    r"""Write bytes that are not UTF-8 as \xb9: Caffe takes a name or a data path in any encoding.
+
+    Python's protobuf hands out `bytes` for such a string, and fails wherever it is put into another message.
+    """
     for field, value in message.ListFields():
-        items = value if field.is_repeated else [value]
-        if field.message_type and not all(map(_strings_are_text, items)):
-            return False
-        if field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in items):
-            return False
-    return True
+        if field.message_type:
+            for inner in value if field.is_repeated else [value]:
+                _mend_strings(inner)
+        elif field.type == field.TYPE_STRING and field.is_repeated:
+            for index, item in enumerate(value):
+                if isinstance(item, bytes):
+                    value[index] = item.decode(errors="backslashreplace")
+        elif field.type == field.TYPE_STRING and isinstance(value, bytes):
+            setattr(message, field.name, value.decode(errors="backslashreplace"))
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

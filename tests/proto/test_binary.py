@@ -65,8 +65,6 @@ def test_flipped_bits_never_raise_anything_but_a_caffe_error(tmp_path):
         (b"", "empty, not a binary NetParameter"),
         (b'name: "a text net"\n', "not a binary NetParameter, or damaged (19 bytes)"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "not a binary NetParameter, or damaged"),
-        (b"\x0a\x02\xb9\xa4", "damaged, or a name in it is not UTF-8"),
-        (b"\x1a\x02\xb9\xa4", "damaged, or a name in it is not UTF-8"),
         (b"\xff" * 100, "not a binary NetParameter, or damaged"),
     ],
 )
@@ -85,6 +83,14 @@ def test_a_message_that_lacks_what_it_requires(tmp_path):
     path.write_bytes(b"\x0d\x00\x00\x80\x3f")  # min: 1
     with pytest.raises(CaffeError, match="damaged: ClipParameter lacks max"):
         read_binary(path, ClipParameter)
+
+
+def test_names_in_other_encodings_are_read(tmp_path):
+    """Caffe does not look; a model trained on Windows has its data path in it."""
+    path = tmp_path / "x"
+    path.write_bytes(b"\x0a\x02\xb9\xa4" + b"\x1a\x03a\xb9\xa4" + b"\x1a\x01b" + b"\xa2\x06\x04\x0a\x02\xff\xfe")
+    net = read_binary(path, NetParameter)
+    assert (net.name, list(net.input), net.layer[0].name) == (r"\xb9\xa4", [r"a\xb9\xa4", "b"], r"\xff\xfe")
 
 
 def test_folders_and_strange_paths(tmp_path):
