@@ -17,10 +17,14 @@ _DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before each m
 
 
 class Clock:
-    """Seconds since the first stamp. Without a year in the prefix, a month that goes back starts the next year."""
+    """Seconds since the start: the first `Solving`, or the first stamp where there is none.
+
+    Without a year in the prefix, a month that goes back starts the next year.
+    """
 
     def __init__(self) -> None:
         self.start: float | None = None
+        self.solving = False
         self.dates: dict[str, int] = {}
         self.year, self.month = 2001, 0
 
@@ -28,11 +32,18 @@ class Clock:
         """date: `mmdd` or `yyyymmdd`; time: `hh:mm:ss.micros`."""
         day = self.dates.get(date)
         if day is None:
-            day = self.dates[date] = self._day(date)
+            first = self.dates.get("", None) or self.dates.setdefault("", self._day(date))
+            day = self.dates[date] = self._day(date) - first  # small numbers keep the microseconds
         now = day * 86400 + int(time[:2]) * 3600 + int(time[3:5]) * 60 + float(time[6:])
         if self.start is None:
             self.start = now
-        return now - self.start
+        return round(now - self.start, 6)
+
+    def solve(self, date: str, time: str) -> None:
+        """The time of a `Solving` line; the first one is the start, as for Caffe's own parser."""
+        if not self.solving:
+            self.solving, self.start = True, None
+            self.read(date, time)
 
     def _day(self, date: str) -> int:
         month, day = int(date[-4:-2]), int(date[-2:])

@@ -15,7 +15,7 @@ stream: TextIO | None = None  # None: whatever sys.stderr is at that moment
 
 def record(severity: str, where: str, text: str) -> None:
     """One record; severity is a letter of SEVERITIES, `where` Caffe's own file:line, the tag that log readers know."""
-    if SEVERITIES.index(severity) < int(os.environ.get("GLOG_minloglevel", "0") or 0):
+    if SEVERITIES.index(severity) < int(os.environ.get("GLOG_minloglevel", "0") or 0):  # noqa: SIM112
         return
     now = time.time()
     stamp = time.strftime("%Y%m%d %H:%M:%S", time.localtime(now))

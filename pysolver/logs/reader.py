@@ -223,6 +223,8 @@ class Reader:
             values = {f.name: str(v) for f in fields(event) if (v := getattr(event, f.name)) is not None}
             self._numbers(type(event), values, stamp, here)
         else:
+            if isinstance(event, e.Solving) and stamp:
+                here.clock.solve(stamp[0][1:], stamp[1])
             here.head(event)
 
     def _odd(self, line: str, number: int) -> None:

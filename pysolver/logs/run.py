@@ -21,7 +21,7 @@ _ACCURACY = re.compile(r"acc|top.?\d|prec|mAP|eval", re.IGNORECASE)
 class Table:
     """One row an iteration, rising. Missing values are NaN.
 
-    iteration: int64; seconds: since the first dated line of the log, by the clock; part: which part of a resumed
+    iteration: int64; seconds: by the clock, since the log's first `Solving`; part: which part of a resumed
     run the row is from; lr, momentum, weight_decay: of that iteration, or the last ones printed before it;
     loss: the displayed (smoothed) loss of training, or `Test loss`; speed: iterations per second as printed;
     outputs: the net's outputs by name (`name#index` where one name has several elements);
