@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,10 @@ def prepare(name: str, out: str | Path, source_dir: str | Path | None = None, fo
         raise CaffeError(f"{', '.join(existing)}: exists already (--force replaces it)")
     if source_dir is not None and not Path(source_dir).is_dir():
         raise CaffeError(f"{source_dir}: no such folder")
+    write = imagenet.check(source_dir) if name == "imagenet" else partial(_write, _LOADERS[name](source_dir))
     with staging_folder(out, name) as staging:
         staged = [staging / target.name for target in targets]
-        if name == "imagenet":
-            imagenet.write(source_dir, *staged)
-        else:
-            _write(_LOADERS[name](source_dir), *staged)
+        write(*staged)
         _publish(staged, targets, staging)
     return targets
 

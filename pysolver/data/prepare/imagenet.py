@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pysolver.data.prepare.imageset import convert_imageset
@@ -14,8 +16,8 @@ _SIZE = 256
 _SEED = 0
 
 
-def write(source_dir: Path | None, train: Path, test: Path, mean: Path) -> None:
-    """256 x 256 images as JPEGs, shuffled; a class's label is its place among the sorted names in DIR/train."""
+def check(source_dir: str | Path | None) -> Callable[[Path, Path, Path], None]:
+    """What writes the databases and the mean file, if source_dir is as it must be; else CaffeError."""
     if source_dir is None:
         raise CaffeError("imagenet: --from DIR is needed, with DIR/train/<class>/<image> and DIR/val/<class>/<image>")
     root = Path(source_dir)
@@ -23,8 +25,13 @@ def write(source_dir: Path | None, train: Path, test: Path, mean: Path) -> None:
     unknown = set(_classes(root / "val")) - set(classes)
     if unknown:
         raise CaffeError(f"{root / 'val'}: classes that {root / 'train'} lacks: {', '.join(sorted(unknown)[:5])}")
-    for part, database in (("train", train), ("val", test)):
-        _convert(root / part, classes, database)
+    return partial(_write, root, classes)
+
+
+def _write(root: Path, classes: list[str], train: Path, test: Path, mean: Path) -> None:
+    """256 x 256 images as JPEGs, shuffled; a class's label is its place among the sorted names in DIR/train."""
+    _convert(root / "train", classes, train)
+    _convert(root / "val", classes, test)
     compute_image_mean(str(train), mean)
 
 
