@@ -47,8 +47,12 @@ class _Synced:
     def is_shown(self) -> bool:
         return self._host is not None
 
+    @property
+    def _is_on_host(self) -> bool:
+        return self._tensor.device.type == "cpu"
+
     def numpy(self) -> np.ndarray:
-        if self._tensor.device.type == "cpu":
+        if self._is_on_host:
             if self._host is None:
                 self._tensor = self._tensor.detach().contiguous()
                 self._host = self._tensor.numpy()
@@ -79,9 +83,14 @@ class Blob:
     def over(cls, value: Tensor, gradient: Tensor | None = None) -> Blob:
         """A blob over existing tensors, whose memory it shares."""
         blob = cls(value.shape, value.device)
-        blob._value = _Synced(value)
-        blob._gradient = None if gradient is None else _Synced(gradient)
+        blob.share(value, gradient)
         return blob
+
+    def share(self, value: Tensor, gradient: Tensor | None) -> None:
+        """Show the memory of these tensors from now on (Blob::ShareData, ShareDiff)."""
+        self._shape = tuple(value.shape)
+        self._value = _Synced(value)
+        self._gradient = None if gradient is None else _Synced(gradient)
 
     @staticmethod
     def _checked(shape: Sequence[int]) -> Shape:

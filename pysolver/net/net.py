@@ -69,19 +69,22 @@ class Net:
         return self.parameters.decay_mults
 
     def param_blob(self, parameter: torch.nn.Parameter) -> Blob:
-        """The Blob over a parameter and its diff, always the same object for the same memory."""
+        """The Blob over a parameter and its diff, always the same object."""
         blob = self._param_blobs.get(id(parameter))
-        if blob is None or blob.value.data_ptr() != parameter.data.data_ptr():
+        if blob is None:
             blob = self._param_blobs[id(parameter)] = Blob.over(parameter.data, parameter.grad)
+        elif blob.value.data_ptr() != parameter.data.data_ptr():  # share_trained_layers_with
+            blob.share(parameter.data, parameter.grad)
         return blob
 
     def clear_param_diffs(self) -> None:
         """Zero the diffs of all parameters, in place."""
+        self.flush_params()
         if self.learnable_params:
             torch._foreach_zero_([parameter.grad for parameter in self.learnable_params])
 
-    def _flush_params(self) -> None:
-        """Bring values that were written through numpy onto the device."""
+    def flush_params(self) -> None:
+        """Bring values that were written through numpy onto the device: before anything reads or changes them there."""
         for blob in self._param_blobs.values():
             blob.value, blob.gradient  # noqa: B018  reading uploads what is newer on the host
 
@@ -89,7 +92,7 @@ class Net:
 
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run the layers start..end (inclusive, by index) and return the sum of their weighted losses."""
-        self._flush_params()
+        self.flush_params()
         loss = 0.0
         for index in range(start, len(self.nodes) if end is None else end + 1):
             loss += self._forward_layer(index)
@@ -130,7 +133,7 @@ class Net:
 
         Bottom diffs are overwritten, parameter diffs are added to.
         """
-        self._flush_params()
+        self.flush_params()
         for index in range(len(self.nodes) - 1 if start is None else start, end - 1, -1):
             self._backward_layer(index)
 
@@ -211,7 +214,7 @@ class Net:
         return loss.detach()
 
     def _next(self) -> tuple[Tensor, dict[Blob, Tensor]]:
-        self._flush_params()
+        self.flush_params()
         values = self.pull()
         for node in self.nodes:
             self._check_if_reshaped(node)

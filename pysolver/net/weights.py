@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def to_proto(net: Net, with_diff: bool = False) -> Any:
     """NetParameter with every layer as it is used, and its blobs (Net::ToProto)."""
+    net.flush_params()
     proto = caffe_pb2.NetParameter(name=net.name)
     for layer in net.layers:
         entry = proto.layer.add()
@@ -79,6 +80,7 @@ def copy_from_proto(net: Net, proto: Any, path: str) -> None:
             if not blobproto.shapes_equal(tuple(blob.shape), given):
                 raise shape_mismatch(layer, index, blobproto.shape_of(given), tuple(blob.shape), path)
             copies.append((blob, given))
+    net.flush_params()
     for blob, given in copies:
         assign(blob, blobproto.to_array(given))
         diff = blobproto.diff_to_array(given)
@@ -98,6 +100,8 @@ def assign(blob: nn.Parameter, values: Any) -> None:
 def share_trained_layers_with(net: Net, other: Net) -> None:
     """Net::ShareTrainedLayersWith: from now on the parameters' data is the other net's memory."""
     targets = first_by_name(net.layers)
+    net.flush_params()
+    other.flush_params()
     for source in other.layers:
         layer = targets.get(source.name)
         if layer is None:

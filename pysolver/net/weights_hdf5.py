@@ -29,6 +29,7 @@ def to_bytes(net: Net, with_diff: bool = False) -> bytes:
         twice = next(name for name in names if names.count(name) > 1)
         raise CaffeError(f"two layers are called '{twice}': a net can be saved as HDF5 only if its layer names differ")
     owned = {id(slot.blob) for slot in net.parameters.slots if slot.owner is None}
+    net.flush_params()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("earliest", "v108")) as file:
         data = file.create_group("data")
@@ -84,6 +85,7 @@ def load(net: Net, path: str) -> None:
         if isinstance(error, CaffeError):
             raise
         raise CaffeError(f"{path}: not a readable HDF5 file: {error}") from error
+    net.flush_params()
     for blob, values in copies:
         assign(blob, values)
 

@@ -117,8 +117,7 @@ class Net:
     @property
     def params(self) -> OrderedDict[str, list[Blob]]:
         """The parameter blobs of each layer that has some."""
-        blobs = ((name, layer.blobs) for name, layer in zip(self._layer_names, self.layers))
-        return OrderedDict((name, found) for name, found in blobs if len(found))
+        return OrderedDict((layer.name, LayerView(self._net, layer).blobs) for layer in self._net.layers if layer.blobs)
 
     @property
     def _layer_names(self) -> list[str]:
@@ -254,6 +253,7 @@ class Net:
     def share_with(self, other: Net) -> None:
         """Use the other net's parameters, as one memory, in layers of the same name."""
         self._net.share_trained_layers_with(other._net)
+        self.params  # noqa: B018  leads the Blobs that somebody holds to the shared memory
 
     def save(self, file: str) -> None:
         """Write a .caffemodel."""

@@ -192,6 +192,7 @@ class Solver:
         rate, momentum = self.lr, self.momentum
         if self._is_display_due():
             self._emit(e.Rate(self.iter, float(rate), float(momentum), param.weight_decay))
+        self.net.flush_params()
         values = [parameter.data for parameter in self.net.learnable_params]
         diffs = [parameter.grad for parameter in self.net.learnable_params]
         if values:

@@ -20,7 +20,8 @@ NET = parse_text(
     layer { name: 'conv' type: 'Convolution' bottom: 'data' top: 'a>=b' param { lr_mult: 0.5 }
             convolution_param { num_output: 20 kernel_size: 3 kernel_size: 5 pad: 1 } }
     layer { name: 'relu' type: 'ReLU' bottom: 'a>=b' top: 'a>=b' }
-    layer { name: 'pool' type: 'Pooling' bottom: 'a>=b' top: 'pool' pooling_param { pool: AVE kernel_h: 2 kernel_w: 3 } }
+    layer { name: 'pool' type: 'Pooling' bottom: 'a>=b' top: 'pool'
+            pooling_param { pool: AVE kernel_h: 2 kernel_w: 3 } }
     layer { name: 'ip' type: 'InnerProduct' bottom: 'pool' top: 'ip' inner_product_param { num_output: 10 } }
     layer { name: 'loss' type: 'SoftmaxWithLoss' bottom: 'ip' bottom: 'label' top: 'loss' exclude { phase: TEST } }""",
     caffe_pb2.NetParameter,

@@ -63,7 +63,8 @@ def test_text_round_trips(make):
 
 def test_lenet_layers():
     net = _lenet()
-    assert [layer.name for layer in net.layer] == "data conv1 pool1 conv2 pool2 ip1 relu1 ip2 loss".split()
+    names = "data conv1 pool1 conv2 pool2 ip1 relu1 ip2 loss"
+    assert " ".join(layer.name for layer in net.layer) == names
     data, conv1, relu1, loss = net.layer[0], net.layer[1], net.layer[6], net.layer[8]
     assert list(data.top) == ["data", "label"]
     assert [list(shape.dim) for shape in data.dummy_data_param.shape] == [[64, 1, 28, 28], [64]]
@@ -163,6 +164,6 @@ def test_errors():
     with pytest.raises(AttributeError, match="no field 'num_outputs'"):
         L.Convolution(pair[0], num_outputs=3).to_proto()
     with pytest.raises(AttributeError, match="no top 'missing'"):
-        NetSpec().missing
+        NetSpec().missing  # noqa: B018
     with pytest.raises(AttributeError, match="NothingParameter"):
-        P.Nothing
+        P.Nothing  # noqa: B018
