@@ -53,6 +53,7 @@ class Parser:
         """Fill the message with the whole text; CaffeError `name:line:column: ...` for what is wrong."""
         while self.kind != "end":
             self._field(message)
+        self._check_complete(message, 0)
 
     # Tokens: `kind`, `token` and `start` are those of the next one.
 
@@ -147,7 +148,12 @@ class Parser:
             if self.kind != "name":
                 self._fail_expected(f"the name of a field or '{close}'")
             self._field(message)
-        self.open.pop()
+        self._check_complete(message, self.open.pop())
+
+    def _check_complete(self, message: Message, at: int) -> None:
+        missing = message.FindInitializationErrors()
+        if missing:
+            self._fail(f"{message.DESCRIPTOR.name} needs {' and '.join(missing)}", at)
 
     # Values
 
@@ -202,6 +208,8 @@ class Parser:
         elif self.kind == "number" or self.token == "-":
             token = self._integer(field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
             value = known.values_by_number.get(token)
+        elif field.full_name == "caffe.V1LayerParameter.type":
+            self._fail_expected('a name like CONVOLUTION for type (in quotes it stands in "layer", not in "layers")')
         else:
             self._fail_expected(f"one of {', '.join(known.values_by_name)} for {field.name}")
         if value is None:

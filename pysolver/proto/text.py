@@ -36,9 +36,6 @@ def parse_text(text: str, kind: type[M], name: str = "<text>") -> M:
     """The message that a prototxt says; `name` stands for the file in errors (see read_text)."""
     message = kind()
     Parser(text, name).parse(message)
-    missing = message.FindInitializationErrors()
-    if missing:
-        raise CaffeError(f"{name}: {kind.DESCRIPTOR.name} needs {', '.join(missing)}")
     return message
 
 
