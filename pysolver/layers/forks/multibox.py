@@ -13,7 +13,7 @@ from pysolver.layers.base import exactly, register
 from pysolver.layers.forks import boxes
 from pysolver.layers.forks.boxes import Match, Priors
 from pysolver.layers.forks.detection import check_predictions
-from pysolver.layers.losses import Loss, normalisation_mode
+from pysolver.layers.losses import Loss, normalisation_mode, passing
 from pysolver.proto import caffe_pb2
 
 _P = caffe_pb2.MultiBoxLossParameter
@@ -33,6 +33,7 @@ class Positives(NamedTuple):
     slots: Tensor  # (M): which location class predicts
     targets: Tensor  # (M, 4): the object's code
     factors: Tensor  # (M, 4): times the prediction, to compare
+    counted: Tensor  # (M, 4): 1, or 0 for a coordinate that costs nothing
 
     def where(self, keep: Tensor) -> Positives:
         """Those whose prior is in the mask (P)."""
@@ -150,7 +151,7 @@ class MultiBoxLoss(Loss):
             found.append(positives)
         if not found:
             nobody = torch.zeros(0, dtype=torch.long)
-            found.append(Positives(nobody, nobody, priors.corners[:0], priors.corners[:0]))
+            found.append(Positives(nobody, nobody, *[priors.corners[:0]] * 3))
         return Answer(classes, counted, Positives(*(torch.cat(parts) for parts in zip(*found, strict=True))))
 
     def _matches(self, objects: Objects, predictions: Tensor, priors: Priors) -> dict[int, Match]:
@@ -178,12 +179,12 @@ class MultiBoxLoss(Loss):
     ) -> Positives:
         index = positive.nonzero().flatten()
         near = priors.at(index)
-        target, factor = near.encode(objects.corners[match.objects[index]]), near.factors
-        if self.p.bp_inside:  # a coordinate outside the image costs nothing
+        target = near.encode(objects.corners[match.objects[index]])
+        counted = torch.ones_like(target)
+        if self.p.bp_inside:
             where = near.corners if self.p.use_prior_for_matching else near.decode(predictions[index, slot])
-            inside = (where >= 0) & (where <= 1)
-            target, factor = target * inside, factor * inside
-        return Positives(index, torch.full_like(index, slot), target, factor)
+            counted = ((where >= 0) & (where <= 1)).to(target.dtype)
+        return Positives(index, torch.full_like(index, slot), target, near.factors, counted)
 
     def _mine(
         self, match: Match, positives: Positives, cost: Tensor, predictions: Tensor, priors: Priors
@@ -206,9 +207,10 @@ class MultiBoxLoss(Loss):
         return positive & selected if p.mining_type == _P.HARD_EXAMPLE else positive, unmatched & selected
 
     def _location_losses(self, predictions: Tensor, positives: Positives) -> Tensor:
-        """(M, 4): what each coordinate costs."""
-        priors, slots, targets, factors = (part.to(predictions.device) for part in positives)
-        difference = predictions[priors, slots] * factors - targets
+        """(M, 4): what each coordinate costs. The gradient leaves the factors out, as Caffe's does."""
+        priors, slots, targets, factors, counted = (part.to(predictions.device) for part in positives)
+        chosen = predictions[priors, slots]
+        difference = (passing(chosen * factors, chosen) - targets) * counted
         if self.p.loc_loss_type == _P.SMOOTH_L1:
             return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
         return difference.square() / 2

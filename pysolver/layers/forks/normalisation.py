@@ -16,7 +16,8 @@ class Normalize(Layer):
     """y = a x / sqrt(sum of x^2 + eps): the sum over channels of each place, or the whole item if across_spatial.
 
     Blob 0: a, (C), or a scalar if channel_shared, filled with 1 unless scale_filler is given (SSD,
-    normalize_layer.cpp). Errors: a bottom of less than 2 axes; other channels than at set-up.
+    normalize_layer.cpp). Caffe multiplies the gradient of x / norm by a at the end, which is exact only if all a are
+    equal; so does this layer. Errors: a bottom of less than 2 axes; other channels than at set-up.
     """
 
     def set_up(self, bottom: Shape) -> None:
@@ -32,10 +33,23 @@ class Normalize(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
-        axes = tuple(range(1, x.dim())) if self.across else (1,)
-        unit = x * (x.square().sum(axes, keepdim=True) + self.eps).rsqrt()
-        scale = self.blobs[0]
-        return unit * (scale.reshape(-1, *[1] * (x.dim() - 2)) if scale.dim() else scale)
+        scale = self.blobs[0].reshape(-1, *[1] * (x.dim() - 2)) if self.blobs[0].dim() else self.blobs[0]
+        x = _ScaledGradient.apply(x, scale.detach())
+        unit = x * (x.square().sum(tuple(range(1, x.dim())) if self.across else 1, keepdim=True) + self.eps).rsqrt()
+        return unit.detach() * scale + (unit - unit.detach())
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """x, whose gradient is multiplied by the scale on its way down."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None]:
+        return dy * ctx.saved_tensors[0], None
 
 
 @register("BN")
@@ -55,11 +69,11 @@ class BN(Layer):
         self.momentum, self.eps, channels = p.momentum, p.eps, bottom[1]
         self.is_segnet = any(p.HasField(field) for field in ("scale_filler", "shift_filler", "bn_mode"))
         if self.is_segnet:
-            self.stored = p.bn_mode == p.INFERENCE
+            self.stored, self.learns = p.bn_mode == p.INFERENCE, True
             self.add_blob((1, channels, 1, 1), p.scale_filler)
             self.add_blob((1, channels, 1, 1), p.shift_filler)
             return
-        self.stored = p.frozen or not self.is_training
+        self.stored, self.learns = p.frozen or not self.is_training, not p.frozen
         self.add_blob((1, channels), p.slope_filler)
         self.add_blob((1, channels), p.bias_filler)
         self.add_blob((1, channels)).requires_grad_(False)
@@ -71,7 +85,7 @@ class BN(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
-        slope, bias = self.blobs[0].flatten(), self.blobs[1].flatten()
+        slope, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in self.blobs[:2])
         spread = (-1, *[1] * (x.dim() - 2))
         if self.stored:
             if not self.is_segnet:

@@ -45,7 +45,7 @@ def _bins(start: Tensor, length: Tensor, count: int, limit: int) -> tuple[Tensor
 
 @register("ROIPooling")
 class ROIPooling(Regions):
-    """The maximum of each of pooled_h x pooled_w bins of each region, (R, C, pooled_h, pooled_w) (roi_pooling_layer.cpp).
+    """The maximum of each of pooled_h x pooled_w bins of a region, (R, C, pooled_h, pooled_w) (roi_pooling_layer.cpp).
 
     Region corners times spatial_scale are rounded, both ends belong to it, it has at least one cell; a bin goes from
     floor(i size) to ceil((i + 1) size), clipped to the image; an empty bin gives 0. The first of equal maxima wins.
