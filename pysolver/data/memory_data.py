@@ -61,7 +61,8 @@ class MemoryData(Source):
             raise CaffeError(f"layer '{self.name}' (MemoryData): needs to be initialized by calling set_input_arrays")
         rows = slice(self._position, self._position + self._shape[0])
         self._position = rows.stop % len(self._data)
-        return [array[rows].to(self.context.device) for array in (self._data, self._labels)]
+        # Copies: the net may write into its blobs, and the arrays are the caller's.
+        return [array[rows].to(self.context.device, copy=True) for array in (self._data, self._labels)]
 
     def state(self) -> dict[str, int]:
         return {"row": self._position}
