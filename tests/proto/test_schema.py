@@ -18,37 +18,18 @@ TABLES = ROOT / "tests/data/proto"
 COMPILED = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "pysolver/proto/caffe.desc").read_bytes())
 MESSAGES = {message.name: message for message in COMPILED.file[0].message_type}
 
-# What is not BVLC's: numbers that a later version of BVLC's schema must not get.
-OURS = {
-    "SolverParameter": {43: "max_lr", 44: "cyclical_momentum", 45: "start_lr_policy"},
-    "LayerParameter": {
-        149: "upsample_param",
-        152: "bn_param",
-        164: "shuffle_channel_param",
-        200: "annotated_data_param",
-        201: "multibox_loss_param",
-        202: "permute_param",
-        203: "prior_box_param",
-        204: "detection_output_param",
-        205: "detection_evaluate_param",
-        206: "norm_param",
-        207: "video_data_param",
-        2143: "interp_param",
-        10000: "box_annotator_ohem_param",
-        10001: "psroi_pooling_param",
-        100000: "relu6_param",
-        8266711: "roi_pooling_param",
-        8266712: "smooth_l1_loss_param",
-    },
-    "TransformationParameter": {
-        8: "resize_param",
-        9: "noise_param",
-        10: "emit_constraint",
-        11: "crop_h",
-        12: "crop_w",
-        13: "distort_param",
-        14: "expand_param",
-    },
+# Where our number cannot be the fork's (or two forks have one name): see proto/caffe.proto.
+OUR_NUMBERS = {
+    ("LayerParameter", "interp_param", 2143),
+    ("LayerParameter", "upsample_param", 149),
+    ("BNParameter", "scale_filler", 11),
+    ("BNParameter", "shift_filler", 12),
+    ("BNParameter", "bn_mode", 13),
+}
+METHOD = {  # the fields of the method, not BVLC's
+    ("SolverParameter", "max_lr", 43, "optional", "float"),
+    ("SolverParameter", "cyclical_momentum", 44, "repeated", "float"),
+    ("SolverParameter", "start_lr_policy", 45, "optional", "int32"),
 }
 
 
@@ -85,31 +66,42 @@ def _same_default(row):
         return row
 
 
-def test_every_field_of_caffe_is_there_and_no_other_under_its_name():
-    wanted = [{k: v for k, v in row.items() if k != "deprecated"} for row in _rows("fields.csv")]
-    ours = [row for message in {row["message"] for row in wanted} for row in _ours(message)]
-    bvlc = [row for row in ours if int(row["number"]) not in OURS.get(row["message"], {})]
-    key = lambda row: (row["message"], int(row["number"]))  # noqa: E731
-    assert sorted(map(_same_default, bvlc), key=key) == sorted(map(_same_default, wanted), key=key)
+def _without(row, *columns):
+    return _same_default({key: value for key, value in row.items() if key not in columns})
+
+
+def test_every_field_of_caffe_is_there():
+    wanted = [_without(row, "deprecated") for row in _rows("fields.csv")]
+    ours = [_same_default(row) for message in MESSAGES for row in _ours(message)]
+    assert [row for row in wanted if row not in ours] == []
     assert len(wanted) == 423
 
 
-def test_the_other_fields_are_those_of_the_method_and_of_the_forks():
-    for message, fields in OURS.items():
-        names = {field.number: field.name for field in MESSAGES[message].field}
-        assert {number: names.get(number) for number in fields} == fields
-    solver = {row["field"]: (row["label"], row["type"]) for row in _ours("SolverParameter")}
-    assert solver["max_lr"] == ("optional", "float")
-    assert solver["cyclical_momentum"] == ("repeated", "float")
-    assert solver["start_lr_policy"] == ("optional", "int32")
+def test_every_field_of_the_forks_is_there():
+    wanted = [_without(row, "fork") for row in _rows("forks.csv")]
+    ours = [_without(row, "packed") for message in MESSAGES for row in _ours(message)]
+    assert [row for row in wanted if row not in ours] == []
 
 
-def test_every_enum_value_of_caffe_is_there():
+def test_there_is_no_other_field():
+    known = {(row["message"], row["field"], int(row["number"])) for row in _rows("fields.csv") + _rows("forks.csv")}
+    ours = {(row["message"], row["field"], int(row["number"])) for message in MESSAGES for row in _ours(message)}
+    assert ours - known == OUR_NUMBERS | {field[:3] for field in METHOD}
+
+
+def test_the_fields_of_the_method():
+    rows = _ours("SolverParameter")
+    ours = {(row["message"], row["field"], int(row["number"]), row["label"], row["type"]) for row in rows}
+    assert ours >= METHOD
+
+
+def test_every_enum_value_is_there_and_no_other():
     wanted = {(row["enum"], row["name"], int(row["value"])) for row in _rows("enums.csv")}
+    forks = {(row["enum"], row["name"], int(row["value"])) for row in _rows("fork_enums.csv")}
     enums = [(enum.name, enum) for enum in COMPILED.file[0].enum_type]
-    for message in {row["message"] for row in _rows("fields.csv")}:
-        enums += [(f"{message}.{enum.name}", enum) for enum in MESSAGES[message].enum_type]
-    assert {(name, value.name, value.number) for name, enum in enums for value in enum.value} == wanted
+    for message in MESSAGES.values():
+        enums += [(f"{message.name}.{enum.name}", enum) for enum in message.enum_type]
+    assert {(name, value.name, value.number) for name, enum in enums for value in enum.value} == wanted | forks
     assert len(wanted) == 111
 
 
