@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +39,21 @@ class Loss(Layer):
         return [()]
 
 
+class _Passing(torch.autograd.Function):
+    """Not `b + (a - b).detach()`: a difference of numbers far apart loses the value."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradient_of: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, gradient
+
+
 def passing(value: Tensor, gradient_of: Tensor) -> Tensor:
-    """The value of the first with the gradient of the second."""
-    return gradient_of + (value - gradient_of).detach()
+    """The value of the first with the gradient of the second; one shape."""
+    return _Passing.apply(value, gradient_of)
 
 
 class Classes(Loss):
