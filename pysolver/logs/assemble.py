@@ -294,20 +294,22 @@ class Assembler:
         return Table(iteration, seconds, part, *rates, loss, speed, outputs, tuple(weighted))
 
     def _rates_at(self, iteration: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
-        """lr, momentum and weight decay at rows: of the iteration itself, else the last before it in its part."""
+        """lr, momentum, weight decay and `told` at rows: of the iteration itself, else the last before it in its part.
+
+        Before a part's first rate line it is that one, as for Caffe's own parser.
+        """
         rates = {name: np.array(column) for name, column in self.rates.items()}
-        if not len(rates["iteration"]):
-            return [np.full(len(iteration), NAN) for _ in range(3)]
+        count = len(rates["iteration"])
+        if not count:
+            return [*(np.full(len(iteration), NAN) for _ in range(3)), np.zeros(len(iteration), bool)]
         far = 1e12  # parts apart, so that one sorted search serves all
-        keys = rates["part"] * far + rates["iteration"]
-        at = np.searchsorted(keys, part * far + iteration, side="right") - 1
-        known = (at >= 0) & (rates["part"][at] == part)
-        first = np.searchsorted(
-            rates["part"], part
-        )  # before a part's first rate line: that one, as Caffe's parser does
-        known_later = ~known & (first < len(keys)) & (rates["part"][np.minimum(first, len(keys) - 1)] == part)
-        at = np.where(known_later, np.minimum(first, len(keys) - 1), at)
-        return [np.where(known | known_later, rates[k][at], NAN) for k in ("lr", "momentum", "weight_decay")]
+        keys, wanted = rates["part"] * far + rates["iteration"], part * far + iteration
+        before = np.searchsorted(keys, wanted, side="right") - 1
+        first = np.minimum(np.searchsorted(rates["part"], part), count - 1)
+        at = np.where((before >= 0) & (rates["part"][before] == part), before, first)
+        known = rates["part"][at] == part
+        values = [np.where(known, rates[name][at], NAN) for name in ("lr", "momentum", "weight_decay")]
+        return [*values, keys[at] == wanted]
 
 
 def _phase(net: Message) -> str:

@@ -58,6 +58,8 @@ def series(run: Run, what: str, old: bool = False) -> tuple[Table, np.ndarray]:
         return generalisation_error(run)
     if what in ("lr", "momentum", "weight_decay", "speed", "smoothed loss"):
         table = run.old_train if old else run.train
+        if what in ("lr", "momentum", "weight_decay"):
+            table = table.select(table.told)
         return table, table["loss" if what == "smoothed loss" else what]
     match = re.fullmatch(r"(train|test)(\d*)[ :](.+)", what)
     if match is None:

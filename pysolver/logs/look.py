@@ -1,4 +1,4 @@
-"""How pictures look: colours, line styles, panels and axis labels, for matplotlib and plotly alike. Nothing is drawn."""
+"""How pictures look: colours, lines, panels and axis labels, for matplotlib and plotly alike. Nothing is drawn here."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,17 +81,19 @@ def _write(runs: Sequence[Run], wish: Wish) -> None:
         wish = replace(wish, names=[chart.what], x=chart.x, title=wish.title or chart.title)
     drawn, x = wanted_curves(runs, wish)
     marks = _resume_marks(runs[0], x) if len(runs) == 1 else []
+    if len(runs) == 1 and wish.title is None:
+        wish = replace(wish, title=drawn[0].label)
     if wish.output:
         from . import plot  # here, as matplotlib takes its time
 
         made = plot.figure(drawn, x.label, title=wish.title, size=_size(wish.size), log_x=wish.log_x,
                            log_y=wish.log_y, marks=marks)  # fmt: skip
-        _swap_in(wish.output, lambda path: plot.save(made, path))
+        swap_in(wish.output, lambda path: plot.save(made, path))
     if wish.interactive:
         from . import interactive
 
         page = interactive.page(drawn, x.label, title=wish.title, log_x=wish.log_x, log_y=wish.log_y, marks=marks)
-        _swap_in(wish.interactive, lambda path: Path(path).write_text(page, encoding="utf-8"))
+        swap_in(wish.interactive, lambda path: Path(path).write_text(page, encoding="utf-8"))
 
 
 def wanted_curves(runs: Sequence[Run], wish: Wish) -> tuple[list[c.Curve], c.Axis]:
@@ -132,7 +134,7 @@ def _size(text: str | None) -> tuple[float, float] | None:
     return width, height
 
 
-def _swap_in(path: str, write) -> None:
+def swap_in(path: str, write: Callable[[str], object]) -> None:
     """The whole file or none, so that a viewer of a followed run never sees half a picture."""
     target = Path(path)
     aside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")

@@ -134,7 +134,9 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
     for curve in drawn:
         name = curve.label if runs > 1 else _with_best(curve)
         if not curve.faint and name not in seen:
-            seen[name] = Line2D([], [], color=look.colour(curve, order, runs), linewidth=2)
+            light = runs == 1 and look.is_light(curve)
+            colour = look.colour(curve, order, runs)
+            seen[name] = Line2D([], [], color=colour, linewidth=1 if light else 2, alpha=0.6 if light else 1)
     if runs > 1 and len({look.is_light(c) for c in drawn if not c.faint}) > 1:
         seen["test"] = Line2D([], [], color=look.GREY, linewidth=1.8)
         seen["train"] = Line2D([], [], color=look.GREY, linewidth=1.0, alpha=0.6)

@@ -23,6 +23,7 @@ class Table:
 
     iteration: int64; seconds: by the clock, since the log's first `Solving`; part: which part of a resumed
     run the row is from; lr, momentum, weight_decay: of that iteration, or the last ones printed before it;
+    told: whether the log has a rate line of that very iteration;
     loss: the displayed (smoothed) loss of training, or `Test loss`; speed: iterations per second as printed;
     outputs: the net's outputs by name (`name#index` where one name has several elements);
     weighted: names of the outputs that have a loss weight.
@@ -34,6 +35,7 @@ class Table:
     lr: Column
     momentum: Column
     weight_decay: Column
+    told: Column
     loss: Column
     speed: Column
     outputs: dict[str, Column]
@@ -80,7 +82,7 @@ class Table:
         """The table as a DataFrame indexed by iteration."""
         import pandas
 
-        columns = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and k != "part"}
+        columns = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and k not in ("part", "told")}
         return pandas.DataFrame({**columns, **self.outputs}).set_index("iteration")
 
 

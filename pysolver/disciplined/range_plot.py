@@ -1,0 +1,107 @@
+"""The picture of a range test: loss and accuracy against learning rate, with the findings marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pysolver.logs import look
+from pysolver.logs.plot import STYLE
+from pysolver.logs.run import Run
+
+from .range_test import RangeTest, Reading, rates_at
+
+MARKS = {"starts": "#56B4E9", "lowest": "#009E73", "breaks": "#D55E00"}
+
+
+def figure(
+    found: RangeTest,
+    runs: Sequence[Run],
+    labels: Sequence[str],
+    *,
+    title: str | None = None,
+    log_x: bool | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
+    """Loss above, accuracy below (if the logs have one), the same rates along both. log_x None: as the test ramped."""
+    with_accuracy = [run for run in runs if run.test.accuracy_name or run.train.accuracy_name]
+    count = 2 if with_accuracy else 1
+    with matplotlib.rc_context(STYLE):
+        made = Figure(figsize=size or (7.6, 3.2 * count + 0.9), layout="constrained")
+        panels = list(made.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+        for number, (reading, label) in enumerate(zip(found.readings, labels)):
+            _loss(panels[0], reading, label, _colour(number, len(runs)))
+        panels[0].set_ylabel(" and ".join(dict.fromkeys(r.what for r in found.readings)))
+        if bounds := look.limits([reading.loss for reading in found.readings]):
+            panels[0].set_ylim(bounds)
+        if with_accuracy:
+            for number, run in enumerate(runs):
+                _accuracy(panels[1], run, _colour(number, len(runs)))
+        for panel in panels:
+            _marks(panel, found, named=panel is panels[0])
+        panels[-1].set_xlabel("learning rate")
+        if log_x or (log_x is None and all(_is_geometric(r.lr) for r in found.readings)):
+            panels[-1].set_xscale("log")
+        if len(runs) > 1:
+            made.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=9)
+        made.suptitle(title or _headline(found), fontsize=11)
+    return made
+
+
+def _headline(found: RangeTest) -> str:
+    if found.max_lr is None:
+        return "training did not work at any of these rates"
+    if not found.break_seen:
+        return f"no break seen up to {found.max_lr:g}: extend the range"
+    low, high = found.max_lr / 20, found.max_lr / 10
+    return f"max_lr {found.max_lr:g} (sure: {found.sure}), min_lr for one cycle {low:.2g} to {high:.2g}"
+
+
+def _colour(number: int, runs: int) -> str:
+    return look.PALETTE[number % len(look.PALETTE)] if runs > 1 else look.PALETTE[0]
+
+
+def _loss(axes: Axes, reading: Reading, label: str, colour: str) -> None:
+    axes.plot(reading.lr, reading.loss, color=colour, linewidth=0.8, alpha=0.4, marker=".", markersize=3)
+    axes.plot(reading.lr, np.where(np.isfinite(reading.loss), reading.smooth, np.nan), color=colour, linewidth=1.8,
+              label=label)  # fmt: skip
+
+
+def _accuracy(axes: Axes, run: Run, colour: str) -> None:
+    told = run.train.select(run.train.told)
+    for phase, table in (("test", run.test), ("train", run.train)):
+        if table.accuracy_name and len(table):
+            lr = rates_at(told, table.iteration)
+            axes.plot(lr, table[table.accuracy_name], color=colour, linewidth=1.6 if phase == "test" else 0.9,
+                      alpha=1.0 if phase == "test" else 0.4, label=f"{phase} {table.accuracy_name}")  # fmt: skip
+    axes.set_ylabel("test (bold) and train accuracy" if run.test.accuracy_name else "train accuracy")
+
+
+def _marks(axes: Axes, found: RangeTest, named: bool) -> None:
+    rates = {
+        "starts": [r.start for r in found.readings],
+        "lowest": [r.best for r in found.readings],
+        "breaks": [r.broke for r in found.readings],
+    }
+    for height, (name, values) in enumerate(rates.items()):
+        known = [value for value in values if value is not None]
+        if not known or (name == "breaks" and not found.break_seen):
+            continue
+        rate = float(np.median(known))
+        axes.axvline(rate, color=MARKS[name], linestyle="--", linewidth=1.3)
+        if len(known) > 1:
+            axes.axvspan(min(known), max(known), color=MARKS[name], alpha=0.1, linewidth=0)
+        if named:
+            axes.annotate(f"{name} {rate:.3g}", (rate, 1), xycoords=("data", "axes fraction"), color=MARKS[name],
+                          xytext=(4, -10 - 12 * height), textcoords="offset points", fontsize=9,
+                          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
+
+
+def _is_geometric(lr: np.ndarray) -> bool:
+    """Whether the rates rise by factors rather than by steps."""
+    positive = lr[lr > 0]
+    return len(positive) > 2 and positive[len(positive) // 2] < 0.2 * (positive[0] + positive[-1])

@@ -1,0 +1,286 @@
+"""What a learning rate range test shows: where training starts to work, where it is best, where it breaks.
+
+A range test raises the learning rate from run start to end (arXiv 1803.09820, section 4.1; 1506.01186, section 3.3).
+The largest rate before the loss rises for good is max_lr. The smallest rate of a schedule follows from it: a third
+to a quarter of max_lr for repeated cycles, a tenth to a twentieth for one cycle.
+
+A single noisy curve is not to be trusted point by point, so the break is the place where the smoothed loss leaves
+the neighbourhood of its minimum and never comes back, moved to the knee of a hinge fitted there. How far the answer
+moves with the threshold, the smoothing and from run to run tells how sure it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pysolver.errors import CaffeError
+from pysolver.logs.run import Run, Table
+
+ONE_CYCLE = (20.0, 10.0)  # max_lr / min_lr, from the smaller to the larger min_lr
+CYCLES = (4.0, 3.0)
+THRESHOLDS = (0.1, 0.2, 0.3)  # part of the whole drop of the loss by which it must rise again
+WINDOWS = (3, 5, 7)  # points of the running median
+MINIMUM_POINTS = 6
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One run's curve and what it shows; rates are None where it does not show. `worked`: the loss ever fell."""
+
+    name: str
+    what: str
+    lr: np.ndarray
+    loss: np.ndarray
+    smooth: np.ndarray
+    start: float | None
+    best: float | None
+    breaks: tuple[float, ...]  # of all thresholds and windows; empty if no break was seen
+    worked: bool
+
+    @property
+    def broke(self) -> float | None:
+        """The rate of the break: the middle of all the answers."""
+        return float(np.median(self.breaks)) if self.breaks else None
+
+    @property
+    def highest(self) -> float:
+        """The highest rate that was tried."""
+        return float(self.lr.max())
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What one or more range tests of the same net show together."""
+
+    readings: tuple[Reading, ...]
+
+    @property
+    def break_seen(self) -> bool:
+        """Whether more than half of the runs broke."""
+        return 2 * sum(r.broke is not None for r in self.readings) > len(self.readings)
+
+    @property
+    def max_lr(self) -> float | None:
+        """The largest rate that still trains: at the break, else the highest one tried; None if nothing trained.
+
+        With several runs the geometric middle of theirs; two significant digits, rounded down.
+        """
+        working = [r for r in self.readings if r.worked]
+        if not working:
+            return None
+        rates = [r.broke if self.break_seen else r.highest for r in working]
+        return _round_down(float(np.exp(np.median(np.log([rate for rate in rates if rate])))))
+
+    @property
+    def min_lr(self) -> float | None:
+        """The initial rate for one cycle: a tenth of max_lr."""
+        return None if self.max_lr is None else float(f"{self.max_lr / ONE_CYCLE[1]:.3g}")
+
+    @property
+    def min_lr_cycles(self) -> float | None:
+        """The lower bound for repeated cycles: a quarter of max_lr."""
+        return None if self.max_lr is None else float(f"{self.max_lr / CYCLES[0]:.3g}")
+
+    @property
+    def spread(self) -> float:
+        """Largest break found divided by the smallest, over all runs and ways to look at them; 1 is best."""
+        every = [rate for r in self.readings for rate in r.breaks]
+        return max(every) / min(every) if every and min(every) > 0 else float("inf" if every else 1)
+
+    @property
+    def sure(self) -> str:
+        """`high`, `fair` or `low`; one run alone is never more than fair."""
+        seen = sum(r.broke is not None for r in self.readings)
+        if seen not in (0, len(self.readings)) or self.spread > 2:
+            return "low"
+        return "high" if len(self.readings) > 1 and self.spread <= 1.3 else "fair"
+
+    def text(self) -> str:
+        """The findings for a person."""
+        lines = [_line(r) for r in self.readings]
+        if self.max_lr is None:
+            return "\n".join([*lines, "no max_lr: training did not work at any of these rates; try smaller ones"])
+        count = len(self.readings)
+        if self.break_seen:
+            span = f"answers differ by a factor of {self.spread:.2f}" if self.spread > 1 else "all answers agree"
+            lines.append(f"max_lr: {self.max_lr:g}   (sure: {self.sure}; {count} run{'s' * (count > 1)}, {span})")
+        else:
+            lines.append(f"max_lr: at least {self.max_lr:g}   (no break seen: extend the range)")
+        low, high = (self.max_lr / part for part in ONE_CYCLE)
+        lines.append(f"min_lr for one cycle (max/20 to max/10): {low:.3g} to {high:.3g}")
+        low, high = (self.max_lr / part for part in CYCLES)
+        lines.append(f"min_lr for repeated cycles (max/4 to max/3): {low:.3g} to {high:.3g}")
+        if count == 1:
+            lines.append("one run only: average a few with other seeds to be sure")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        bounds = {
+            name: None if self.max_lr is None else [float(f"{self.max_lr / part:.3g}") for part in parts]
+            for name, parts in (("one_cycle", ONE_CYCLE), ("cycles", CYCLES))
+        }
+        return {
+            "max_lr": self.max_lr,
+            "min_lr": self.min_lr,
+            "min_lr_cycles": self.min_lr_cycles,
+            "min_lr_ranges": bounds,
+            "break_seen": self.break_seen,
+            "sure": self.sure,
+            "spread": self.spread if np.isfinite(self.spread) else None,
+            "runs": [
+                {
+                    "log": r.name,
+                    "curve": r.what,
+                    "start": r.start,
+                    "best": r.best,
+                    "break": r.broke,
+                    "highest": r.highest,
+                }
+                for r in self.readings
+            ],
+        }
+
+
+def analyse(runs: Sequence[Run]) -> RangeTest:
+    """Reads range tests: the test loss, as the paper does, or the train loss where there are too few tests.
+
+    CaffeError if a run is no range test: no rates in its log, one that stands still, or too few points.
+    """
+    if not runs:
+        raise CaffeError("no range test to analyse")
+    return RangeTest(tuple(read_curve(run.name, *loss_curve(run)) for run in runs))
+
+
+def loss_curve(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
+    """What is read of a run (`test loss` or `train loss`), the rates in rising order, and the losses there."""
+    told = run.train.select(run.train.told & np.isfinite(run.train.lr))
+    if len(told) < 2:
+        raise CaffeError(f"{run.name}: prints no learning rates; a range test needs `display` to be set")
+    if told.lr.max() <= told.lr.min():
+        raise CaffeError(f"{run.name}: no range test, its learning rate stays at {told.lr[0]:g}")
+    if np.mean(np.diff(told.lr) == 0) > 0.5:
+        raise CaffeError(f"{run.name}: no range test, its learning rate moves in steps")
+    tables = [("test loss", run.test), ("train loss", run.train)]
+    for what, table in tables:
+        if np.isfinite(table.main_loss).sum() >= MINIMUM_POINTS or (what == "train loss" and len(table)):
+            lr, loss = _ramp(rates_at(told, table.iteration), table.main_loss)
+            if len(lr) >= MINIMUM_POINTS:
+                return what, lr, loss
+    raise CaffeError(f"{run.name}: fewer than {MINIMUM_POINTS} losses on the way up; display or test more often")
+
+
+def rates_at(told: Table, iteration: np.ndarray) -> np.ndarray:
+    """The rate at any iteration: between printed rates and one step beyond them along straight lines."""
+    x, lr = told.iteration, told.lr
+    rates = np.interp(iteration, x, lr)
+    after = iteration > x[-1]
+    rates[after] = np.maximum(0, lr[-1] + (lr[-1] - lr[-2]) / (x[-1] - x[-2]) * (iteration[after] - x[-1]))
+    return rates
+
+
+def _ramp(lr: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The way up to the highest rate; of a test that only falls the whole way, in rising order."""
+    top = int(np.argmax(lr))
+    if top == 0:
+        lr, loss = lr[::-1], loss[::-1]
+        top = int(np.argmax(lr))
+    return lr[: top + 1], loss[: top + 1]
+
+
+def read_curve(name: str, what: str, lr: np.ndarray, loss: np.ndarray) -> Reading:
+    """Finds start, best rate and break of one curve; lr rising, losses may be NaN (diverged) or spike."""
+    ceiling = _ceiling(loss)
+    level = np.where(np.isfinite(loss), np.minimum(loss, ceiling), ceiling)
+    smoothed = running_median(level, WINDOWS[1])
+    first = float(np.median(level[: _few(level)]))
+    best = int(np.argmin(smoothed))
+    drop = first - float(smoothed[best])
+    noise = _noise(level, smoothed, best, drop)
+    worked = drop > max(3 * noise, 0.02 * abs(first))
+    start, breaks = None, []
+    if worked:
+        below = np.flatnonzero(smoothed <= first - max(0.1 * drop, 2 * noise))
+        start = float(lr[below[0]])
+        for part in THRESHOLDS:
+            for window in WINDOWS:
+                found = _break(lr, running_median(level, window), max(part * drop, 3 * noise), loss)
+                breaks += [] if found is None else [found]
+    if len(breaks) * 2 <= len(THRESHOLDS) * len(WINDOWS):
+        breaks = []
+    return Reading(name, what, lr, loss, smoothed, start, float(lr[best]) if worked else None, tuple(breaks), worked)
+
+
+def _few(values: np.ndarray) -> int:
+    """How many points count as the beginning: enough that one spike among them does not matter."""
+    return max(1, min(3, len(values) // 8))
+
+
+def _ceiling(loss: np.ndarray) -> float:
+    """A value above all that matters: what a diverged loss is cut to."""
+    finite = loss[np.isfinite(loss)]
+    if not len(finite):
+        return 1.0
+    typical, low = float(np.median(finite)), float(finite.min())
+    beginning = float(np.median(finite[: _few(finite)]))
+    return max(beginning, typical + 5 * max(typical - low, 0.1 * abs(typical), 1e-6))
+
+
+def _noise(level: np.ndarray, smoothed: np.ndarray, best: int, drop: float) -> float:
+    """Standard deviation of the loss around its smoothed self where training goes well."""
+    well = np.flatnonzero(smoothed <= smoothed[best] + 0.5 * max(drop, 0))
+    if len(well) < 5:
+        well = np.arange(max(0, best - 3), min(len(level), best + 4))
+    return 1.4826 * float(np.median(np.abs(level[well] - smoothed[well])))
+
+
+def _break(lr: np.ndarray, smoothed: np.ndarray, rise: float, loss: np.ndarray) -> float | None:
+    """Where the smoothed loss leaves the neighbourhood of its minimum for good; None if it does not."""
+    best = int(np.argmin(smoothed))
+    bound = smoothed[best] + rise
+    last = int(np.flatnonzero(smoothed <= bound)[-1])
+    beyond = len(lr) - 1 - last
+    if beyond < 2:  # one high value at the very end may be noise; losses that are no numbers are not
+        finite = np.flatnonzero(np.isfinite(loss))
+        return None if finite[-1] == len(lr) - 1 else float(lr[finite[-1]])
+    begin = max(best, last - max(8, len(lr) // 4))
+    knee = begin + _knee(np.minimum(smoothed[begin : last + 2], bound + rise))
+    return float(lr[min(knee, last)])
+
+
+def _knee(values: np.ndarray) -> int:
+    """The index where a flat line turns upwards, by least squares of all hinges with a rising second leg."""
+    x = np.arange(len(values), dtype=float)
+    errors = []
+    for knee in range(len(values) - 1):
+        leg = np.maximum(0, x - knee)
+        matrix = np.stack([np.ones_like(x), leg], axis=1)
+        (level, slope), *_ = np.linalg.lstsq(matrix, values, rcond=None)
+        errors.append(((matrix @ (level, slope) - values) ** 2).sum() if slope > 0 else np.inf)
+    return int(np.argmin(errors)) if errors else 0
+
+
+def running_median(values: np.ndarray, window: int) -> np.ndarray:
+    """Median of the points around each; fewer of them at the ends."""
+    half = window // 2
+    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+
+
+def _round_down(rate: float) -> float:
+    digits = 10.0 ** (np.floor(np.log10(rate)) - 1)
+    return float(f"{np.floor(rate / digits + 1e-9) * digits:.2g}")
+
+
+def _line(reading: Reading) -> str:
+    words = []
+    if not reading.worked:
+        words.append("never falls")
+    else:
+        words += [f"falls from lr {reading.start:.3g}", f"is lowest at {reading.best:.3g}"]
+        broke = reading.broke
+        words.append(f"no break seen up to {reading.highest:.3g}" if broke is None else f"breaks at {broke:.3g}")
+    return f"{reading.name}: {reading.what} {', '.join(words)}"
