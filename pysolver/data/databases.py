@@ -86,7 +86,7 @@ _opening = threading.Lock()
 def _environment(source: str) -> lmdb.Environment:
     """The process's one environment for this folder: LMDB must not be opened twice (train and test net may share)."""
     file = os.stat(os.path.join(source, "data.mdb"))
-    identity = (os.getpid(), file.st_dev, file.st_ino)
+    identity = (file.st_dev, file.st_ino)
     with _opening:
         environment = _open_environments.get(identity)
         if environment is None:

@@ -1,0 +1,161 @@
+"""ImageData: lists, order, shuffling, and what is wrong with them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from pysolver.data.image_lists import read_image_list
+from pysolver.errors import CaffeError
+
+IMAGES = (
+    'name: "d" type: "ImageData" top: "data" top: "label" {} image_data_param {{ source: "list.txt" batch_size: {} }}'
+)
+
+
+@pytest.fixture
+def write_images(tmp_path):
+    """write_images(n): n images of 4 x 5 whose blue is their number, and list.txt with the number as label."""
+
+    def write(count: int) -> None:
+        for i in range(count):
+            image = np.zeros((4, 5, 3), np.uint8)
+            image[..., 0] = i
+            cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+        (tmp_path / "list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(count)))
+
+    return write
+
+
+def labels_of(source, batches: int) -> list[int]:
+    found = []
+    for _ in range(batches):
+        data, label = source.next_batch()
+        assert data[:, 0, 0, 0].tolist() == label.tolist()  # pixels and label belong together
+        found += label.int().tolist()
+    return found
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_the_list_in_order_for_every_rank(write_images, make_source, cache_bytes) -> None:
+    write_images(5)
+    for rank in range(2):
+        source = make_source(IMAGES.format("", 3), cache_bytes=cache_bytes, rank=rank, world_size=2)
+        assert labels_of(source, 4) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+
+
+def test_ranks_without_shuffling_are_warned(write_images, make_source, capfd) -> None:
+    write_images(5)
+    make_source(IMAGES.format("", 3), world_size=2)
+    make_source(IMAGES.format("", "3 shuffle: true"), world_size=2)
+    assert capfd.readouterr().err.count("Shuffling or skipping recommended for multi-GPU") == 1
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_shuffling_takes_each_image_once_an_epoch(write_images, make_source, cache_bytes) -> None:
+    write_images(7)
+    source = make_source(IMAGES.format("", "3 shuffle: true"), cache_bytes=cache_bytes)
+    epochs = np.array(labels_of(source, 14)).reshape(6, 7)
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 6
+    again = make_source(IMAGES.format("", "3 shuffle: true"))
+    assert labels_of(again, 14) == epochs.ravel().tolist()
+    for other in ({"seed": 2}, {"rank": 1, "world_size": 2}):
+        assert labels_of(make_source(IMAGES.format("", "3 shuffle: true"), **other), 14) != epochs.ravel().tolist()
+
+
+def test_rand_skip_only_moves_the_start(write_images, make_source) -> None:
+    write_images(6)
+    starts = set()
+    for seed in range(40):
+        first, *rest = labels_of(make_source(IMAGES.format("", "4 rand_skip: 4"), seed=seed), 2)
+        assert rest == [(first + i) % 6 for i in range(1, 8)]
+        starts.add(first)
+    assert starts == {0, 1, 2, 3}
+
+
+def test_a_resumed_stream_is_the_undisturbed_one(write_images, make_source) -> None:
+    write_images(7)
+    text = IMAGES.format("transform_param { crop_size: 2 mirror: true }", "3 shuffle: true rand_skip: 5")
+    source = make_source(text, seed=None)
+    for _ in range(4):
+        source.next_batch()
+    state = source.state()
+    wanted = [[top.clone() for top in source.next_batch()] for _ in range(6)]
+    resumed = make_source(text, seed=None)
+    resumed.next_batch()
+    resumed.load_state(state)
+    for batch in wanted:
+        assert all(top.equal(again) for top, again in zip(batch, resumed.next_batch()))
+
+
+def test_the_log(write_images, make_source, capfd) -> None:
+    write_images(5)
+    make_source(IMAGES.format("", "3 shuffle: true rand_skip: 1"))
+    lines = [line.split("] ", 1)[1] for line in capfd.readouterr().err.splitlines()]
+    assert lines[1:] == [
+        "Opening file list.txt",
+        "Shuffling data",
+        "A total of 5 images.",
+        "Skipping first 0 data points.",
+        "output data size: 3,3,4,5",
+    ]
+
+
+def test_lines_are_split_at_the_last_blank(tmp_path) -> None:
+    (tmp_path / "l").write_text("a b.png 3\nc.png  12x\nd.png x\nalone\ne.png -4")
+    found = read_image_list(tmp_path / "l")
+    assert found == [("a b.png", 3), ("c.png ", 12), ("d.png", 0), ("alone", 0), ("e.png", -4)]
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------
+
+
+BAD = [
+    ("batch_size: 2", 'source: "nowhere"', "layer 'd' .ImageData.: nowhere: cannot be read: No such file"),
+    ("batch_size: 2", 'source: "empty.txt"', "empty.txt: File is empty"),
+    ("batch_size: 0", 'source: "list.txt"', "batch_size must be positive"),
+    ("new_height: 3", 'source: "list.txt"', "new_height and new_width must be set at the same time"),
+    ("rand_skip: 1000", 'source: "list.txt"', "Not enough points to skip"),
+    ("batch_size: 2", 'source: "missing.txt"', "missing.txt:1: Could not load nothing.png: No such file"),
+    ("batch_size: 2", 'source: "notimage.txt"', "notimage.txt:1: Could not load list.txt: not an image that OpenCV"),
+    ("batch_size: 2", 'source: "short.txt"', "short.txt:1: Could not load short.jpg: the JPEG is cut short"),
+    ("batch_size: 2", 'source: "short_png.txt"', "short_png.txt:1: Could not load short.png: "),
+    ("batch_size: 2", "", "image_data_param.source is missing"),
+]
+
+
+@pytest.mark.parametrize("field, source, message", BAD)
+def test_bad_input(write_images, make_source, tmp_path, field, source, message) -> None:
+    write_images(3)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for kind in ("jpg", "png"):
+        file = cv2.imencode(f".{kind}", noise)[1].tobytes()
+        (tmp_path / f"short.{kind}").write_bytes(file[: len(file) * 2 // 3])
+    for name, line in {"empty": "", "missing": "nothing.png 0\n", "notimage": "list.txt 0\n", "short": "short.jpg 0\n",
+                       "short_png": "short.png 0\n"}.items():  # fmt: skip
+        (tmp_path / f"{name}.txt").write_text(line)
+    with pytest.raises(CaffeError, match=message):
+        make_source(f'name: "d" type: "ImageData" top: "data" top: "label" image_data_param {{ {field} {source} }}')
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_missing_image_is_named_with_its_line(write_images, make_source, tmp_path, cache_bytes) -> None:
+    write_images(5)
+    (tmp_path / "3.png").unlink()
+    source = make_source(IMAGES.format("", 2), cache_bytes=cache_bytes)
+    assert labels_of(source, 1) == [0, 1]
+    with pytest.raises(CaffeError, match=r"layer 'd' .ImageData.: list.txt:4: Could not load 3.png: No such file"):
+        source.next_batch()
+
+
+def test_images_of_other_sizes_need_resizing_or_a_crop(write_images, make_source, tmp_path) -> None:
+    write_images(3)
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((9, 9, 3), 1, np.uint8))
+    with pytest.raises(CaffeError, match="list.txt:2: 1.png: an image of 3 x 9 x 9 in a batch that starts with"):
+        make_source(IMAGES.format("", 3)).next_batch()
+    resized = make_source(IMAGES.format("", "3 new_height: 6 new_width: 7"))
+    assert resized.next_batch()[0].shape == (3, 3, 6, 7)
+    cropped = make_source(IMAGES.format("transform_param { crop_size: 4 }", 3))
+    assert cropped.next_batch()[0].shape == (3, 3, 4, 4)
