@@ -18,6 +18,7 @@ DENSE = (Path(__file__).parents[1] / "data/pycaffe/dense.prototxt").read_text()
 
 @pytest.fixture
 def net(write, faces):
+    caffe.set_random_seed(1)
     made = caffe.Net(write(DENSE), caffe.TRAIN)
     made.blobs["data"].data[...] = np.random.default_rng(0).normal(size=(4, 3))
     made.blobs["label"].data[...] = [0, 1, 1, 0]
