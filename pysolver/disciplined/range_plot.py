@@ -13,7 +13,7 @@ from pysolver.logs import look
 from pysolver.logs.plot import STYLE
 from pysolver.logs.run import Run
 
-from .range_test import RangeTest, Reading, rates_at
+from .range_test import RangeTest, Reading, ramp, rates_at
 
 MARKS = {"starts": "#56B4E9", "lowest": "#009E73", "breaks": "#D55E00"}
 
@@ -56,7 +56,9 @@ def _headline(found: RangeTest) -> str:
     if found.max_lr is None:
         return "training did not work at any of these rates"
     if not found.break_seen:
-        return f"no break seen up to {found.max_lr:g}: extend the range"
+        broke = sum(r.broke is not None for r in found.readings)
+        some = f" by {len(found.readings) - broke} of {len(found.readings)} runs" if broke else ""
+        return f"no break seen up to {found.max_lr:g}{some}: extend the range"
     low, high = found.max_lr / 20, found.max_lr / 10
     return f"max_lr {found.max_lr:g} (sure: {found.sure}), min_lr for one cycle {low:.2g} to {high:.2g}"
 
@@ -76,8 +78,9 @@ def _accuracy(axes: Axes, run: Run, colour: str) -> None:
     for phase, table in (("test", run.test), ("train", run.train)):
         if table.accuracy_name and len(table):
             lr = rates_at(told, table.iteration)
-            axes.plot(lr, table[table.accuracy_name], color=colour, linewidth=1.6 if phase == "test" else 0.9,
-                      alpha=1.0 if phase == "test" else 0.4, label=f"{phase} {table.accuracy_name}")  # fmt: skip
+            way = ramp(lr)
+            style = {"linewidth": 1.6} if phase == "test" else {"linewidth": 0.9, "alpha": 0.4}
+            axes.plot(lr[way], table[table.accuracy_name][way], color=colour, label=f"{phase} accuracy", **style)
     axes.set_ylabel("test (bold) and train accuracy" if run.test.accuracy_name else "train accuracy")
 
 

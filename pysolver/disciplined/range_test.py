@@ -110,6 +110,9 @@ class RangeTest:
             lines.append(f"max_lr: {self.max_lr:g}   (sure: {self.sure}; {count} run{'s' * (count > 1)}, {span})")
         else:
             lines.append(f"max_lr: at least {self.max_lr:g}   (no break seen: extend the range)")
+        broke = sorted(r.broke for r in self.readings if r.broke is not None)
+        if 0 < len(broke) < count:
+            lines.append(f"the runs disagree: {len(broke)} of {count} broke, the first at {broke[0]:.3g}")
         low, high = (self.max_lr / part for part in ONE_CYCLE)
         lines.append(f"min_lr for one cycle (max/20 to max/10): {low:.3g} to {high:.3g}")
         low, high = (self.max_lr / part for part in CYCLES)
@@ -168,9 +171,10 @@ def loss_curve(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
     tables = [("test loss", run.test), ("train loss", run.train)]
     for what, table in tables:
         if np.isfinite(table.main_loss).sum() >= MINIMUM_POINTS or (what == "train loss" and len(table)):
-            lr, loss = _ramp(rates_at(told, table.iteration), table.main_loss)
-            if len(lr) >= MINIMUM_POINTS:
-                return what, lr, loss
+            lr = rates_at(told, table.iteration)
+            way = ramp(lr)
+            if len(way) >= MINIMUM_POINTS:
+                return what, lr[way], table.main_loss[way]
     raise CaffeError(f"{run.name}: fewer than {MINIMUM_POINTS} losses on the way up; display or test more often")
 
 
@@ -183,13 +187,10 @@ def rates_at(told: Table, iteration: np.ndarray) -> np.ndarray:
     return rates
 
 
-def _ramp(lr: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The way up to the highest rate; of a test that only falls the whole way, in rising order."""
+def ramp(lr: np.ndarray) -> np.ndarray:
+    """Indices of the way up to the highest rate; of a test that only falls the whole way, in rising order."""
     top = int(np.argmax(lr))
-    if top == 0:
-        lr, loss = lr[::-1], loss[::-1]
-        top = int(np.argmax(lr))
-    return lr[: top + 1], loss[: top + 1]
+    return np.arange(top + 1) if top else np.arange(len(lr))[::-1]
 
 
 def read_curve(name: str, what: str, lr: np.ndarray, loss: np.ndarray) -> Reading:

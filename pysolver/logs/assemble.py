@@ -244,7 +244,7 @@ class Assembler:
     def run(self, name: str) -> Run:
         """Everything so far, as tables; the assembler can go on afterwards."""
         train, old_train = self._tables(self.train)
-        tests = {net: self._tables(rows) for net, rows in sorted(self.tests.items()) if rows.iteration}
+        tests = {net: self._tables(rows, complete=True) for net, rows in sorted(self.tests.items()) if rows.iteration}
         phases = {str(_phase(net)): net for net in reversed(self.nets)}
         return Run(
             name=name,
@@ -266,9 +266,13 @@ class Assembler:
             finished=self.finished,
         )
 
-    def _tables(self, rows: Rows) -> tuple[Table, Table]:
-        """The valid rows and the superseded ones."""
+    def _tables(self, rows: Rows, complete: bool = False) -> tuple[Table, Table]:
+        """The valid rows and the superseded ones. complete: without rows that have no output (a test cut short)."""
         table = self._table(rows)
+        if complete:
+            table = table.select(
+                np.unique(np.concatenate([np.array(v.rows, int) for v in rows.outputs.values()] or [[]])).astype(int)
+            )
         limits = [
             min((f for f in self.first[k + 1 :] if f is not None), default=math.inf) for k in range(len(self.first))
         ]
