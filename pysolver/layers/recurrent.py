@@ -113,7 +113,7 @@ class RNN(Recurrent):
     def unroll(
         self, x: Tensor, cont: Tensor, static: Tensor | None, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w_hh, w_ho, b_o = self.blobs[-3:]
+        w_hh, w_ho, b_o = list(self.blobs)[-3:]
         from_input = _project(x, static, self.blobs)
         (h,) = state
         hidden = []

@@ -85,7 +85,7 @@ class BN(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
-        slope, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in self.blobs[:2])
+        slope, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in list(self.blobs)[:2])
         spread = (-1, *[1] * (x.dim() - 2))
         if self.stored:
             if not self.is_segnet:
