@@ -8,7 +8,7 @@ A loss that falls because the learning rate is being lowered tells nothing of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,7 +79,22 @@ def find_clues(run: Run) -> list[Clue]:
         clue = _clue(run, trends, kind, first, last)
         if clue is not None:
             clues.append(clue)
-    return sorted([*clues, *_diverged(run), *_statistics(run)], key=lambda clue: clue.start)
+    joined = _joined(clues, gap=int(0.08 * trends.iteration[-1]))
+    return sorted([*joined, *_diverged(run), *_statistics(run)], key=lambda clue: clue.start)
+
+
+def _joined(clues: Sequence[Clue], gap: int) -> list[Clue]:
+    """Clues of one kind with little between them are one."""
+    joined: list[Clue] = []
+    for clue in clues:
+        last = joined[-1] if joined else None
+        if last and last.kind == clue.kind and clue.start - last.end <= gap:
+            rates = (last.rates[0], clue.rates[1]) if last.rates and clue.rates else None
+            text = max(last.text, clue.text, key=len)
+            joined[-1] = replace(last, end=clue.end, rates=rates, text=text)
+        else:
+            joined.append(clue)
+    return joined
 
 
 def measure(run: Run) -> Trends:

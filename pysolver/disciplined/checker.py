@@ -1,0 +1,404 @@
+"""What a careful colleague would point out in a solver file before a week of GPU time is spent on it.
+
+Each check is a generator over a solver (and, where given, its net and a range test) and yields findings; a new check
+is one function with @check. Schedules are not judged by their formulas but by their table (pysolver.schedule).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pysolver import schedule
+from pysolver.errors import CaffeError
+from pysolver.logs.header import many
+from pysolver.logs.run import Run
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
+
+from .range_test import analyse
+
+CYCLES = ("triangular", "triangular2", "exp_range")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: `error` (the run cannot do what is meant), `warning`, or `note`; field: where in the solver or net."""
+
+    level: str
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.field}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What there is to judge. table: iteration, lr, momentum of the whole run, None if it has no valid schedule."""
+
+    solver: SolverParameter
+    net: NetParameter | None
+    log: Run | None
+    table: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+
+    @property
+    def cyclical(self) -> bool:
+        """Whether the rate goes up and down."""
+        return self.solver.lr_policy in (*CYCLES, "1cycle")
+
+    @property
+    def is_range_test(self) -> bool:
+        """A ramp that ends at its top, on purpose."""
+        return self.solver.lr_policy in CYCLES and 0.9 <= self.solver.max_iter / max(self.solver.stepsize, 1) <= 1.0
+
+
+def error(field: str, text: str) -> Finding:
+    """The run cannot do what is meant."""
+    return Finding("error", field, text)
+
+
+def warning(field: str, text: str) -> Finding:
+    """Probably a slip."""
+    return Finding("warning", field, text)
+
+
+def note(field: str, text: str) -> Finding:
+    """Worth knowing."""
+    return Finding("note", field, text)
+
+
+Check = Callable[[Case], Iterator[Finding]]
+_CHECKS: list[Check] = []
+
+
+def check(function: Check) -> Check:
+    """Registers a check."""
+    _CHECKS.append(function)
+    return function
+
+
+def check_solver(solver: SolverParameter, net: NetParameter | None = None, log: Run | None = None) -> list[Finding]:
+    """All findings, errors first. net: as read, all phases in it. log: a range test of the same net."""
+    findings = []
+    try:
+        schedule.check_schedule(solver)
+        case = Case(solver, net, log, _table(solver))
+    except CaffeError as refusal:
+        findings.append(error("lr_policy", str(refusal)))
+        case = Case(solver, net, log, None)
+    for function in _CHECKS:
+        findings += function(case)
+    return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
+
+
+def _table(solver: SolverParameter) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The schedule in at most some ten thousand points, its last iteration among them."""
+    if solver.max_iter < 1:
+        return None
+    rows = list(schedule.table(solver, max(1, solver.max_iter // 20_000)))
+    iteration, lr, momentum = (np.array(column, float) for column in list(zip(*rows))[:3])
+    return iteration, lr, momentum
+
+
+# -- the cycles
+
+
+@check
+def cycle_lengths(case: Case) -> Iterator[Finding]:
+    """Rate and momentum should turn at the same iterations."""
+    solver = case.solver
+    if case.cyclical and len(solver.cyclical_momentum) == 2 and solver.stepsize:
+        half = solver.cyclical_momentum[1]
+        if half != solver.stepsize and not case.is_range_test:
+            yield warning(
+                "cyclical_momentum",
+                f"half a cycle of the momentum is {half:g} iterations, of the rate {solver.stepsize}: they drift apart",
+            )
+
+
+@check
+def bounds(case: Case) -> Iterator[Finding]:
+    """max_lr above base_lr, momentum within [0, 1) and lowest where the rate is highest."""
+    solver = case.solver
+    if case.cyclical and solver.HasField("max_lr") and solver.max_lr <= solver.base_lr:
+        words = "is" if solver.max_lr == solver.base_lr else "is below"
+        yield warning(
+            "max_lr",
+            f"{solver.max_lr:g} {words} base_lr {solver.base_lr:g}: the cycle "
+            + ("stands still" if words == "is" else "goes down first"),
+        )
+    if not case.cyclical and solver.HasField("max_lr"):
+        yield warning("max_lr", f'lr_policy "{solver.lr_policy}" does not use it')
+    values = [solver.momentum, *list(solver.cyclical_momentum)[:1]]
+    if max(values) >= 1:
+        yield error("momentum", f"reaches {max(values):g}: old gradients are never forgotten, it diverges")
+    elif max(values) > 0.99:
+        yield warning("momentum", f"{max(values):g} makes an effective rate of {1 / (1 - max(values)):.0f} x lr")
+    if len(solver.cyclical_momentum) == 2 and values[1] > values[0]:
+        yield warning(
+            "cyclical_momentum",
+            f"momentum rises from {values[0]:g} to {values[1]:g} with the rate; the method lowers it",
+        )
+
+
+@check
+def cycle_fits(case: Case) -> Iterator[Finding]:
+    """A cycle should end within the run, and 1cycle leave iterations at a low rate."""
+    solver = case.solver
+    step, end = solver.stepsize, solver.max_iter
+    if not case.cyclical or step < 1 or end < 1 or case.is_range_test:
+        return
+    if solver.start_lr_policy >= end and solver.lr_policy in CYCLES:
+        yield warning("start_lr_policy", f"{solver.start_lr_policy} is not before max_iter {end}: no cycle")
+    elif solver.lr_policy == "1cycle":
+        if end < 2 * step:
+            yield warning(
+                "stepsize",
+                f"the cycle of 2 x {step} iterations does not fit into "
+                f"max_iter {end}: the run ends at rate {_last_rate(case):.3g}",
+            )
+        elif end - 2 * step < 0.02 * end:
+            yield warning(
+                "max_iter",
+                f"no tail after the cycle of 2 x {step} iterations: the last part "
+                "of a run at base_lr / 1000 (a tenth of it, say) is where the accuracy comes",
+            )
+    elif (end - solver.start_lr_policy) % (2 * step):
+        cycles = (end - solver.start_lr_policy) / (2 * step)
+        yield warning(
+            "stepsize",
+            f"{cycles:.3g} cycles fit into max_iter {end}: the last is cut off at rate {_last_rate(case):.3g}",
+        )
+
+
+def _last_rate(case: Case) -> float:
+    return float(schedule.learning_rate(case.solver, case.solver.max_iter - 1))
+
+
+@check
+def effective_rate(case: Case) -> Iterator[Finding]:
+    """rate / (1 - momentum) against the break that a range test showed."""
+    if case.log is None or case.table is None:
+        return
+    try:
+        found = analyse([case.log])
+    except CaffeError as refusal:
+        yield note("log", f"no range test to compare with: {refusal}")
+        return
+    if not found.break_seen or found.max_lr is None:
+        yield note("log", f"the range test shows no break up to {found.max_lr or 0:g}")
+        return
+    tested = _momentum_of(case.log)
+    limit = found.max_lr / (1 - tested)
+    _, lr, momentum = case.table
+    effective = lr / np.maximum(1 - momentum, 1e-9)
+    worst = int(np.argmax(effective))
+    if effective[worst] > 1.02 * limit:
+        yield warning(
+            "max_lr",
+            f"rate / (1 - momentum) reaches {effective[worst]:.3g} (lr {lr[worst]:.3g}, momentum "
+            f"{momentum[worst]:.3g}); the range test broke at {limit:.3g} (lr {found.max_lr:.3g}, momentum {tested:g})",
+        )
+
+
+def _momentum_of(log: Run) -> float:
+    printed = log.train.momentum[np.isfinite(log.train.momentum)]
+    if len(printed):
+        return min(float(np.median(printed)), 0.9999)
+    return min(float(many(log.solver, "momentum")[0]) if log.solver.get("momentum") else 0.0, 0.9999)
+
+
+# -- steps
+
+
+@check
+def steps(case: Case) -> Iterator[Finding]:
+    """Stepvalues in order and within the run; a gamma that lowers the rate, and not to 0."""
+    solver, values = case.solver, list(case.solver.stepvalue)
+    if solver.lr_policy == "multistep":
+        if not values:
+            yield warning("stepvalue", "multistep without any: the rate stays at base_lr")
+        for before, after in zip(values, values[1:]):
+            if after <= before:
+                yield warning(
+                    "stepvalue",
+                    f"{before}, {after} are out of order: Caffe takes them in file "
+                    f"order, so both steps come at {before} and {before + 1}",
+                )
+        late = [v for v in values if v >= solver.max_iter > 0]
+        if late:
+            yield warning("stepvalue", f"{late[0]} is never reached: max_iter is {solver.max_iter}")
+    elif values:
+        yield warning("stepvalue", f'lr_policy "{solver.lr_policy}" does not use it; "multistep" does')
+    if solver.lr_policy == "step" and 0 < solver.max_iter <= solver.stepsize:
+        yield warning("stepsize", f"{solver.stepsize}: the rate never drops before max_iter {solver.max_iter}")
+    if solver.lr_policy in ("step", "multistep", "exp", "exp_range"):
+        if solver.gamma == 0:
+            yield error("gamma", "is not set, which means 0: the rate becomes 0 with the first step")
+        elif solver.gamma > 1 and solver.lr_policy != "exp":
+            yield warning("gamma", f"{solver.gamma:g} is above 1: the rate grows")
+
+
+# -- the rest of the solver
+
+
+@check
+def values(case: Case) -> Iterator[Finding]:
+    """Fields whose unset or odd values make a run pointless."""
+    solver = case.solver
+    if solver.max_iter < 1:
+        yield error("max_iter", "is not set: nothing is trained")
+    if solver.base_lr == 0 and not case.cyclical:
+        yield error("base_lr", "is not set, which means 0: nothing is learned")
+    if solver.HasField("clip_gradients") and solver.clip_gradients == 0:
+        yield error("clip_gradients", "0 turns every gradient into 0; leave it out to clip nothing")
+    if solver.iter_size < 1:
+        yield error("iter_size", "must be 1 or more")
+    if solver.display == 0:
+        yield warning("display", "is 0: the log shows neither losses nor rates, and nothing can be plotted")
+    if solver.weight_decay == 0:
+        yield note("weight_decay", "is not set: no regularisation but that of the rate")
+
+
+@check
+def tests(case: Case) -> Iterator[Finding]:
+    """Tests that never happen."""
+    solver = case.solver
+    if not solver.test_iter:
+        yield note("test_iter", "there is no test: overfitting will not be seen")
+    elif 0 < solver.max_iter < solver.test_interval and not solver.test_initialization:
+        yield warning("test_interval", f"{solver.test_interval} is beyond max_iter {solver.max_iter}: no test")
+    elif solver.test_interval and solver.max_iter % solver.test_interval:
+        yield note(
+            "test_interval",
+            f"max_iter {solver.max_iter} is no multiple of it: the last weights, at "
+            f"the lowest rate, are not tested (last test at {_multiple(solver)})",
+        )
+
+
+def _multiple(solver: SolverParameter) -> int:
+    return solver.max_iter // solver.test_interval * solver.test_interval
+
+
+@check
+def snapshots(case: Case) -> Iterator[Finding]:
+    """Weights that are never written, or cannot be."""
+    solver = case.solver
+    late = solver.snapshot == 0 or solver.snapshot > solver.max_iter > 0
+    if late and not solver.snapshot_after_train and not case.is_range_test:
+        yield warning("snapshot", "no snapshot is ever written, not even at the end")
+    elif late and solver.max_iter > 20_000:
+        yield note("snapshot", "the only snapshot is at the end: a crash loses the whole run")
+    if late and not solver.snapshot_after_train:
+        return
+    folder = Path(solver.snapshot_prefix).parent if solver.HasField("snapshot_prefix") else None
+    if folder is not None and not folder.is_dir():
+        yield warning("snapshot_prefix", f"there is no folder {folder} (seen from the working directory)")
+
+
+# -- the net
+
+
+@check
+def test_set(case: Case) -> Iterator[Finding]:
+    """test_iter x batch size against the number of test images, where they can be counted."""
+    if case.net is None or len(case.solver.test_iter) != 1:
+        return
+    for layer in case.net.layer:
+        batch, images = _data(layer)
+        if batch and images and _in_phase(layer, TEST):
+            seen = case.solver.test_iter[0] * batch
+            if seen != images:
+                right = math.ceil(images / batch)
+                exact = "" if images % batch == 0 else f" (a batch size that divides {images} would be exact)"
+                yield warning(
+                    "test_iter",
+                    f"{case.solver.test_iter[0]} x batch {batch} = {seen} images; "
+                    f"the test set '{_source(layer)}' has {images}: test_iter {right}{exact}",
+                )
+
+
+@check
+def batch_norm(case: Case) -> Iterator[Finding]:
+    """Running averages with a memory too long for the run."""
+    if case.net is None or case.solver.max_iter < 1:
+        return
+    norms = [layer for layer in case.net.layer if layer.type == "BatchNorm" and _in_phase(layer, TRAIN)]
+    slow = [norm for norm in norms if norm.batch_norm_param.moving_average_fraction < 1]
+    if not slow:
+        if norms:
+            yield error(norms[0].name, "moving_average_fraction of 1 never forgets")
+        return
+    layer = max(slow, key=lambda norm: norm.batch_norm_param.moving_average_fraction)
+    fraction = layer.batch_norm_param.moving_average_fraction
+    memory = 1 / (1 - fraction)
+    if 5 * memory > case.solver.max_iter:
+        yield warning(
+            layer.name,
+            f"moving_average_fraction {fraction:g} averages over some {memory:.0f} "
+            f"iterations, too many for a run of {case.solver.max_iter}: test results will lag far behind; "
+            "try 0.95",
+        )
+
+
+def _in_phase(layer: LayerParameter, phase: int) -> bool:
+    named = {rule.phase for rule in layer.include if rule.HasField("phase")}
+    excluded = {rule.phase for rule in layer.exclude if rule.HasField("phase")}
+    return (not named or phase in named) and phase not in excluded
+
+
+def _source(layer: LayerParameter) -> str:
+    return layer.data_param.source or layer.image_data_param.source or layer.hdf5_data_param.source
+
+
+def _data(layer: LayerParameter) -> tuple[int, int]:
+    """Batch size and number of images of a data layer; 0 where it cannot be known."""
+    if layer.type == "Data":
+        return layer.data_param.batch_size, _lmdb_size(layer.data_param.source)
+    if layer.type == "ImageData":
+        return layer.image_data_param.batch_size, _lines(layer.image_data_param.source)
+    return 0, 0
+
+
+def _lmdb_size(source: str) -> int:
+    if not (Path(source) / "data.mdb").is_file():
+        return 0
+    try:
+        import lmdb
+
+        with lmdb.open(source, readonly=True, lock=False) as base:
+            return int(base.stat()["entries"])
+    except Exception:  # not an LMDB, or no lmdb here: then there is nothing to compare with
+        return 0
+
+
+def _lines(source: str) -> int:
+    try:
+        with open(source, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError:
+        return 0
+
+
+def from_dump(solver: dict[str, Any]) -> SolverParameter:
+    """The solver that a log's head shows, as far as its fields are known to this project."""
+    message = SolverParameter()
+    for field in message.DESCRIPTOR.fields:
+        if field.name not in solver or field.message_type is not None:
+            continue
+        given = many(solver, field.name)
+        if field.enum_type is not None:
+            given = [field.enum_type.values_by_name[v].number for v in given if v in field.enum_type.values_by_name]
+        elif field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
+            given = [float(value) for value in given]
+        target = getattr(message, field.name)
+        if hasattr(target, "extend"):
+            target.extend(given)
+        elif given:
+            setattr(message, field.name, given[-1])
+    return message
