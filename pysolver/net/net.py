@@ -215,6 +215,7 @@ class Net:
 
     def _next(self) -> tuple[Tensor, dict[Blob, Tensor]]:
         self.flush_params()
+        self._tapes.clear()  # they tell of other values than the blobs will show
         values = self.pull()
         for node in self.nodes:
             self._check_if_reshaped(node)

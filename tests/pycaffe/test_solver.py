@@ -186,3 +186,14 @@ def test_errors(write, make):
         make("type: 'Newton'")
     with pytest.raises(RuntimeError, match="nothing.solverstate"):
         make().restore(os.path.join("nothing.solverstate"))
+
+
+def test_backward_after_a_step_is_that_of_the_shown_blobs(make):
+    solver = make()
+    net = solver.net
+    net.forward()
+    solver.step(2)
+    net.clear_param_diffs()
+    net.backward()
+    error = float(net.blobs["ip"].data[0, 0]) - 2
+    np.testing.assert_allclose(net.params["ip"][0].diff, [[error] * 3], rtol=1e-5)
