@@ -1,0 +1,68 @@
+"""Curves as one HTML page that zooms and hovers, with everything it needs inside: no server, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pysolver.errors import CaffeError
+
+from . import look
+from .curves import Curve
+
+
+def page(
+    drawn: Sequence[Curve],
+    x_label: str,
+    *,
+    title: str | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    marks: Sequence[float] = (),
+) -> str:
+    """The page's text. Panels, colours and names are those of the pictures. CaffeError without plotly."""
+    try:
+        import plotly.graph_objects as go
+        from plotly.subplots import make_subplots
+    except ImportError:
+        raise CaffeError("--interactive needs plotly: pip install plotly") from None
+    runs = len({curve.run for curve in drawn})
+    layout = look.panels(drawn, twin=runs == 1)
+    order = list(dict.fromkeys(curve.what for curve in drawn))
+    weights = [0.4 if panel.small else 1.0 for panel in layout]
+    made = make_subplots(
+        rows=len(layout), cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=weights,
+        specs=[[{"secondary_y": bool(panel.right)}] for panel in layout],
+    )  # fmt: skip
+    for row, panel in enumerate(layout, 1):
+        for right, names in ((False, panel.left), (True, panel.right)):
+            for curve in (c for c in drawn if c.what in names):
+                for trace in _traces(go, curve, look.colour(curve, order, runs), runs):
+                    made.add_trace(trace, row=row, col=1, secondary_y=right if panel.right else None)
+            if names:
+                scale = "log" if log_y and look.quantity(names[0]) not in ("accuracy", *look.RATES) else "linear"
+                made.update_yaxes(title_text=look.words(names), type=scale, row=row, col=1,
+                                  secondary_y=right if panel.right else None)  # fmt: skip
+    for mark in marks:
+        made.add_vline(mark, line={"dash": "dot", "color": look.GREY})
+    made.update_xaxes(title_text=x_label, type="log" if log_x else "linear", row=len(layout), col=1)
+    made.update_layout(
+        title=title, template="plotly_white", hovermode="x unified", height=int(420 * sum(weights) + 120)
+    )
+    return made.to_html(include_plotlyjs=True, full_html=True)
+
+
+def _traces(go, curve: Curve, colour: str, runs: int):
+    """The line of a curve, its band below it."""
+    name = f"{curve.label}: {curve.what}" if runs > 1 else curve.what
+    if curve.faint:
+        name += " (superseded)"
+    if curve.low is not None:
+        band = np.concatenate([curve.high, curve.low[::-1]])
+        yield go.Scatter(x=np.concatenate([curve.x, curve.x[::-1]]), y=band, fill="toself", mode="none", opacity=0.25,
+                         fillcolor=colour, hoverinfo="skip", showlegend=False)  # fmt: skip
+    light = look.is_light(curve)
+    line = {"color": colour, "width": 1 if light else 2}
+    yield go.Scatter(x=curve.x, y=curve.y, name=name, mode="lines", line=line,
+                     opacity=0.35 if curve.faint else 0.7 if light else 1.0)  # fmt: skip
