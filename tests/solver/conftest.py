@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import lzma
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
 
 GOLDEN = Path(__file__).parents[1] / "data" / "solvers"
 CASES = json.loads((GOLDEN / "cases.json").read_text())

@@ -24,7 +24,9 @@ GOLDEN = Path(__file__).parents[1] / "data" / "solvers"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 PREFIX = re.compile(r"([IWEF])\d{8} \d\d:\d\d:\d\d\.\d{6} +\d+ ([\w.]+):\d+\] (.*)")
 OTHER_THREADS = re.compile(r"Restarting data prefetching|Waiting for data")
-OURS = re.compile(r"the scores are NaN|Returning to an earlier point|Continuing exactly|A snapshot without data|: the loss is")
+OURS = re.compile(
+    r"the scores are NaN|Returning to an earlier point|Continuing exactly|A snapshot without data|: the loss is"
+)
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?![\w.])")
 
 

@@ -1,0 +1,111 @@
+"""SIGKILL at any moment, resume with --snapshot=auto: the final weights are those of a run that was never disturbed."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import numpy as np
+import pytest
+import tiny_training
+
+from pysolver.solver import state_file
+
+LAST = 40  # max_iter of the tiny training
+LONG = 200
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, databases):
+    """Folder of the reference run, and the processor time it takes."""
+    folder = tiny_training.write(tmp_path_factory.mktemp("kill") / "reference", databases)
+    finish(folder)
+    return folder, float((folder / "seconds").read_text())
+
+
+def finish(folder) -> None:
+    process = tiny_training.start(folder, snapshot="auto")
+    process.join(60)
+    assert process.exitcode == 0, (folder / "log").read_text()[-3000:]
+
+
+def assert_same_end(folder, reference) -> None:
+    model, state = f"snap_iter_{LAST}.caffemodel", f"snap_iter_{LAST}.solverstate"
+    assert (folder / model).read_bytes() == (reference / model).read_bytes(), "weights differ"
+    ours, expected = (state_file.read(str(place / state)) for place in (folder, reference))
+    assert all(np.array_equal(a, b) for a, b in zip(ours.history, expected.history, strict=True))
+    assert ours.current_step == expected.current_step
+    assert ours.note["point"]["smoothing"] == expected.note["point"]["smoothing"]
+    assert told(folder) == told(reference)
+    assert not list(folder.glob(".*.tmp")), "leftovers of killed runs"
+
+
+def told(folder) -> list[str]:
+    """The last test: its results depend on the weights and on where the test data stand."""
+    lines = [line.split("] ", 1)[-1] for line in (folder / "log").read_text().splitlines()]
+    last = len(lines) - lines[::-1].index(f"Iteration {LAST}, Testing net (#0)")
+    return [line for line in lines[last:] if "Test net output" in line]
+
+
+def kill_and_resume(folder, kills: list[dict]) -> int:
+    """Run until killed, as often as `kills` says, then to the end; how many kills came before the end."""
+    killed = 0
+    for kill in kills:
+        process = tiny_training.start(folder, **kill, snapshot="auto")
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGKILL, -signal.SIGPROF)
+        killed += process.exitcode != 0
+    finish(folder)
+    return killed
+
+
+def random_kills(number: int, seconds: float) -> list[list[dict]]:
+    """Half at any time, half at file operations of snapshot writing; some runs are killed twice."""
+    rng = random.Random(number)
+    groups: list[list[dict]] = []
+    for n in range(number):
+        again = bool(groups) and len(groups[-1]) == 1 and rng.random() < 0.25
+        if n % 2:
+            kill = {"die_after": rng.uniform(0.01, seconds * (0.4 if again else 0.95))}
+        else:
+            kill = {"die_at_call": rng.randint(1, 6 if again else 42)}
+        if again:
+            groups[-1].append(kill)
+        else:
+            groups.append([kill])
+    return groups
+
+
+def check(number: int, undisturbed, databases, tmp_path) -> None:
+    reference, seconds = undisturbed
+    killed = 0
+    for trial, kills in enumerate(random_kills(number, seconds)):
+        folder = tiny_training.write(tmp_path / str(trial), databases)
+        killed += kill_and_resume(folder, kills)
+        assert_same_end(folder, reference)
+    print(f"{killed} of {number} kills before the end of the training; all ended bit for bit as the undisturbed run")
+    assert killed > 0.7 * number
+
+
+def test_20_kills(undisturbed, databases, tmp_path):
+    check(20, undisturbed, databases, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_200_kills(undisturbed, databases, tmp_path):
+    check(LONG, undisturbed, databases, tmp_path)
+
+
+@pytest.mark.parametrize(("format", "calls"), [("BINARYPROTO", range(1, 13)), ("HDF5", [1, 3, 5, 12])])
+def test_each_file_operation_of_the_first_snapshots(format, calls, databases, tmp_path):
+    """Killed before or inside each write, fsync and rename of model and state, at iterations 6 and 12."""
+    extra = f"snapshot_format: {format} max_iter: 14 snapshot: 6"
+    reference = tiny_training.write(tmp_path / "reference", databases, extra)
+    finish(reference)
+    end = ".h5" if format == "HDF5" else ""
+    for call in calls:
+        folder = tiny_training.write(tmp_path / str(call), databases, extra)
+        assert kill_and_resume(folder, [{"die_at_call": call}]) == 1
+        model = f"snap_iter_14.caffemodel{end}"
+        assert (folder / model).read_bytes() == (reference / model).read_bytes(), call
