@@ -40,9 +40,9 @@ def has_nccl() -> bool:
 
 
 class NCCL:
-    """Caffe's way to several GPUs. Here torch.distributed does it, below the solver."""
+    """Caffe's way to several GPUs, for scripts that connect their solvers themselves; not served."""
 
-    _INSTEAD = "caffe.NCCL does not exist here: several GPUs train with `pysolver train --gpu=0,1` (or --gpu=all)"
+    _INSTEAD = "caffe.NCCL does not exist here: a pycaffe script trains on one device (caffe.set_device)"
 
     def __init__(self, solver: object, uid: bytes) -> None:
         raise CaffeError(self._INSTEAD)
