@@ -16,7 +16,7 @@ _SIZE = 256
 _SEED = 0
 
 
-def check(source_dir: str | Path | None) -> Callable[[Path, Path, Path], None]:
+def writer(source_dir: str | Path | None) -> Callable[[Path, Path, Path], None]:
     """What writes the databases and the mean file, if source_dir is as it must be; else CaffeError."""
     if source_dir is None:
         raise CaffeError("imagenet: --from DIR is needed, with DIR/train/<class>/<image> and DIR/val/<class>/<image>")
