@@ -63,7 +63,7 @@ def train(
         if always_continue:
             snapshot = snapshots.newest(param.snapshot_prefix)
             if snapshot is None:
-                glog.info("caffe.cpp:1", f"No snapshot of {param.snapshot_prefix} to resume: starting at iteration 0")
+                glog.info("caffe.cpp:1", f"No intact snapshot of {param.snapshot_prefix}: starting at iteration 0")
         if snapshot:
             param.ClearField("weights")
         elif weights:

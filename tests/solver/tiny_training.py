@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import time
@@ -57,24 +58,33 @@ def write(folder: Path, databases: Path, extra: str = "") -> Path:
 
 
 def start(
-    folder: Path, die_at_call: int | None = None, die_after: float | None = None, **options: object
+    folder: Path,
+    die_at_call: int | None = None,
+    die_after: float | None = None,
+    largest_file: int | None = None,
+    **options: object,
 ) -> multiprocessing.Process:
     """`pysolver train` of the folder's solver in a new process; its log goes to the file `log`.
 
     die_at_call: SIGKILL at the n-th write, fsync or rename of snapshot files. die_after: SIGPROF after so many seconds
     of processor time, which ends a process on the spot as SIGKILL does, but does not depend on the machine's load.
+    largest_file: bytes that a file may have, the log aside.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pysolver.solver.train", "pysolver.net.net"])
-    process = context.Process(target=_train, args=(str(folder), die_at_call, die_after, options))
+    process = context.Process(target=_train, args=(str(folder), die_at_call, die_after, largest_file, options))
     process.start()
     return process
 
 
-def _train(folder: str, die_at_call: int | None, die_after: float | None, options: dict) -> None:
+def _train(
+    folder: str, die_at_call: int | None, die_after: float | None, largest_file: int | None, options: dict
+) -> None:
     os.chdir(folder)
-    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 2)
+    if largest_file is None:
+        os.dup2(os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    else:  # the limit would hold for the log as well: it goes through a pipe
+        os.dup2(os.popen("cat > log", "w").fileno(), 2)
     import torch
 
     from pysolver.errors import CaffeError
@@ -85,6 +95,8 @@ def _train(folder: str, die_at_call: int | None, die_after: float | None, option
         _die_at(die_at_call)
     if die_after is not None:
         signal.setitimer(signal.ITIMER_PROF, die_after)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     begin = time.process_time()
     try:
         train("solver.prototxt", **options)
