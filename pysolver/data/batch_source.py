@@ -28,7 +28,8 @@ class BatchSource(Source):
 
     def __init__(self, param: Any, context: Context) -> None:
         super().__init__(param, context)
-        self._seed = secrets.randbits(62) if context.seed is None else context.seed
+        # context.seed is random_seed + rank: without the rank it is the same number in the states of all ranks.
+        self._seed = secrets.randbits(62) if context.seed is None else (context.seed - context.rank) % (1 << 62)
         self._handed_out = 0
         self._ahead: Prefetcher | None = None
         self._permutations: dict[tuple[str, int, int], np.ndarray] = {}
