@@ -164,9 +164,9 @@ class Transformer:
         return out
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """The image of a net input: preprocess backwards, at the input's size."""
-        self._shape(in_)
-        out = np.array(data).squeeze()
+        """The image of one net input (K x H x W, or with a batch axis of 1): preprocess backwards, but for the size."""
+        axes = len(self._shape(in_)) - 1
+        out = np.array(data).reshape(np.shape(data)[-axes:])
         if in_ in self.input_scale:
             out /= self.input_scale[in_]
         if in_ in self.mean:

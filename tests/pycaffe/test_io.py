@@ -146,6 +146,13 @@ class TestTransformer:
         np.testing.assert_array_equal(before, image.astype(np.float32))  # the caller's image is untouched
         np.testing.assert_allclose(transformer.deprocess("data", out[np.newaxis]), image, atol=1e-6)
 
+    def test_one_channel_there_and_back(self):
+        transformer = self.transformer((1, 1, 2, 3))
+        transformer.set_transpose("data", (2, 0, 1))
+        transformer.set_channel_swap("data", (0,))
+        image = np.arange(6.0).reshape(2, 3, 1)
+        np.testing.assert_array_equal(transformer.deprocess("data", transformer.preprocess("data", image)), image)
+
     def test_resizes_to_the_input(self):
         transformer = self.transformer((7, 3, 4, 6))
         transformer.set_transpose("data", (2, 0, 1))
