@@ -1,0 +1,50 @@
+"""docs/layers.md is what the registry says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pysolver import layer_table
+from pysolver.errors import CaffeError
+from pysolver.layers.base import Layer, layer_types, register
+
+# As BVLC Caffe 1.0 registers them.
+OF_CAFFE = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data
+Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col
+ImageData InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter
+Pooling Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax
+SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData""".split()
+OF_FORKS = """Axpy BN ConvolutionDepthwise DetectionOutput Interp MultiBoxLoss Normalize PSROIPooling Permute PriorBox
+ROIPooling ReLU6 ShuffleChannel SmoothL1Loss Upsample""".split()
+
+
+def test_every_layer_of_caffe_is_there():
+    assert set(OF_CAFFE + OF_FORKS) <= set(layer_types())
+    assert len(OF_CAFFE) == 61
+
+
+def test_the_page_is_fresh():
+    page = Path(__file__).parents[2] / "docs" / "layers.md"
+    assert page.read_text() == layer_table.table(), "run python -m pysolver.layer_table"
+
+
+def test_check_sees_a_stale_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(layer_table, "PATH", tmp_path / "layers.md")
+    assert layer_table.main(["--check"]) == 1
+    assert layer_table.main([]) == 0
+    assert layer_table.main(["--check"]) == 0
+    (tmp_path / "layers.md").write_text("old")
+    assert layer_table.main(["--check"]) == 1
+    assert "stale" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(layer_types()))
+def test_every_layer_says_what_it_does(name: str):
+    assert len(layer_table.summary(layer_types()[name])) > 10
+
+
+def test_a_second_layer_of_a_name_is_refused():
+    with pytest.raises(CaffeError, match="Layer type ReLU already registered"):
+        register("ReLU")(type("Other", (Layer,), {}))
