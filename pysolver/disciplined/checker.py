@@ -117,7 +117,7 @@ def cycle_lengths(case: Case) -> Iterator[Finding]:
         if half != solver.stepsize and not case.is_range_test:
             yield warning(
                 "cyclical_momentum",
-                f"half a cycle is {half:.0f} iterations of the momentum but {solver.stepsize} of the rate: they drift apart",
+                f"half a cycle of the momentum is {half:.0f} iterations, of the rate {solver.stepsize}: they part",
             )
 
 

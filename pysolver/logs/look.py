@@ -15,7 +15,7 @@ GREY = "#777777"
 SPANS = {"underfitting": "#56B4E9", "overfitting": "#D55E00", "instability": "#CC79A7", "plateau": "#009E73"}
 RATES = ("lr", "momentum", "weight_decay")
 _WORDS = {"lr": "learning rate", "weight_decay": "weight decay", "gap": "test loss − train loss",
-          "speed": "iterations per second", "smoothed loss": "loss"}  # fmt: skip
+          "speed": "iterations per second", "smoothed loss": "smoothed train loss"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def quantity(what: str) -> str:
     """What a series measures, so that like goes with like: `accuracy`, `loss`, `gap`, `lr`, or its own name."""
     if what in RATES or what in ("gap", "speed"):
         return what
-    name = what.partition(" ")[2].lower()
-    if "loss" in name or what == "smoothed loss":
+    output = what.partition(" ")[2].lower()
+    if "loss" in output or what == "smoothed loss":
         return "loss"
-    return "accuracy" if any(word in name for word in ("acc", "top", "prec", "map")) else name
+    return "accuracy" if any(word in output for word in ("acc", "top", "prec", "map")) else output
 
 
 def panels(drawn: Sequence[Curve], twin: bool) -> list[Panel]:
@@ -69,6 +69,11 @@ def words(names: Sequence[str]) -> str:
         phases = dict.fromkeys("train" if n == "smoothed loss" else n.partition(" ")[0] for n in names)
         return f"{' and '.join(phases)} {quantity(names[0])}"
     return " and ".join(dict.fromkeys(_WORDS.get(n, n.replace("_", " ")) for n in names))
+
+
+def name(what: str) -> str:
+    """A series' name in a legend."""
+    return {"gap": "generalisation error"}.get(what, _WORDS.get(what, what.replace("_", " ")))
 
 
 def colour(curve: Curve, order: Sequence[str], runs: int) -> str:

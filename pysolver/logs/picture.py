@@ -81,7 +81,7 @@ def _write(runs: Sequence[Run], wish: Wish) -> None:
         wish = replace(wish, names=[chart.what], x=chart.x, title=wish.title or chart.title)
     drawn, x = wanted_curves(runs, wish)
     marks = _resume_marks(runs[0], x) if len(runs) == 1 else []
-    if len(runs) == 1 and wish.title is None:
+    if len({curve.run for curve in drawn}) == 1 and wish.title is None:
         wish = replace(wish, title=drawn[0].label)
     if wish.output:
         from . import plot  # here, as matplotlib takes its time

@@ -148,7 +148,7 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
 
 def _with_best(curve: Curve) -> str:
     """The series' name, of a test accuracy with the best value."""
-    name = curve.what.replace("_", " ")
+    name = look.name(curve.what)
     if look.quantity(curve.what) != "accuracy" or not np.isfinite(curve.y).any():
         return name
     best = int(np.nanargmax(curve.y))

@@ -21,6 +21,7 @@ from .run import Oddity, Run
 from .source import open_log, pieces
 
 SHOWN = 10  # not-understood lines that are kept as examples
+NO_RANK = -1  # of lines without a rank's label
 DUMP_LINES = 200_000  # of one parameter dump
 
 _PREFIX = re.compile(r"([IWEF])(\d{8}|\d{4}) +(\d\d:\d\d:\d\d\.\d+) +(\d+) ([\w.+-]+):(\d+)\] ?")
@@ -62,8 +63,8 @@ class Reader:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ranks: dict[int, Assembler] = {0: Assembler()}
-        self.here = self.ranks[0]
+        self.ranks: dict[int, Assembler] = {NO_RANK: Assembler()}
+        self.here = self.ranks[NO_RANK]
         self.rest = ""  # a line that has not ended
         self.recent = ""  # the last piece, to judge a line that was cut off
         self.lines = 0
@@ -104,7 +105,7 @@ class Reader:
 
     def run(self) -> Run:
         """What is known so far. Of several ranks, the lowest one that trains."""
-        main = next((r for r, a in sorted(self.ranks.items()) if a.train.iteration), 0)
+        main = next((r for r, a in sorted(self.ranks.items()) if a.train.iteration), NO_RANK)
         run = self.ranks[main].run(self.name)
         run.unknown = self.unknown + self.ranks[main].lost
         run.oddities = list(self.oddities)
@@ -175,7 +176,7 @@ class Reader:
         """Whether the line was understood or bears no value."""
         here = self.here
         if label := _LABEL.match(line):
-            here = self.ranks.setdefault(int(label[1] or label[2]), here if not self.has_rows else Assembler())
+            here = self.ranks.setdefault(int(label[1] or label[2]), Assembler())
             line = line[label.end() :]
         prefix = _PREFIX.search(line)
         if prefix is None:

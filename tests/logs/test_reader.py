@@ -1,0 +1,289 @@
+"""Odd logs: every dialect, prefix, damage and order that the reader must get through."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import threading
+
+import numpy as np
+import pytest
+from log_texts import DATA, glog, lines
+
+from pysolver.errors import CaffeError
+from pysolver.logs import read_log, reader
+from pysolver.logs.reader import Reader
+from pysolver.logs.source import pieces
+
+
+def read(text: str | bytes, size: int | None = None):
+    """The run of a text, fed in pieces of some size."""
+    data = text if isinstance(text, bytes) else text.encode()
+    size = size or len(data)
+    made = Reader("text")
+    for start in range(0, len(data), size):
+        for piece in pieces(io.BytesIO(data[start : start + size]), "text"):
+            made.feed(piece)
+    return made.finish()
+
+
+def check_plain(run, stop: int = 50) -> None:
+    """That lines(0, stop) was read completely."""
+    iterations = list(range(0, stop, 10))
+    assert list(run.train.iteration) == iterations and list(run.test.iteration) == iterations
+    assert np.allclose(run.train["loss"], [1 + i / 1e4 for i in iterations])
+    assert np.allclose(run.test["loss"], [2 + i / 1e4 for i in iterations])
+    assert np.allclose(run.test["accuracy"], [i / 1e4 for i in iterations])
+    assert np.allclose(run.train.lr, 0.1) and np.allclose(run.train.loss, run.train["loss"])
+    assert run.unknown == 0
+
+
+@pytest.mark.parametrize("stamp", ["I0321 09:01:36.326753", "I20260321 09:01:36.326753"])
+@pytest.mark.parametrize("thread", [7, 3822, 154467])
+def test_prefixes(stamp, thread):
+    check_plain(read(lines(0, 50, stamp=stamp, thread=thread)))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_pieces_of_any_size(size):
+    check_plain(read(lines(0, 50), size=size))
+
+
+def test_crlf_ansi_and_progress_bars():
+    text = lines(0, 50).replace("\n", "\r\n").replace("Iteration", "\x1b[32mIteration\x1b[0m")
+    check_plain(read("\r 12%|###   | 3/25\r" + text))
+
+
+def test_without_any_prefix():
+    check_plain(read("".join(line.partition("] ")[2] for line in lines(0, 50).splitlines(keepends=True))))
+
+
+@pytest.mark.parametrize("label", ["[{}] ", "[1,{}]<stderr>:", "{}: "])
+def test_ranks_of_an_mpi_run(label):
+    """Rank 0's values are taken whatever the order; the others' are counted."""
+    other = lines(0, 50, lr="0.7").replace("loss = 1", "loss = 9")
+    pairs = zip(other.splitlines(keepends=True), lines(0, 50).splitlines(keepends=True))
+    run = read("".join(label.format(3) + a + label.format(0) + b for a, b in pairs))
+    check_plain(run)
+    assert run.other_ranks == other.count("\n")
+
+
+def test_a_container_runtime_puts_times_before():
+    check_plain(read("".join(f"2026-11-23T12:00:00Z {line}" for line in lines(0, 50).splitlines(keepends=True))))
+
+
+def test_other_programs_and_stack_traces_in_between():
+    noise = "W tensorflow/x.cc:3] hello\n    @ 0x3fff caffe::Net<>::Forward()\n*** Check failure stack trace: ***\n"
+    noise += glog(
+        "Check failed: error == cudaSuccess (30 vs. 0)  unknown error", "math_functions.cu:79", "F0321 09:01:37.1"
+    )
+    text = "".join(line + noise for line in lines(0, 50).splitlines(keepends=True))
+    run = read(text)
+    check_plain(run)
+    assert "cudaSuccess" in run.failure
+
+
+def test_several_threads_interleave():
+    """Gradient norms of eight ranks: one row an iteration."""
+    norm = "".join(glog("Gradient: L2 norm 5.5", "sgd_solver.cpp:172", thread=100 + n) for n in range(8))
+    run = read("".join(line + (norm if "lr =" in line else "") for line in lines(0, 50).splitlines(keepends=True)))
+    check_plain(run)
+    assert run.counts["GradientNorm"] == 40
+    assert run.gradients["iteration"].tolist() == [0, 10, 20, 30, 40]
+
+
+def test_nan_and_inf_in_any_spelling():
+    text = lines(0, 40)
+    for i, word in ((0, "nan"), (10, "-nan"), (20, "inf"), (30, "-1.#IND")):
+        text = text.replace(f"Iteration {i}, loss = 1.{i:04d}", f"Iteration {i}, loss = {word}")
+        text = text.replace(f"#0: loss = 1.{i:04d} (* 1 = 1.{i:04d} loss)", f"#0: loss = {word} (* 1 = {word} loss)")
+    run = read(text)
+    assert run.unknown == 0 and len(run.train) == 4
+    for column in (run.train.loss, run.train["loss"]):
+        assert np.isnan(column[[0, 1, 3]]).all() and column[2] == math.inf
+
+
+@pytest.mark.parametrize("speed", ["nan", "-nan", "inf", "-0.00123955", "2.14e+09"])
+def test_garbage_speeds(speed):
+    run = read(glog(f"Iteration 100 ({speed} iter/s, 0s/100 iters), loss = 2.5"))
+    assert run.train.loss[0] == 2.5 and run.unknown == 0
+
+
+def test_names_with_blanks_and_brackets_and_equal_signs():
+    names = ["top 5 accuracy", "a = 3", "x (* 1 = 2 loss)", "accuracy/top-1", "größe", "#7"]
+    text = glog("Iteration 0, loss = 1")
+    text += "".join(glog(f"    Train net output #{i}: {name} = 0.{i}5") for i, name in enumerate(names))
+    text += glog("Iteration 0, lr = 0.1", "sgd_solver.cpp:112")
+    run = read(text * 1)
+    assert {name: column[0] for name, column in run.train.outputs.items()} == {
+        n: float(f"0.{i}5") for i, n in enumerate(names)
+    }
+
+
+def test_blob_with_several_elements():
+    text = "".join(glog(f"    Test net output #{i}: prob = 0.{i}") for i in range(3))
+    run = read(glog("Iteration 0, Testing net (#0)") + text + glog("    Test net output #3: loss = 7"))
+    assert list(run.test.outputs) == ["prob#0", "prob#1", "prob#2", "loss"]
+    assert [run.test[f"prob#{i}"][0] for i in range(3)] == [0, 0.1, 0.2]
+
+
+def test_resumed_run_the_later_value_wins():
+    old, new = lines(0, 100), lines(60, 120, lr="0.05").replace(" = 1.", " = 3.")
+    run = read(old + new)
+    assert list(run.train.iteration) == list(range(0, 120, 10))
+    assert (run.train["loss"][:6] < 2).all() and (run.train["loss"][6:] > 3).all()
+    assert (run.train.lr[6:] == 0.05).all()
+    assert list(run.old_train.iteration) == [60, 70, 80, 90] and (run.old_train["loss"] < 2).all()
+    assert [(r.iteration, r.before) for r in run.resumes] == [(60, 90)]
+
+
+def test_resumed_run_supersedes_beyond_its_own_end():
+    """The resumed part has got to 70 only; what the old one did from 60 on counts no more."""
+    run = read(lines(0, 100) + lines(60, 80))
+    assert list(run.train.iteration) == list(range(0, 80, 10)) == list(run.test.iteration)
+
+
+def test_resumed_at_the_very_last_iteration():
+    run = read(lines(0, 60) + lines(50, 80))
+    assert [(r.iteration, r.before) for r in run.resumes] == [(50, 50)]
+    assert list(run.train.iteration) == list(range(0, 80, 10))
+
+
+def test_early_caffe_prints_the_rate_before_the_loss():
+    pair = glog("Iteration {0}, lr = 0.1", "solver.cpp:285") + glog("Iteration {0}, loss = 2", "solver.cpp:112")
+    text = "".join(pair.format(i) for i in range(0, 50, 10))
+    run = read(text)
+    assert len(run.train) == 5 and not run.resumes and run.train.told.all()
+
+
+def test_multistep_lines_are_no_iterations():
+    run = read(lines(0, 20) + glog("MultiStep Status: Iteration 20000, step = 1", "sgd_solver.cpp:50"))
+    assert list(run.train.iteration) == [0, 10]
+
+
+def test_last_row_counts_with_and_without_line_end():
+    check_plain(read(lines(0, 50).rstrip("\n")))
+
+
+@pytest.mark.parametrize("cut", range(1, 70))
+def test_truncated_anywhere_near_the_end(cut):
+    """No wrong value: what is left of the last line is understood in full, or counted as odd, or bears no value."""
+    run = read(lines(0, 50)[:-cut])
+    assert list(run.test.iteration) == [0, 10, 20, 30, 40] and np.allclose(
+        run.test["loss"], [2, 2.001, 2.002, 2.003, 2.004]
+    )
+    column = run.train["loss"]
+    assert np.isnan(column[-1]) or np.isclose(column[-1], 1.004)
+
+
+def test_lines_that_nobody_understands_are_shown():
+    text = lines(0, 50) + glog("Iteration 50, loss: 3 (new style)") + "my loss = 4 here\n"
+    run = read(text)
+    assert run.unknown == 2
+    assert [odd.line for odd in run.oddities] == [31, 32] and "new style" in run.oddities[0].text
+    assert "2 lines not understood" in run.summary()
+
+
+def test_outputs_whose_iteration_is_unknown_are_counted():
+    stray = glog("    Test net output #0: accuracy = 0.5")
+    run = read(stray + lines(0, 20).replace("Testing net", "testing"))
+    assert run.unknown >= 1
+
+
+def test_a_test_cut_short_is_no_row():
+    run = read(lines(0, 50) + glog("Iteration 50, Testing net (#0)") + glog("Test interrupted."))
+    check_plain(run)
+
+
+def test_times_over_midnight_and_new_year():
+    text = lines(0, 10, stamp="I1231 23:59:50.000000") + lines(10, 20, stamp="I0101 00:00:10.500000")
+    run = read(glog("Solving net", "solver.cpp:289", "I1231 23:59:40.000000") + text)
+    assert run.train.seconds.tolist() == [10.0, 30.5]
+
+
+def test_gz_standard_input_and_damaged_gz(log_file, monkeypatch):
+    packed = gzip.compress(lines(0, 50).encode())
+    check_plain(read_log(log_file(packed, "a.gz")))
+    check_plain(read_log(log_file(packed, "a.log")))
+    assert len(read_log(log_file(packed[:-9], "cut.gz")).train) >= 1
+
+    class Stdin:
+        buffer = io.BytesIO(lines(0, 50).encode())
+
+    monkeypatch.setattr("sys.stdin", Stdin)
+    check_plain(read_log("-"))
+
+
+def test_a_file_that_grows(log_file):
+    path = log_file(lines(0, 20))
+    runs = reader.follow_log(path, every=0.02)
+    assert len(next(runs).train) == 2
+
+    def append() -> None:
+        with path.open("a") as file:
+            text = lines(20, 50)
+            file.write(text[:100])
+            file.flush()
+            file.write(text[100:])
+
+    threading.Timer(0.05, append).start()
+    while len((run := next(runs)).test) < 5 or math.isnan(run.train.lr[-1]) or len(run.train) < 5:
+        pass
+    check_plain(run)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "empty"),
+        (b"\x7fELF\0\0\0\1\2", "binary"),
+        (b"hello\nworld\n", "no iteration"),
+        (b"I0321 09:01:36.326753  7379 solver.cpp:44] Solving x\n", "no iteration"),
+    ],
+)
+def test_bad_files(log_file, content, message):
+    with pytest.raises(CaffeError, match=f"a.log: .*{message}") as error:
+        read_log(log_file(content))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_and_a_missing_file(tmp_path):
+    with pytest.raises(CaffeError, match="is a directory"):
+        read_log(tmp_path)
+    with pytest.raises(CaffeError, match="No such file"):
+        read_log(tmp_path / "none.log")
+
+
+def test_memory_stays_flat():
+    """Twenty times the text, but only the values' memory."""
+    import tracemalloc
+
+    def peak(times: int) -> int:
+        text = lines(0, 2000).encode()
+        made = Reader("text")
+        tracemalloc.start()
+        for _ in range(times):
+            for piece in pieces(io.BytesIO(text), "text"):
+                made.feed(piece)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    values_each = 200 * (5 * 8 * 2 + 3 * 16 + 5 * 8)  # rows, outputs, rates of one more time
+    assert peak(20) - peak(2) < 18 * values_each * 3
+
+
+def test_reads_without_torch_and_quickly():
+    import subprocess
+    import sys
+
+    code = "import sys, pysolver.logs; pysolver.logs.read_log(sys.argv[1]); assert 'torch' not in sys.modules"
+    code += "; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(DATA / "new_format_1cycle.log.gz")], check=True)
+
+
+def test_to_pandas():
+    pytest.importorskip("pandas")
+    frame = read(lines(0, 50)).train.to_pandas()
+    assert list(frame.index) == [0, 10, 20, 30, 40] and frame["lr"].tolist() == [0.1] * 5
