@@ -184,7 +184,10 @@ def parser() -> argparse.ArgumentParser:
 
     def command(function: object, *flags: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            function.__name__, help=function.__doc__, description=function.__doc__.capitalize() + ".", allow_abbrev=False
+            function.__name__,
+            help=function.__doc__,
+            description=function.__doc__.capitalize() + ".",
+            allow_abbrev=False,
         )
         sub.set_defaults(function=function)
         sub.add_argument("-debug", "--debug", action="store_true", help="show the traceback of an error")
@@ -227,7 +230,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("db", metavar="INPUT_DB")
     sub.add_argument("out", metavar="OUTPUT_FILE", nargs="?")
     sub = command(extract_features)
-    for dest, metavar in (("weights_file", "WEIGHTS"), ("net", "NET"), ("blobs", "BLOB[,BLOB...]"), ("dbs", "DB[,DB...]")):
+    for dest, metavar in (
+        ("weights_file", "WEIGHTS"),
+        ("net", "NET"),
+        ("blobs", "BLOB[,BLOB...]"),
+        ("dbs", "DB[,DB...]"),
+    ):
         sub.add_argument(dest, metavar=metavar)
     sub.add_argument("batches", metavar="BATCHES", type=_positive)
     sub.add_argument("db_type", metavar="lmdb|leveldb")
@@ -258,7 +266,10 @@ _FLAGS = {
     "level": lambda sub: _flag(sub, "level", type=int, default=0, metavar="N", help="network level (default 0)"),
     "stage": lambda sub: _flag(sub, "stage", default="", metavar="S[,S]", help="network stages"),
     "python": lambda sub: _flag(
-        sub, "allow_python_layers", "allow-python-layers", action="store_true",
+        sub,
+        "allow_python_layers",
+        "allow-python-layers",
+        action="store_true",
         help="let Python layers of the net run their code",
     ),  # fmt: skip
 }

@@ -140,8 +140,10 @@ class _Builder:
                 layer.fail(f"does not allow in-place computation: its top '{name}' must have another name")
             if name in self.blobs and not in_place:
                 raise CaffeError(f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}')")
-            self.context.info("net.cpp:369" if in_place else "net.cpp:382",
-                              f"{layer.name} -> {name}" + (" (in-place)" if in_place else ""))
+            self.context.info(
+                "net.cpp:369" if in_place else "net.cpp:382",
+                f"{layer.name} -> {name}" + (" (in-place)" if in_place else ""),
+            )
             if not in_place:
                 self.blobs[name] = Blob((), self.context.device)
                 self.blob_need[name] = False

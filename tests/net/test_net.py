@@ -176,7 +176,10 @@ BAD = [
     (ip("a", "nowhere", "a", 2), "Unknown bottom blob 'nowhere'"),
     (INPUT + ip("a", "x", "y", 2), "Top blob 'y' produced by multiple sources"),
     (INPUT + "layer { name: 'l' type: 'Relu' bottom: 'x' top: 'r' }", "layer 'l': Unknown layer type: Relu"),
-    (INPUT + "layer { name: 'l' type: 'Flatten' bottom: 'x' top: 'x' }", "layer 'l' .Flatten.: does not allow in-place"),
+    (
+        INPUT + "layer { name: 'l' type: 'Flatten' bottom: 'x' top: 'x' }",
+        "layer 'l' .Flatten.: does not allow in-place",
+    ),
     (INPUT + "layer { name: 'l' type: 'EuclideanLoss' bottom: 'x' top: 'z' }", "EuclideanLoss Layer takes 2 bottom"),
     (INPUT + ip("a", "x", "a", 2, "param { } param { } param { }"), "Too many params specified for layer a"),
     (INPUT + ip("a", "x", "a", 2, "loss_weight: 1 loss_weight: 2"), "'a'.*loss_weight must be unspecified or"),

@@ -100,7 +100,9 @@ def test_another_shape_is_refused_and_nothing_is_loaded(tmp_path, module):
     module.save(source, path)
     target = build()
     before = values(target)
-    with pytest.raises(CaffeError, match=r"Cannot copy param 0 weights from layer 'a/b'; shape mismatch.*5 4 \(20\).*2 4 \(8\)"):
+    with pytest.raises(
+        CaffeError, match=r"Cannot copy param 0 weights from layer 'a/b'; shape mismatch.*5 4 \(20\).*2 4 \(8\)"
+    ):
         target.copy_trained_layers_from(path)
     assert all(torch.equal(one, two) for one, two in zip(before, values(target)))
 
