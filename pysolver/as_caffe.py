@@ -43,11 +43,11 @@ class _Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             if error.name != spec.origin:
                 raise
             raise ModuleNotFoundError(f"No module named '{spec.name}'", name=spec.name) from None
-        self._own_spec = module.__spec__
+        spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._own_spec  # the import system has just put the alias there
+        module.__spec__ = module.__spec__.loader_state  # the import system has just put the alias there
 
 
 def install() -> None:

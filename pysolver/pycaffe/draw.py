@@ -13,6 +13,7 @@ from typing import Any
 
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
+from pysolver.proto.upgrade import upgrade_net
 
 _COLORS = {
     "Convolution": "#FF5050",
@@ -61,6 +62,10 @@ def net_graph(
     """The Graph of a NetParameter. rankdir: LR, RL, TB or BT; phase None: the layers of both."""
     if rankdir not in ("LR", "RL", "TB", "BT"):
         raise ValueError(f"rankdir is LR, RL, TB or BT, not '{rankdir}'")
+    if net.layers:  # the form of before 2014
+        old, net = net, caffe_pb2.NetParameter()
+        net.CopyFrom(old)
+        net = upgrade_net(net, net.name or "the net to draw")
     graph = Graph(net.name or "Net", rankdir)
     for layer in net.layer:
         if phase is not None and not _is_in_phase(layer, phase):

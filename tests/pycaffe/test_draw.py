@@ -45,6 +45,13 @@ def test_edges():
     assert {label for *_, label in draw.net_graph(NET, "LR", label_edges=False).edges} == {""}
 
 
+def test_nets_in_the_old_form():
+    old = parse_text("layers { name: 'c' type: RELU bottom: 'x' top: 'y' }", caffe_pb2.NetParameter)
+    before = old.SerializeToString()
+    assert list(draw.net_graph(old, "LR").nodes) == ["c_ReLU", "x_blob", "y_blob"]
+    assert old.SerializeToString() == before
+
+
 def test_phases():
     def layers(phase):
         return {layer.split("_")[0] for layer in draw.net_graph(NET, "LR", phase=phase).nodes if "_blob" not in layer}
