@@ -11,13 +11,14 @@ from pysolver.errors import CaffeError
 from pysolver.layers.base import Layer, layer_types, register
 
 # As BVLC Caffe 1.0 registers them.
-OF_CAFFE = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data
+_CAFFE = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data
 Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col
 ImageData InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter
 Pooling Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax
-SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData""".split()
-OF_FORKS = """Axpy BN ConvolutionDepthwise DetectionOutput Interp MultiBoxLoss Normalize PSROIPooling Permute PriorBox
-ROIPooling ReLU6 ShuffleChannel SmoothL1Loss Upsample""".split()
+SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData"""
+_FORKS = """Axpy BN ConvolutionDepthwise DetectionOutput Interp MultiBoxLoss Normalize PSROIPooling Permute PriorBox
+ROIPooling ReLU6 ShuffleChannel SmoothL1Loss Upsample"""
+OF_CAFFE, OF_FORKS = _CAFFE.split(), _FORKS.split()
 
 
 def test_every_layer_of_caffe_is_there():
