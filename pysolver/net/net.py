@@ -50,7 +50,7 @@ class Net:
         self._param_blobs: dict[int, Blob] = {}
         for node in self.nodes:
             node.layer.train(node.layer.is_training)
-            for name, buffer in node.layer.named_buffers():
+            for buffer in node.layer.buffers():
                 buffer.data = buffer.data.to(self.context.device)
             self._seed_losses(node)
 
