@@ -1,0 +1,66 @@
+"""CSV as Caffe's own tools/extra/parse_log.py forms it, and JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import numpy as np
+from log_texts import DATA, golden_text, lines
+
+from pysolver.logs import read_log
+from pysolver.logs.export import to_json, write_csv
+
+
+def caffe_rows(text: str, phase: str) -> list[dict[str, float]]:
+    """What Caffe's parser does, told from its description: the last seen iteration, one row of outputs for it."""
+    rows: list[dict[str, float]] = []
+    iteration = -1.0
+    for line in text.splitlines():
+        if found := re.search(r"Iteration (\d+)", line):
+            iteration = float(found[1])
+        if (found := re.search(rf"{phase} net output #(\d+): (\S+) = ([\.\deE+-]+)", line)) and iteration >= 0:
+            if not rows or rows[-1]["NumIters"] != iteration:
+                rows.append({"NumIters": iteration})
+            rows[-1][found[2]] = float(found[3])
+    return rows
+
+
+def test_csv_agrees_with_caffes_parser(tmp_path):
+    for name in ("new_format_1cycle", "range_test", "old_format_triangular"):
+        paths = write_csv(read_log(DATA / f"{name}.log.gz"), tmp_path)
+        assert [p.name for p in paths] == [f"{name}.log.train", f"{name}.log.test"]
+        for path, phase in zip(paths, ("Train", "Test")):
+            with path.open() as file:
+                found = list(csv.DictReader(file))
+            head = list(found[0])
+            assert head[:3] == ["NumIters", "Seconds", "LearningRate"] and head[-2:] == ["Momentum", "WeightDecay"]
+            wanted = caffe_rows(golden_text(f"{name}.log.gz"), phase)
+            complete = [row for row in found if row["loss"] != "nan"]
+            assert [{k: float(row[k]) for k in w} for row, w in zip(complete, wanted)] == wanted
+            assert len(complete) == len(wanted) >= len(found) - 1  # the last display of a run has no outputs
+            assert re.fullmatch(r"\d+\.0", found[1]["NumIters"])
+
+
+def test_csv_rates_and_times(tmp_path):
+    train, test = write_csv(read_log(DATA / "new_format_1cycle.log.gz"), tmp_path, delimiter=";")
+    table = np.genfromtxt(train, delimiter=";", names=True)
+    assert table["Momentum"][-1] == 0.939715 and table["LearningRate"][0] == 0.002 and table["WeightDecay"][3] == 0.0006
+    assert np.all(np.diff(table["Seconds"]) > 0) and 60 < table["Seconds"][-1] < 80  # 09:01:39 to 09:02:50
+
+
+def test_csv_of_several_test_nets(tmp_path):
+    paths = write_csv(read_log(DATA / "lenet_two_test_nets_stages.log.gz"), tmp_path)
+    assert [p.suffix for p in paths] == [".train", ".test", ".test1"]
+
+
+def test_json_is_strict_and_complete(log_file):
+    run = read_log(DATA / "mlp_diverges.log.gz")
+    text = json.dumps(to_json(run), allow_nan=False)
+    back = json.loads(text)
+    assert None in back["train"]["loss"] and back["train"]["iteration"] == run.train.iteration.tolist()
+    assert back["solver"]["base_lr"] == run.solver["base_lr"]
+    old = json.loads(json.dumps(to_json(read_log(log_file(lines(0, 100) + lines(50, 80)))), allow_nan=False))
+    assert old["superseded"]["train"]["iteration"] == [50, 60, 70, 80, 90]
+    assert old["resumes"] == [{"iteration": 50, "seconds": 0.0, "before": 90}]

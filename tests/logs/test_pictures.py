@@ -1,0 +1,209 @@
+"""What pictures show: the data of the lines, the labels, colours and limits, not the pixels."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from log_texts import DATA, glog, lines
+from matplotlib.figure import Figure
+
+from pysolver.errors import CaffeError
+from pysolver.logs import curves as c
+from pysolver.logs import look, plot, read_log
+from pysolver.logs.picture import CHARTS, Wish, draw, wanted_curves
+
+NEW = DATA / "new_format_1cycle.log.gz"
+RESUMED = DATA / "multi_gpu_resumed_no_header.log.gz"
+
+
+def picture(paths, **wish) -> Figure:
+    runs = [read_log(path) for path in paths]
+    drawn, x = wanted_curves(runs, Wish(**wish))
+    return plot.figure(drawn, x.label)
+
+
+def line(made: Figure, ending: str):
+    """The line whose label ends so, and its axes."""
+    return next((axes, drawn) for axes in made.axes for drawn in axes.lines if drawn.get_label().endswith(ending))
+
+
+def test_one_run_on_twin_axes():
+    run = read_log(NEW)
+    made = picture([NEW], rates=True)
+    left, losses = line(made, ": test loss")
+    right, accuracies = line(made, ": test accuracy")
+    assert left is not right and left.bbox.bounds == right.bbox.bounds
+    assert np.array_equal(losses.get_xdata(), run.test.iteration) and np.array_equal(
+        losses.get_ydata(), run.test["loss"]
+    )
+    assert np.array_equal(accuracies.get_ydata(), run.test["accuracy"])
+    assert left.get_ylabel() == "train and test loss" and right.get_ylabel() == "test accuracy"
+    below, rates = line(made, ": lr")
+    assert below.get_ylabel() == "learning rate" and below.get_xlabel() == "iteration"
+    assert rates.get_ydata().max() == run.train.lr.max()
+    texts = [text.get_text() for text in made.legends[0].get_texts()]
+    assert "test accuracy (best 0.5285)" in texts and len(set(texts)) == len(texts)
+
+
+def test_many_runs_are_told_apart_by_what_differs(log_file):
+    text = (DATA / "new_format_1cycle.log.gz").read_bytes()
+    import gzip
+
+    plain = gzip.decompress(text).decode()
+    other = log_file(
+        plain.replace("max_lr: 0.02", "max_lr: 0.08").replace("weight_decay: 0.0006", "weight_decay: 1e-05")
+    )
+    made = picture([NEW, other])
+    texts = [t.get_text() for t in made.legends[0].get_texts()]
+    assert texts == ["max lr 0.02, wd 0.0006", "max lr 0.08, wd 1e-05", "test", "train"]
+    assert [axes.get_ylabel() for axes in made.axes] == ["test accuracy", "train and test loss"]
+    colours = {drawn.get_color() for drawn in made.axes[0].lines}
+    assert colours == set(look.PALETTE[:2])
+
+
+def test_same_parameters_fall_back_to_file_names(log_file):
+    runs = [read_log(log_file(lines(0, 50), name)) for name in ("a.log", "b.log")]
+    assert c.labels(runs) == ["a", "b"]
+
+
+def test_superseded_part_is_faint_and_the_place_marked(log_file):
+    path = log_file(lines(0, 100) + lines(60, 120).replace("= 1.", "= 3."))
+    run = read_log(path)
+    drawn, x = wanted_curves([run], Wish())
+    old = [curve for curve in drawn if curve.faint]
+    assert {curve.what for curve in old} == {"train loss", "test loss", "test accuracy"}
+    assert all(list(curve.x) == [60, 70, 80, 90] for curve in old)
+    made = plot.figure(drawn, x.label, marks=[60])
+    assert any(list(np.unique(drawn.get_xdata())) == [60] for drawn in made.axes[0].lines)
+    assert "resumed" in [text.get_text() for text in made.axes[0].texts]
+
+
+def test_epochs_seconds_and_rates():
+    run = read_log(NEW)
+    epochs = c.axis("epoch", [run], epoch_size=50_000)
+    assert np.allclose(epochs.of(run, run.test), run.test.iteration * 512 / 50_000)  # 4 GPUs x batch 128
+    with pytest.raises(CaffeError, match="--epoch-size"):
+        c.axis("epoch", [run])
+    with pytest.raises(CaffeError, match="--batch"):
+        c.axis("epoch", [read_log(RESUMED)], epoch_size=1_281_167)
+    rates = c.axis("lr", [run])
+    assert np.array_equal(rates.of(run, run.train), run.train.lr)
+    assert c.axis("seconds", [run]).label == "time at work (s)"
+
+
+def test_time_at_work_leaves_out_pauses():
+    """Three days lie between the parts of this run; at work it was 64.75 of 161.6 hours."""
+    run = read_log(RESUMED)
+    hours = c.working_time(run, run.train) / 3600
+    assert hours[-1] == pytest.approx(64.75, abs=0.05) and (np.diff(hours) >= 0).all()
+    assert run.train.seconds[-1] / 3600 == pytest.approx(161.6, abs=0.1)
+
+
+def test_generalisation_error():
+    run = read_log(NEW)
+    table, gap = c.generalisation_error(run)
+    shared = np.isin(run.train.iteration, run.test.iteration)
+    assert np.allclose(gap, run.test["loss"] - run.train["loss"][shared])
+    assert list(table.iteration) == list(run.test.iteration)
+
+
+def test_groups_make_bands(log_file):
+    paths = [log_file(lines(0, 100).replace("loss = 2.", f"loss = {n}."), f"lr1_seed{n}.log") for n in (2, 3, 4)]
+    runs = [read_log(path) for path in paths]
+    drawn, _ = wanted_curves(runs, Wish(group=r"(lr\d)_seed"))
+    loss = next(curve for curve in drawn if curve.what == "test loss")
+    assert loss.label == "lr1 (n=3)"
+    assert np.allclose(loss.y, 3 + np.arange(0, 100, 10) / 1e4) and np.allclose(loss.high - loss.low, 2.0)
+    with pytest.raises(CaffeError, match="does not match"):
+        c.group_names(runs, "nothing")
+    with pytest.raises(CaffeError, match="--group"):
+        c.group_names(runs, "(")
+
+
+def test_group_of_runs_with_nothing_in_common(log_file):
+    paths = [log_file(lines(0, 50), "x1.log"), log_file(lines(100, 150), "x2.log")]
+    with pytest.raises(CaffeError, match="no iterations in common"):
+        wanted_curves([read_log(p) for p in paths], Wish(group="x"))
+
+
+def test_smoothing():
+    assert list(c.smooth(np.array([1.0, 2, 6, 2, 1]), 3)) == [1.5, 3, 10 / 3, 3, 1.5]
+    holes = c.smooth(np.array([1.0, np.nan, 3]), 3)
+    assert np.isnan(holes[1]) and list(holes[[0, 2]]) == [1, 3]
+    long = np.random.default_rng(0).normal(size=200)
+    wanted = [long[max(0, i - 10) : i + 11].mean() for i in range(200)]
+    assert np.allclose(c.smooth(long, 21), wanted)
+
+
+def test_wild_values_do_not_flatten_the_rest():
+    usual = np.linspace(1, 2, 50)
+    low, high = look.limits([np.append(usual, 87.3)])
+    assert low < 1 and 2 < high < 4
+    assert look.limits([usual]) is None
+
+
+@pytest.mark.parametrize("number, what, x", [(0, "test accuracy", "iteration"), (3, "test loss", "seconds"),
+                                             (4, "lr", "iteration"), (7, "train loss", "seconds")])  # fmt: skip
+def test_caffes_chart_types(tmp_path, number, what, x):
+    assert (CHARTS[number].what, CHARTS[number].x) == (what, x)
+    draw([str(NEW)], Wish(output=str(tmp_path / "a.png"), chart=number))
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("ending, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_picture_formats(tmp_path, ending, start):
+    draw([str(RESUMED)], Wish(output=str(tmp_path / f"a.{ending}"), log_y=True, smooth=5, x="seconds"))
+    assert (tmp_path / f"a.{ending}").read_bytes().startswith(start)
+    assert len(list(tmp_path.iterdir())) == 1  # nothing left beside it
+
+
+def test_labels_stay_text_in_svg(tmp_path):
+    draw([str(NEW)], Wish(output=str(tmp_path / "a.svg"), title="LeNet & Co"))
+    text = (tmp_path / "a.svg").read_text()
+    assert "LeNet &amp; Co" in text and "test accuracy" in text
+
+
+def test_interactive_page(tmp_path):
+    pytest.importorskip("plotly")
+    draw([str(NEW)], Wish(interactive=str(tmp_path / "a.html"), rates=True))
+    text = (tmp_path / "a.html").read_text()
+    assert "Plotly.newPlot" in text and "test accuracy" in text
+    assert not re.search(r'<script[^>]+src="http', text)  # all inside
+
+
+@pytest.mark.parametrize(
+    "wish, message",
+    [
+        ({}, "nowhere to draw"),
+        ({"output": "a.bmp"}, r"\.png, \.svg or \.pdf"),
+        ({"output": "a.png", "names": ["test nothing"]}, "no 'nothing' in its test outputs; it has train accuracy"),
+        ({"output": "a.png", "names": ["foo"]}, "cannot draw 'foo'"),
+        ({"output": "a.png", "names": ["test3 loss"]}, "no results of test net #3"),
+        ({"output": "a.png", "labels": ["a", "b"]}, "2 labels for 1 logs"),
+        ({"output": "a.png", "size": "big"}, "8x5"),
+        ({"output": "a.png", "group": "zzz"}, "does not match"),
+    ],
+)
+def test_wishes_that_cannot_be_met(tmp_path, monkeypatch, wish, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CaffeError, match=message):
+        draw([str(NEW)], Wish(**wish))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_series_of_one_log_only(log_file):
+    """What only some of the logs have is drawn for those."""
+    rich = log_file(lines(0, 50).replace("loss = 2", "extra = 2"), "rich.log")
+    drawn, _ = wanted_curves(
+        [read_log(rich), read_log(log_file(lines(0, 50), "plain.log"))], Wish(names=["test extra"])
+    )
+    assert [curve.run for curve in drawn] == [0]
+
+
+def test_only_displayed_losses(log_file):
+    """A train net without outputs still has its smoothed loss."""
+    path = log_file("".join(glog(f"Iteration {i}, loss = 2.{i}") for i in range(5)))
+    drawn, _ = wanted_curves([read_log(path)], Wish())
+    assert [curve.what for curve in drawn] == ["smoothed loss"]
