@@ -14,6 +14,7 @@ from typing import Any
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import upgrade_net
+from pysolver.pycaffe.extras import require
 
 _COLORS = {
     "Convolution": "#FF5050",
@@ -136,8 +137,7 @@ def get_pydot_graph(
     caffe_net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> Any:
     """The net as a graph of the package pydot."""
-    import pydot
-
+    pydot = require("pydot")
     return pydot.graph_from_dot_data(net_graph(caffe_net, rankdir, label_edges, phase, display_lrm).to_dot())[0]
 
 

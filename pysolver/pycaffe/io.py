@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pysolver.proto import blobproto, caffe_pb2
+from pysolver.pycaffe.extras import require
 
 # ---- protobuf ---------------------------------------------------------------------------------------------------
 
@@ -61,8 +62,7 @@ _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)  # ITU-R 709, as sci
 
 def load_image(filename: str, color: bool = True) -> np.ndarray:
     """An image file as float32 in [0, 1]: H x W x 3 in RGB (gray is repeated, alpha dropped), or H x W x 1."""
-    import cv2
-
+    cv2 = require("cv2")
     image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise OSError(f"{filename}: no such file, or not an image")
@@ -84,7 +84,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
 
     With 1 or 3 channels pixels are areas, as in scikit-image's resize(mode="constant", anti_aliasing=False): outside
     is the image's minimum. With other channels they are points and corners fall on corners, as in ndimage.zoom.
-    Other orders than 1 need SciPy.
+    Other orders than 1 need SciPy (pysolver[images]).
     """
     im = np.asarray(im, float)
     height, width = (int(size) for size in new_dims)
@@ -95,8 +95,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
         resized = np.einsum("yh,hwk->ywk", rows, im - low)
         resized = np.einsum("xw,ywk->yxk", columns, resized)
     else:
-        from scipy.ndimage import zoom
-
+        zoom = require("scipy.ndimage").zoom
         factors = (height / im.shape[0], width / im.shape[1], 1)
         mode = "grid-constant" if areas else "constant"
         resized = zoom(im - low, factors, order=interp_order, mode=mode, grid_mode=areas)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -124,6 +126,12 @@ class TestLoadImage:
         pytest.importorskip("cv2")
         with pytest.raises(OSError, match="nothing.png"):
             io.load_image(tmp_path / "nothing.png")
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"pip install 'pysolver\[images\]'"):
+        io.load_image("x.png")
 
 
 class TestTransformer:
