@@ -114,10 +114,18 @@ def convert_imageset(args: Arguments) -> int:
     from pysolver.data.prepare.imageset import convert_imageset as convert
 
     convert(
-        args.root, args.list, args.db,
-        gray=args.gray, shuffle=args.shuffle, backend=args.backend, resize_width=args.resize_width,
-        resize_height=args.resize_height, check_size=args.check_size, encoded=args.encoded, encode_type=args.encode_type,
-    )  # fmt: skip
+        args.root,
+        args.list,
+        args.db,
+        gray=args.gray,
+        shuffle=args.shuffle,
+        backend=args.backend,
+        resize_width=args.resize_width,
+        resize_height=args.resize_height,
+        check_size=args.check_size,
+        encoded=args.encoded,
+        encode_type=args.encode_type,
+    )
     return 0
 
 
@@ -134,9 +142,15 @@ def extract_features(args: Arguments) -> int:
     from pysolver.data.prepare.features import extract_features as extract
 
     extract(
-        args.weights_file, args.net, args.blobs.split(","), args.dbs.split(","), args.batches, args.db_type,
-        mode=args.mode, device=args.device,
-    )  # fmt: skip
+        args.weights_file,
+        args.net,
+        args.blobs.split(","),
+        args.dbs.split(","),
+        args.batches,
+        args.db_type,
+        mode=args.mode,
+        device=args.device,
+    )
     return 0
 
 
@@ -276,9 +290,10 @@ _FLAGS = {
 
 
 def _imageset(sub: argparse.ArgumentParser) -> None:
-    for name, help_text in (("gray", "read as grey"), ("shuffle", "in random order"),
-                            ("check_size", "all images must have one size"), ("encoded", "store compressed")):  # fmt: skip
-        _flag(sub, name, action="store_true", help=help_text)
+    _flag(sub, "gray", action="store_true", help="read as grey")
+    _flag(sub, "shuffle", action="store_true", help="in random order")
+    _flag(sub, "check_size", action="store_true", help="all images must have one size")
+    _flag(sub, "encoded", action="store_true", help="store compressed")
     _flag(sub, "backend", default="lmdb", metavar="lmdb|leveldb", help="kind of the database (default lmdb)")
     _flag(sub, "resize_width", type=int, default=0, metavar="PIXELS", help="resize to this width (with a height)")
     _flag(sub, "resize_height", type=int, default=0, metavar="PIXELS", help="resize to this height (with a width)")

@@ -11,7 +11,10 @@ from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 
-INPUT = "layer { name: 'in' type: 'Input' top: 'x' top: 'y' input_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } } } "
+INPUT = (
+    "layer { name: 'in' type: 'Input' top: 'x' top: 'y' "
+    "input_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } } } "
+)
 FILL = "weight_filler { type: 'xavier' } "
 
 
@@ -178,7 +181,7 @@ BAD = [
     (INPUT + "layer { name: 'l' type: 'Relu' bottom: 'x' top: 'r' }", "layer 'l': Unknown layer type: Relu"),
     (
         INPUT + "layer { name: 'l' type: 'Flatten' bottom: 'x' top: 'x' }",
-        "layer 'l' .Flatten.: does not allow in-place",
+        "layer 'l'.*does not allow in-place",
     ),
     (INPUT + "layer { name: 'l' type: 'EuclideanLoss' bottom: 'x' top: 'z' }", "EuclideanLoss Layer takes 2 bottom"),
     (INPUT + ip("a", "x", "a", 2, "param { } param { } param { }"), "Too many params specified for layer a"),

@@ -18,7 +18,8 @@ name: "pair"
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "x" top: "h" loss_weight: 1
         inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
-layer { name: "a/b" type: "InnerProduct" bottom: "h" top: "z" inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "a/b" type: "InnerProduct" bottom: "h" top: "z"
+        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
 """
 
 
