@@ -22,6 +22,7 @@ UNDERFITTING, OVERFITTING, INSTABILITY, PLATEAU = "underfitting", "overfitting",
 STATISTICS = "train and test disagree"
 MINIMUM_TESTS = 8
 LONG = 0.2  # part of the run that a stretch must last to mean something
+DESCENT = 0.1  # part of the run in which any loss falls
 CHANGE = 0.06  # part of the whole drop of the loss, within a window, that counts as a change
 
 MEANING = {
@@ -105,14 +106,16 @@ def measure(run: Run) -> Trends:
     good = np.isfinite(train.main_loss)
     trained = running_median(train.main_loss[good], 5)
     t = np.interp(x, train.iteration[good], trained) if good.any() else np.zeros(len(x))
-    later = float(np.quantile(y[len(y) // 8 :], 0.75))  # the first descent would hide all that follows
-    drop = max(min(float(np.median(y[:3])), later) - float(y.min()), 0.05 * abs(float(y.min())), 1e-12)
+    whole = float(np.median(y[:3]) - y.min())
+    later = float(np.quantile(y[len(y) // 8 :], 0.75) - y.min())  # the first descent would hide all that follows
+    drop = max(min(whole, max(later, 0.1 * whole)), 0.05 * abs(float(y.min())), 1e-12)
+    noise = 1.4826 * float(np.nanmedian(np.abs(test.main_loss - y)))
     half = max(2, len(x) // 16)
     rows = []
     for i in range(len(x)):
         window = slice(max(0, i - half), i + half + 1)
-        change, error = _fit(x[window], y[window])
-        rows.append((change, _fit(x[window], t[window])[0], max(CHANGE * drop, 2 * error)))
+        enough = max(CHANGE * drop, 3 * noise * (12 / len(x[window])) ** 0.5)  # three standard errors of a fit's change
+        rows.append((_change(x[window], y[window]), _change(x[window], t[window]), enough))
     changes = np.array(rows).T
     return Trends(test.iteration, changes[0], changes[1], changes[2], drop)
 
@@ -124,14 +127,10 @@ def _level(loss: np.ndarray) -> np.ndarray:
     return running_median(np.where(np.isfinite(loss), loss, top), 5)
 
 
-def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Change of y over the window by a straight line, and the standard error of that change."""
-    width = x[-1] - x[0]
+def _change(x: np.ndarray, y: np.ndarray) -> float:
+    """How much y changes over the window, by a straight line."""
     centred = x - x.mean()
-    square = (centred**2).sum()
-    slope = float((centred * y).sum() / square)
-    rest = y - y.mean() - slope * centred
-    return slope * width, float(np.sqrt((rest**2).sum() / max(len(x) - 2, 1) / square)) * width
+    return float((centred * y).sum() / (centred**2).sum() * (x[-1] - x[0]))
 
 
 def _kind(trends: Trends, i: int) -> str:
@@ -162,7 +161,9 @@ def _clue(run: Run, trends: Trends, kind: str, first: int, last: int) -> Clue | 
     """A stretch as a clue, or None if it means nothing."""
     test = run.test
     start, end = int(trends.iteration[first]), int(trends.iteration[last])
-    length = (end - start) / max(1, int(trends.iteration[-1]))
+    total = max(1, int(trends.iteration[-1]))
+    descent = DESCENT * total if kind == UNDERFITTING else 0
+    length = (end - max(start, descent)) / total
     rise = float(trends.test[first : last + 1].max())
     short = length < (0.05 if kind in (OVERFITTING, INSTABILITY) and rise > 2 * trends.enough[first] else LONG)
     lr = test.lr[first : last + 1]

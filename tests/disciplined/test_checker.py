@@ -1,0 +1,122 @@
+"""Each slip alone is found, a good solver has none, and the author's own two are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pysolver.disciplined.checker import check_solver, from_dump
+from pysolver.logs import read_log
+from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
+from pysolver.proto.text import parse_text
+
+LOGS = Path(__file__).resolve().parent.parent / "data" / "logs"
+GOOD = {
+    "base_lr": "0.05", "max_lr": "0.5", "lr_policy": '"1cycle"', "stepsize": "4500", "max_iter": "10000",
+    "momentum": "0.95", "cyclical_momentum": "[0.85, 4500]", "weight_decay": "0.0001", "display": "100",
+    "test_iter": "100", "test_interval": "500", "snapshot": "5000", "type": '"Nesterov"',
+}  # fmt: skip
+NET = """
+layer {{ name: "in" type: "Data" top: "x" include {{ phase: TEST }}
+  data_param {{ source: "{db}" batch_size: {batch} }} }}
+layer {{ name: "bn" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param {{ moving_average_fraction: {fraction} }} }}
+"""
+
+
+def solver(**changes: str | None) -> SolverParameter:
+    """The good solver with some fields changed, or left out (None)."""
+    fields = {k: v for k, v in {**GOOD, **changes}.items() if v is not None}
+    return parse_text("\n".join(f"{k}: {v}" for k, v in fields.items()), SolverParameter)
+
+
+def test_a_good_solver():
+    assert check_solver(solver()) == []
+
+
+@pytest.mark.parametrize(
+    "changes, level, field, words",
+    [
+        ({"cyclical_momentum": "[0.85, 4400]"}, "warning", "cyclical_momentum", "4400 iterations, of the rate 4500"),
+        ({"max_lr": "0.01"}, "warning", "max_lr", "below base_lr"),
+        ({"max_lr": None}, "error", "lr_policy", "max_lr is not set"),
+        ({"momentum": "1.0"}, "error", "momentum", "reaches 1"),
+        ({"cyclical_momentum": "[1.0, 4500]"}, "error", "momentum", "reaches 1"),
+        ({"cyclical_momentum": "[0.97, 4500]"}, "warning", "cyclical_momentum", "rises"),
+        ({"max_iter": "8000"}, "warning", "stepsize", "does not fit into max_iter 8000"),
+        ({"max_iter": "9000"}, "warning", "max_iter", "no tail"),
+        ({"lr_policy": '"triangular"'}, "warning", "stepsize", "1.11 cycles"),
+        ({"lr_policy": '"fixed"', "max_lr": None, "stepvalue": "10"}, "warning", "stepvalue", "does not use it"),
+        ({"lr_policy": '"multistep"', "gamma": "0.1", "stepvalue": "[3000, 2000]"}, "warning", "stepvalue", "3001"),
+        ({"lr_policy": '"multistep"', "gamma": "0.1", "stepvalue": "[3000, 20000]"}, "warning", "stepvalue", "never"),
+        ({"lr_policy": '"step"', "stepsize": "100"}, "error", "gamma", "rate becomes 0"),
+        ({"lr_policy": '"tringular"'}, "error", "lr_policy", "triangular"),
+        ({"lr_policy": '"fixed"', "base_lr": None, "max_lr": None}, "error", "base_lr", "nothing is learned"),
+        ({"snapshot": None, "snapshot_after_train": "false"}, "warning", "snapshot", "no snapshot"),
+        ({"snapshot_prefix": '"nowhere/x"'}, "warning", "snapshot_prefix", "no folder nowhere"),
+        ({"clip_gradients": "0"}, "error", "clip_gradients", "every gradient"),
+        ({"display": None}, "warning", "display", "nothing can be plotted"),
+        ({"max_iter": None}, "error", "max_iter", "nothing is trained"),
+        ({"test_interval": "20000", "test_initialization": "false"}, "warning", "test_interval", "no test"),
+        ({"test_interval": "300"}, "note", "test_interval", "last test at 9900"),
+        ({"weight_decay": None}, "note", "weight_decay", "no regularisation"),
+    ],
+)
+def test_each_slip(changes, level, field, words):
+    found = check_solver(solver(**changes))
+    assert any(f.level == level and f.field == field and words in f.text for f in found), [str(f) for f in found]
+
+
+def test_a_range_test_is_no_broken_cycle():
+    ramp = solver(lr_policy='"triangular"', stepsize="10000", cyclical_momentum=None, snapshot=None,
+                  snapshot_after_train="false")  # fmt: skip
+    assert check_solver(ramp) == []
+
+
+def test_effective_rate_against_a_range_test():
+    """The author's test broke near 0.5 at momentum 0.9: an effective rate of 5."""
+    log = read_log(LOGS / "clipping_cut_off.log.gz")
+    assert not [f for f in check_solver(solver(), log=log) if f.field == "max_lr"]  # 0.5 / (1 - 0.85) = 3.3
+    (found,) = [f for f in check_solver(solver(max_lr="1.0"), log=log) if f.field == "max_lr"]
+    assert "reaches 6.67 (lr 1, momentum 0.85)" in found.text and "momentum 0.9)" in found.text
+    (note,) = [f for f in check_solver(solver(), log=read_log(LOGS / "range_test.log.gz")) if f.field == "log"]
+    assert note.level == "note" and "no break up to 3" in note.text
+
+
+def test_test_set_size(tmp_path):
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(tmp_path / "db")) as base, base.begin(write=True) as write:
+        for i in range(10_000 // 100):
+            write.put(b"%05d" % i, b"x")
+    right = parse_text(NET.format(db=tmp_path / "db", batch=1, fraction=0.95), NetParameter)
+    wrong = parse_text(NET.format(db=tmp_path / "db", batch=3, fraction=0.95), NetParameter)
+    assert check_solver(solver(), right) == []
+    (found,) = check_solver(solver(), wrong)
+    assert (
+        found.field == "test_iter"
+        and "100 x batch 3 = 300 images" in found.text
+        and "has 100: test_iter 34" in found.text
+    )
+
+
+@pytest.mark.parametrize("fraction, count", [(0.999, 0), (0.9999, 1), (0.95, 0)])
+def test_batch_norm_memory(fraction, count):
+    net = parse_text(NET.format(db="none", batch=1, fraction=fraction), NetParameter)
+    found = check_solver(solver(), net)
+    assert len(found) == count and all(f.field == "bn" for f in found)
+
+
+def test_the_authors_two_slips():
+    """His published solvers: stepvalues out of order, and a momentum cycle ten times as long as the rate's."""
+    dense = {"base_lr": 0.1, "max_iter": 39062, "lr_policy": "multistep", "gamma": 0.316, "momentum": 0.9,
+             "weight_decay": 0.0001, "stepvalue": [19531, 29296, 34178, 36619, 35398], "type": "Nesterov"}  # fmt: skip
+    inception = {"lr_policy": "1cycle", "base_lr": 0.05, "max_lr": 1, "stepsize": 108000, "momentum": 0.95,
+                 "cyclical_momentum": [0.85, 1080000]}  # fmt: skip
+    assert any("36619, 35398 are out of order" in f.text for f in check_solver(from_dump(dense)))
+    assert any("1080000 iterations, of the rate 108000" in f.text for f in check_solver(from_dump(inception)))
+
+
+def test_the_solver_in_a_log():
+    message = from_dump(read_log(LOGS / "new_format_1cycle.log.gz").solver)
+    assert message.lr_policy == "1cycle" and list(message.cyclical_momentum) == pytest.approx([0.8, 2246])
+    assert message.type == "Nesterov" and message.max_iter == 4882 and message.test_initialization is False
