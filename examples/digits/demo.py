@@ -50,7 +50,7 @@ def main(out: Path) -> None:
     curves = out / "one_cycle.png"
     run("tools/plot_log.py", str(train_log), "-o", str(curves))
 
-    accuracy = read_log(train_log).test[0]["accuracy"][-1]
+    accuracy = read_log(train_log).test["accuracy"][-1]
     print(f"\ntest accuracy {accuracy:.2%}\npictures: {picture} and {curves}")
 
 

@@ -31,7 +31,7 @@ def accuracy(solver_file: str, type_name: str, seed: int, out: Path) -> float:
         seeded.write_text(to_text(solver))
         with open(log, "w") as file:
             subprocess.run([sys.executable, "-m", "pysolver", "train", f"--solver={seeded}"], stderr=file, check=True)
-    return 100 * float(read_log(log).test[0]["accuracy"][-1])
+    return 100 * float(read_log(log).test["accuracy"][-1])
 
 
 def main() -> None:
