@@ -48,7 +48,7 @@ def main(out: Path) -> None:
     train_log = out / "one_cycle.log"
     run("-m", "pysolver", "train", f"--solver={solver_file}", log=train_log)
     curves = out / "one_cycle.png"
-    run("tools/plot_log.py", str(train_log), "-o", str(curves))
+    run("tools/plot_log.py", str(train_log), "--rates", "--log-y", "-o", str(curves))
 
     accuracy = read_log(train_log).test["accuracy"][-1]
     print(f"\ntest accuracy {accuracy:.2%}\npictures: {picture} and {curves}")
