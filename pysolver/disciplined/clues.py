@@ -162,14 +162,15 @@ def _clue(run: Run, trends: Trends, kind: str, first: int, last: int) -> Clue | 
     test = run.test
     start, end = int(trends.iteration[first]), int(trends.iteration[last])
     total = max(1, int(trends.iteration[-1]))
-    descent = DESCENT * total if kind == UNDERFITTING else 0
-    length = (end - max(start, descent)) / total
+    length = (end - start) / total
+    if kind == UNDERFITTING:
+        length = 2 * (end - max(start, DESCENT * total)) / total
     rise = float(trends.test[first : last + 1].max())
     short = length < (0.05 if kind in (OVERFITTING, INSTABILITY) and rise > 2 * trends.enough[first] else LONG)
     lr = test.lr[first : last + 1]
     known = np.isfinite(lr).all()
     annealed = known and lr[-1] < 0.7 * lr[0]
-    if short or (kind == UNDERFITTING and annealed):
+    if short or (kind == UNDERFITTING and known and lr[-1] < 0.95 * lr[0]):
         return None
     text = MEANING[kind]
     if kind == INSTABILITY and rise > 0.5 * trends.drop:

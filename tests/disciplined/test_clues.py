@@ -42,13 +42,13 @@ def kinds(run) -> set[str]:
     return {clue.kind for clue in find_clues(run)}
 
 
-DESCENT = 0.5 + 1.8 * np.exp(-X / 0.05)
+DESCENT = 0.5 + 1.8 * np.exp(-X / 0.03)
 
 
 def test_a_level_test_loss_is_the_sought_balance():
     clues = find_clues(run_of(DESCENT + NOISE[0], DESCENT - 0.1 + NOISE[1]))
     assert [clue.kind for clue in clues] == [PLATEAU]
-    assert clues[0].start < 2000 and clues[0].end == 5900
+    assert clues[0].start < 2000 and clues[0].end > 4500
 
 
 def test_steady_fall_is_underfitting():
