@@ -62,7 +62,9 @@ def to_planes(image: np.ndarray) -> np.ndarray:
     """(height, width[, channels]) to (channels, height, width), contiguous."""
     if image.ndim == 2:
         return image[None]
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    require("cv2").split(image, list(planes))  # writes into them, several times as fast as a transposed copy
+    return planes
 
 
 def _is_cut_short(file: bytes) -> bool:

@@ -29,8 +29,12 @@ class Prefetcher:
         self._ready: queue.Queue = queue.Queue(depth)
         self._waits = 0
         stop = threading.Event()
+        stream = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.current_stream(device))  # what set_up put there, such as a mean image
         worker = threading.Thread(
-            target=_work, args=(weakref.WeakMethod(make), start, self._ready, stop, device), daemon=True
+            target=_work, args=(weakref.WeakMethod(make), start, self._ready, stop, stream), daemon=True
         )
         self.close = weakref.finalize(self, _end, stop, self._ready, worker)  # runs at the latest when Python ends
         worker.start()
@@ -55,10 +59,13 @@ class Prefetcher:
 
 
 def _work(
-    make: weakref.WeakMethod, index: int, ready: queue.Queue, stop: threading.Event, device: torch.device
+    make: weakref.WeakMethod,
+    index: int,
+    ready: queue.Queue,
+    stop: threading.Event,
+    stream: torch.cuda.Stream | None,
 ) -> None:
     torch.set_num_threads(1)  # of this thread: two teams of OpenMP threads on the same cores spin against each other
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
         while not stop.is_set():
             source_make = make()

@@ -31,8 +31,8 @@ class Draws(NamedTuple):
 class Transformer:
     """Raw images to float batches: (pixel - mean) * scale of a window of the image, perhaps mirrored.
 
-    Pixels stay bytes until they are on the device: the window is cut on the host (that is a copy of the bytes
-    needed, nothing more), all arithmetic is done for the whole batch where it will be used.
+    Pixels stay bytes until they are on the device: the windows are cut and mirrored on the host, which only moves the
+    bytes needed, and all arithmetic is done for the whole batch where it will be used.
     """
 
     def __init__(self, param: caffe_pb2.TransformationParameter, phase: int, context: Context) -> None:
@@ -91,15 +91,17 @@ class Transformer:
         images: one array (N, C, H, W), or, if they are to be cropped, a list of images of several sizes.
         """
         top, left = self._offsets(images, draws)
-        raw = to_device(self._crop(images, top, left), self._device)
-        value = raw.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        mirrored = np.flatnonzero(draws.mirror % 2) if draws is not None and self._param.mirror else np.array([], int)
+        pixels = self._crop(images, top, left)
+        if len(mirrored):
+            is_ours = pixels is not images and pixels.flags.owndata
+            pixels = pixels if is_ours else pixels.copy()
+            pixels[mirrored] = pixels[mirrored][..., ::-1]
+        value = to_device(pixels, self._device).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         if self._mean is not None:
-            value -= self._mean_at(top, left)
+            value -= self._mean_below(top, left, mirrored, len(pixels))
         if self._param.scale != 1:
             value *= self._param.scale
-        if draws is not None and self._param.mirror:
-            mirrored = to_device(draws.mirror % 2 == 1, self._device)
-            value = torch.where(mirrored[:, None, None, None], value.flip(3), value)
         return value
 
     def _offsets(self, images: np.ndarray | Sequence[np.ndarray], draws: Draws | None) -> tuple:
@@ -125,15 +127,21 @@ class Transformer:
             return sliding_window_view(images, (size, size), (2, 3))[np.arange(len(images)), :, top, left]
         return images[:, :, top : top + size, left : left + size]
 
-    def _mean_at(self, top, left) -> Tensor:
-        """The mean below each pixel of the windows: the mean image is cropped where the image is."""
+    def _mean_below(self, top, left, mirrored: np.ndarray, count: int) -> Tensor:
+        """The mean at the original place of each pixel: its image is cropped and mirrored with the images."""
         mean, size = self._mean, self.crop_size
-        if mean.shape[1:] == (1, 1) or not size:
+        if mean.shape[1:] == (1, 1):
             return mean
-        if not self._is_training:
-            return mean[:, top : top + size, left : left + size]
-        rows, columns = (to_device(offsets.astype(np.int64), self._device) for offsets in (top, left))
-        return mean.unfold(1, size, 1).unfold(2, size, 1)[:, rows, columns].transpose(0, 1)
+        if size and self._is_training:
+            rows, columns = (to_device(offsets.astype(np.int64), self._device) for offsets in (top, left))
+            mean = mean.unfold(1, size, 1).unfold(2, size, 1)[:, rows, columns].transpose(0, 1)
+        elif size:
+            mean = mean[:, top : top + size, left : left + size]
+        if len(mirrored):
+            mean = mean.expand(count, *mean.shape[-3:]).contiguous()
+            places = to_device(mirrored, self._device)
+            mean[places] = mean[places].flip(3)
+        return mean
 
 
 def read_mean(path: str) -> np.ndarray:
