@@ -74,7 +74,9 @@ class Solver:
         self._timer = time.perf_counter()
 
         self._emit(e.InitializingSolver(to_text(param)))
-        self._check()
+        check_parameters(param, self.type)
+        if param.snapshot and self.context.is_root:
+            snapshots.probe(param.snapshot_prefix)
         self.smoothing = Smoothing(param.average_loss)
         if self.context.seed is not None and param.random_seed >= 0:
             torch.manual_seed(self.context.seed)
@@ -90,24 +92,6 @@ class Solver:
     @property
     def _rule(self) -> updates.Rule:
         return updates.RULES[self.type]
-
-    def _check(self) -> None:
-        """Refuse what cannot work before anything is built or written."""
-        param = self.param
-        updates.check_type(self.type, param)
-        nets.check_nets(param)
-        schedule.check_schedule(param)
-        if param.average_loss < 1:
-            raise CaffeError(
-                f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1): "
-                "average_loss should be non-negative, and at least 1."
-            )
-        if param.iter_size < 1:
-            raise CaffeError(f"iter_size is {param.iter_size}: an update needs at least 1 pass")
-        if param.snapshot and self.context.is_root:
-            if not param.snapshot_prefix:
-                raise CaffeError("In solver params, snapshot is specified but snapshot_prefix is not.")
-            snapshots.probe(param.snapshot_prefix)
 
     # ---- training --------------------------------------------------------------------------------------------
 
@@ -407,6 +391,22 @@ class Solver:
         if self.context.is_root:
             for subscriber in self.subscribers:
                 subscriber(event)
+
+
+def check_parameters(param: Any, type_name: str) -> None:
+    """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
+    updates.check_type(type_name, param)
+    nets.check_nets(param)
+    schedule.check_schedule(param)
+    if param.average_loss < 1:
+        raise CaffeError(
+            f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1): "
+            "average_loss should be non-negative, and at least 1."
+        )
+    if param.iter_size < 1:
+        raise CaffeError(f"iter_size is {param.iter_size}: an update needs at least 1 pass")
+    if param.snapshot and not param.snapshot_prefix:
+        raise CaffeError("In solver params, snapshot is specified but snapshot_prefix is not.")
 
 
 def _seeded(context: Context, random_seed: int) -> Context:

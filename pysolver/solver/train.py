@@ -17,7 +17,7 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import devices, snapshots, watchers
 from pysolver.solver.signals import SignalHandler, parse_effect
-from pysolver.solver.solver import Solver, Subscriber
+from pysolver.solver.solver import Solver, Subscriber, check_parameters
 
 
 def train(
@@ -49,6 +49,10 @@ def train(
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     effects = parse_effect(sigint_effect), parse_effect(sighup_effect)
     param = read_solver(solver_file)
+    try:
+        check_parameters(param, param.type)
+    except CaffeError as error:
+        raise CaffeError(f"{solver_file}: {error}") from None
     param.train_state.level = level
     param.train_state.stage.extend(stage.split(","))
     listeners = [CaffeLog(), *subscribers]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -39,7 +40,7 @@ average_loss: 4 display: 3 max_iter: 40 snapshot: 6 snapshot_prefix: "snap" rand
 
 
 def write(folder: Path, databases: Path, extra: str = "") -> Path:
-    """The tiny training in a folder. extra: fields that replace those of the same name."""
+    """The tiny training in a folder. extra: fields that replace those of the same name; `field: []` removes them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "net.prototxt").write_text(NET.replace("DATABASES", str(databases)))
     from pysolver.proto import caffe_pb2
@@ -49,6 +50,8 @@ def write(folder: Path, databases: Path, extra: str = "") -> Path:
     change = parse_text(extra, caffe_pb2.SolverParameter)
     for field, _ in change.ListFields():
         solver.ClearField(field.name)
+    for name in re.findall(r"(\w+): \[\]", extra):
+        solver.ClearField(name)
     solver.MergeFrom(change)
     (folder / "solver.prototxt").write_text(to_text(solver))
     return folder
