@@ -27,6 +27,8 @@ NO_MOMENTUM = {f"{SOLVERS}/{name.lower()}_solver.cpp": name for name in ("AdaGra
 
 _HERE = Path(__file__).parent
 _NUMBERS = {"max_lr": 43, "cyclical_momentum": 44, "start_lr_policy": 45}
+_NOTE = "SolverParameter next available ID"  # a comment that not every line of Caffe has
+_OUR_NOTE = "// (caffe_patch added three fields: the next available ID is "
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def edits_of(files: dict[str, str]) -> dict[str, list]:
         HEADER: [_include(), _method(), *(_refusal(name) for name in NO_MOMENTUM.values())],
         SGD: [_branch(), _check(own_momentum), _rate_line(own_momentum, own_decay)],
     }
-    if "SolverParameter next available ID" in files[PROTO]:
+    if _NOTE in files[PROTO] or _OUR_NOTE in files[PROTO]:
         edits[PROTO].insert(0, _next_id())  # first: it counts the numbers that the fields are about to take
     if own_momentum:
         edits[SGD].append(_get_momentum())
@@ -166,16 +168,19 @@ def _numbers_in_message(text: str) -> list[re.Match]:
 
 
 def _next_id() -> Insertion:
-    note = "// (caffe_patch added three fields: the next available ID is <id>)\n"
+    what = "the note on the next free field number"
+    note = f"{_OUR_NOTE}<id>)\n"
 
     def place(text: str) -> int:
-        return source.after_line(text, text.index("SolverParameter next available ID"))
+        if _NOTE not in text:
+            raise PlaceNotFound(f"{what}: not found")
+        return source.after_line(text, text.index(_NOTE))
 
     def numbered(text: str) -> str:
         used = {int(match.group(1)) for match in _numbers_in_message(text)}
         return note.replace("<id>", str(max(used.union(_free_numbers(text).values())) + 1))
 
-    return Insertion("the note on the next free field number", place, numbered, _pattern(note))
+    return Insertion(what, place, numbered, _pattern(note))
 
 
 def _include() -> Insertion:

@@ -277,3 +277,37 @@ def test_runs_on_python_3_8_with_nothing_but_the_standard_library(root):
     done = subprocess.run([*command, str(PACKAGE.parent), "apply", str(root)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "patched src/caffe/solvers/nesterov_solver.cpp" in done.stdout
+
+
+SOURCES = [SGD, PROTO, HEADER, "src/caffe/solvers/nesterov_solver.cpp", "docs/tutorial/solver.md"]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_whatever_line_is_lost_it_refuses_or_restores(path, root):
+    """Each line of an unpatched file taken out in turn: a refusal that changes nothing, or a full round trip."""
+    lines = (root / path).read_bytes().splitlines(keepends=True)
+    for i in range(len(lines)):
+        (root / path).write_bytes(b"".join(lines[:i] + lines[i + 1 :]))
+        before = stand_in.contents(root)
+        if main(["apply", str(root)]) == 0:
+            assert main(["check", str(root)]) == 0
+            assert main(["revert", str(root)]) == 0
+        assert stand_in.contents(root) == before, lines[i]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_whatever_line_of_a_patched_file_is_lost_it_refuses_or_reverts(path, root):
+    """No piece of the patch stays behind in a tree that `revert` says it has restored."""
+    plain = (root / path).read_bytes()
+    main(["apply", str(root)])
+    patched = {root / name: content for name, (_, content) in stand_in.contents(root).items()}
+    lines = patched[root / path].splitlines(keepends=True)
+    for i in range(len(lines)):
+        for file, content in patched.items():
+            file.write_bytes(content)
+        (root / path).write_bytes(b"".join(lines[:i] + lines[i + 1 :]))
+        before = stand_in.contents(root)
+        if main(["revert", str(root)]) == 1:
+            assert stand_in.contents(root) == before, lines[i]
+        else:
+            assert set((root / path).read_bytes().splitlines()) <= set(plain.splitlines()), lines[i]

@@ -18,16 +18,20 @@ ITERATIONS, HALF = 200, 100
 
 def run_both(kind: str, patched: Path, folder: Path) -> dict[str, tuple[Path, str]]:
     """Train the digits in both backends from the weights that Caffe drew: the folder and the log of each."""
+    # The train command of this Caffe ignores --weights, so both begin by resuming a state of iteration 0.
     start = folder / "start"
     start.mkdir()
     fields = f"type: '{kind}' {CYCLES} weight_decay: 0.0005 display: 1 "
-    write_digits(start, fields + "max_iter: 0")
+    write_digits(start, fields + "max_iter: 0 random_seed: 7")
     real.train(patched, start)
     result = {}
     for backend in ("caffe", "pysolver"):
         shutil.copytree(start, folder / backend)
         write_digits(folder / backend, fields + f"max_iter: {ITERATIONS} snapshot: {HALF}")
-        result[backend] = folder / backend, run(backend, patched, folder / backend, "--weights=snap_iter_0.caffemodel")
+        result[backend] = (
+            folder / backend,
+            run(backend, patched, folder / backend, "--snapshot=snap_iter_0.solverstate"),
+        )
     return result
 
 

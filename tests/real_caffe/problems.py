@@ -58,7 +58,8 @@ def write_digits(folder: Path, fields: str) -> Path:
 
 def _write_solver(folder: Path, fields: str) -> Path:
     solver = folder / "solver.prototxt"
-    solver.write_text(f'net: "net.prototxt" snapshot_prefix: "snap" solver_mode: CPU random_seed: 1 {fields}\n')
+    seed = "" if "random_seed" in fields else "random_seed: 1"
+    solver.write_text(f'net: "net.prototxt" snapshot_prefix: "snap" solver_mode: CPU {seed} {fields}\n')
     return solver
 
 
