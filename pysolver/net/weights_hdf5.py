@@ -5,6 +5,7 @@ Caffe cannot save layers with a slash in their names; here they become nested gr
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 
 from pysolver.errors import CaffeError
+from pysolver.logs import glog
 from pysolver.net.weights import assign, shape_mismatch
 from pysolver.proto.binary import read_bytes, write_atomic
 from pysolver.proto.seal import check_hdf5, seal_hdf5
@@ -78,6 +80,7 @@ def load(net: Net, path: str) -> None:
                     values = group[str(index)]
                     if values.dtype.kind not in "fiu":
                         raise CaffeError(f"{path}: /data/{name}/{index} holds {values.dtype}, not numbers")
+                    _tell_class("H5T_FLOAT" if values.dtype.kind == "f" else "H5T_INTEGER")
                     if tuple(values.shape) != tuple(blob.shape):
                         raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
                     copies.append((blob, np.asarray(values, dtype=np.float32)))
@@ -88,6 +91,12 @@ def load(net: Net, path: str) -> None:
     net.flush_params()
     for blob, values in copies:
         assign(blob, values)
+
+
+@functools.cache
+def _tell_class(name: str) -> None:
+    """Caffe logs this at the first data set of each class in a process (hdf5.cpp)."""
+    glog.info("hdf5.cpp:33", f"Datatype class: {name}")
 
 
 def _layers(data: h5py.Group) -> list[tuple[str, h5py.Group]]:

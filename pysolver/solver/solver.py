@@ -400,8 +400,8 @@ def check_parameters(param: Any, type_name: str) -> None:
     schedule.check_schedule(param)
     if param.average_loss < 1:
         raise CaffeError(
-            f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1): "
-            "average_loss should be non-negative, and at least 1."
+            f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1) "
+            "average_loss should be non-negative. (it is a number of iterations, 1 or more)"
         )
     if param.iter_size < 1:
         raise CaffeError(f"iter_size is {param.iter_size}: an update needs at least 1 pass")
