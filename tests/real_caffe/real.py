@@ -94,12 +94,17 @@ def synchronise(fresh: Path, tree: Path) -> None:
             (tree / name).unlink()
 
 
-def caffe(tree: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the caffe binary of a tree in a folder; its log is on stderr."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+def run(tree: Path, binary: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a binary of a Caffe tree in a folder; its log is on stderr (and not in files of glog's as well)."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GLOG_logtostderr": "1"}
     return subprocess.run(
-        [str(tree / BINARY), *arguments], cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+        [str(tree / binary), *arguments], cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
     )
+
+
+def caffe(tree: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the caffe binary."""
+    return run(tree, BINARY, folder, *arguments)
 
 
 def train(tree: Path, folder: Path, *arguments: str, solver: str = "solver.prototxt") -> str:

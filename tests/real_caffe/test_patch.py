@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from problems import CYCLES, write_digits, write_tiny
-from real import BINARY, UNIT_TESTS, caffe, make, run_tool, train
+from real import BINARY, UNIT_TESTS, caffe, make, run, run_tool, train
 
 CYCLE = "base_lr: 0.1 max_lr: 0.3 lr_policy: 'triangular' stepsize: 5"
 
@@ -86,13 +86,9 @@ def test_momentum_of_one_is_allowed(patched, tmp_path):
     assert "Iteration 5, lr = 0.3, momentum = 1, weight decay = 0" in train(patched, tmp_path)
 
 
-def run_unit_tests(binary, tree):
-    return subprocess.run([str(tree / binary)], cwd=tree, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("binary", UNIT_TESTS)
 def test_new_unit_tests_of_caffe_pass(binary, patched):
-    done = run_unit_tests(binary, patched)
+    done = run(patched, binary, patched)
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"\[  PASSED  \] (\d+) tests", done.stdout)[1]) >= 10
 
@@ -105,7 +101,7 @@ def test_unit_tests_fail_on_the_paper_appendix_to_the_letter(patched, tmp_path):
         path = tree / f"src/caffe/solvers/{name}_solver.cpp"
         path.write_text(path.read_text().replace("this->CurrentMomentum()", "this->param_.momentum()"))
     make(tree, BINARY, UNIT_TESTS[1])
-    done = run_unit_tests(UNIT_TESTS[1], tree)
+    done = run(tree, UNIT_TESTS[1], tree)
     assert done.returncode != 0
     failed = set(re.findall(r"\[  FAILED  \] CyclicalSolverTest/\d+\.(\w+)", done.stdout))
     assert failed == {"TestNesterov", "TestAdam", "TestAdaDelta"}
