@@ -256,20 +256,23 @@ def _check(own_momentum: bool) -> Insertion:
 
 
 def _rate_line(own_momentum: bool, own_decay: bool) -> Insertion:
+    """Where a Caffe prints its own momentum behind the rate (NVIDIA), that goes into a second line."""
     what = "the line that prints the learning rate"
 
     def place(text: str) -> int:
         printed = list(source.literals(text, ", lr = ", (0, len(text))))
         if len(printed) != 1:
             raise PlaceNotFound(f"{what}: " + ("not found" if not printed else f"found {len(printed)} times"))
-        rate = re.compile(r"\s*<<\s*rate\b").match(source.code_of(text), printed[0][1])
+        end = r"<<" if own_momentum else ";"
+        rate = re.compile(rf"\s*<<\s*rate\b(?=\s*{end})").match(source.code_of(text), printed[0][1])
         if not rate:
-            raise PlaceNotFound(f"{what}: it does not print the variable rate")
+            raise PlaceNotFound(f"{what}: the variable rate not found behind its name, or not with what follows it")
         return rate.end()
 
     momentum = "GetMomentum()" if own_momentum else "CurrentMomentum()"
     decay = "GetWeightDecay()" if own_decay else "this->param_.weight_decay()"
-    return _fixed(what, place, f'\n        << ", momentum = " << {momentum}\n        << ", weight decay = " << {decay}')
+    lines = f'\n        << ", momentum = " << {momentum}\n        << ", weight decay = " << {decay}'
+    return _fixed(what, place, lines + (';\n    LOG(INFO) << "Iteration " << this->iter_' if own_momentum else ""))
 
 
 def _get_momentum() -> Insertion:

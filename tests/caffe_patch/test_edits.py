@@ -103,8 +103,18 @@ def test_settings_are_checked_in_the_constructor(patched):
 def test_rate_line(patched):
     """In the order of the paper's logs: lr, momentum, weight decay."""
     sgd = (patched / SGD).read_text()
-    printed = re.findall(r'"((?:Iteration |, )[^"]*)"', sgd[sgd.index('"Iteration "') :])
-    assert printed[:4] == ["Iteration ", ", lr = ", ", momentum = ", ", weight decay = "]
+    statement = sgd[sgd.index('"Iteration "') :].split(";")[0]
+    assert re.findall(r'"([^"]*)"', statement) == ["Iteration ", ", lr = ", ", momentum = ", ", weight decay = "]
+
+
+def test_nvidia_prints_its_own_items_in_a_second_line(tmp_path):
+    root = stand_in.build(tmp_path, "nvidia-0.17")
+    main(["apply", str(root)])
+    statements = [part for part in (root / SGD).read_text().split(";") if '"Iteration "' in part]
+    assert [re.findall(r'", (.*?) = "', part) for part in statements] == [
+        ["lr", "momentum", "weight decay"],
+        ["m", "wd"],
+    ]
 
 
 def test_nvidia_momentum_method_gets_the_law(tmp_path):
