@@ -26,6 +26,7 @@ from typing import NamedTuple
 os.environ.setdefault("GLOG_minloglevel", "2")
 
 import cv2
+import h5py
 import lmdb
 import numpy as np
 import torch
@@ -114,29 +115,64 @@ def make_records(path: Path, case: Case) -> None:
 # ---- the feeds -----------------------------------------------------------------------------------------------------
 
 
-def pysolver_feed(case: Case, source: str, cache_bytes: int) -> Feed:
-    layer = parse_text(
-        f"""name: "d" type: "Data" top: "data" top: "label" transform_param {{ {case.transform} }}
-        data_param {{ source: "{source}" backend: LMDB batch_size: {case.batch} }}""",
-        caffe_pb2.LayerParameter,
-    )
+def source_feed(text: str, cache_bytes: int = 2 << 30) -> Feed:
+    """The batches of a source given by its prototxt."""
+    layer = parse_text(f'name: "d" top: "data" top: "label" {text}', caffe_pb2.LayerParameter)
     layer.phase = caffe_pb2.TRAIN
-    data = create(layer, Context(seed=1, cache_bytes=cache_bytes))
-    data.set_up()
+    source = create(layer, Context(seed=1, cache_bytes=cache_bytes))
+    source.set_up()
     try:
         while True:
-            yield data.next_batch()
+            yield source.next_batch()
     finally:
-        data.close()
+        source.close()
+
+
+def data_feed(case: Case, folder: Path, cache_bytes: int) -> Feed:
+    return source_feed(
+        f"""type: "Data" transform_param {{ {case.transform} }}
+        data_param {{ source: "{folder}" backend: LMDB batch_size: {case.batch} }}""",
+        cache_bytes,
+    )
+
+
+def image_feed(case: Case, folder: Path) -> Feed | None:
+    """The same JPEGs as files."""
+    if case.name != "JPEG":
+        return None
+    lines = []
+    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        for number, value in enumerate(transaction.cursor().iternext(keys=False)):
+            record = caffe_pb2.Datum.FromString(value)
+            (folder / f"{number}.jpg").write_bytes(record.data)
+            lines.append(f"{number}.jpg {record.label}\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return source_feed(
+        f"""type: "ImageData" transform_param {{ {case.transform} }}
+        image_data_param {{ source: "{folder}/list.txt" root_folder: "{folder}/" batch_size: {case.batch} }}""",
+        cache_bytes=0,
+    )
+
+
+def hdf5_feed(case: Case, folder: Path) -> Feed | None:
+    """As many rows of the size that the other feeds hand out."""
+    if case.name == "JPEG":
+        return None
+    size = parse_text(case.transform, caffe_pb2.TransformationParameter).crop_size or case.shape[1]
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file["data"] = np.random.default_rng(0).random((20000, case.shape[0], size, size), np.float32)
+        file["label"] = np.arange(20000) % 10
+    (folder / "list.txt").write_text(f"{folder}/rows.h5")
+    return source_feed(f'type: "HDF5Data" hdf5_data_param {{ source: "{folder}/list.txt" batch_size: {case.batch} }}')
 
 
 class Records(Dataset):
     """What a PyTorch user would write for the same database and the same transformation."""
 
-    def __init__(self, case: Case, source: str) -> None:
+    def __init__(self, case: Case, source: Path) -> None:
         self.param = parse_text(case.transform, caffe_pb2.TransformationParameter)
-        self.source, self.transaction = source, None
-        with lmdb.open(source, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        self.source, self.transaction = str(source), None
+        with lmdb.open(self.source, readonly=True, lock=False) as environment, environment.begin() as transaction:
             self.keys = list(transaction.cursor().iternext(values=False))
 
     def __len__(self) -> int:
@@ -159,7 +195,7 @@ class Records(Dataset):
         return (torch.from_numpy(image.copy()).float() - mean) * self.param.scale, float(record.label)
 
 
-def loader_feed(case: Case, source: str, workers: int) -> Feed:
+def loader_feed(case: Case, source: Path, workers: int) -> Feed:
     loader = DataLoader(
         Records(case, source), case.batch, drop_last=True, num_workers=workers, persistent_workers=workers > 0
     )
@@ -168,11 +204,13 @@ def loader_feed(case: Case, source: str, workers: int) -> Feed:
             yield [data, label.float()]
 
 
-FEEDS: dict[str, Callable[[Case, str], Feed]] = {
-    "pysolver, cached": lambda case, source: pysolver_feed(case, source, 2 << 30),
-    "pysolver, not cached": lambda case, source: pysolver_feed(case, source, 0),
-    "DataLoader, 0 workers": lambda case, source: loader_feed(case, source, 0),
-    "DataLoader, 2 workers": lambda case, source: loader_feed(case, source, 2),
+FEEDS: dict[str, Callable[[Case, Path], Feed | None]] = {
+    "Data, cached": lambda case, folder: data_feed(case, folder, 2 << 30),
+    "Data, not cached": lambda case, folder: data_feed(case, folder, 0),
+    "ImageData, not cached": image_feed,
+    "HDF5Data": hdf5_feed,
+    "DataLoader, 0 workers": lambda case, folder: loader_feed(case, folder, 0),
+    "DataLoader, 2 workers": lambda case, folder: loader_feed(case, folder, 2),
 }
 
 
@@ -228,8 +266,9 @@ def measure(case: Case, source: Path, seconds: float, rounds: int) -> None:
     feeds = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, make in FEEDS.items():
-            copy = shutil.copytree(source, Path(folder, name))  # py-lmdb refuses to open a file twice in a process
-            feeds[name] = make(case, str(copy))
+            copy = shutil.copytree(source, Path(folder, name.replace(" ", "_")))  # py-lmdb opens no file twice
+            if feed := make(case, copy):
+                feeds[name] = feed
         compare(case, feeds, step, seconds, rounds)
 
 

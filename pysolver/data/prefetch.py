@@ -42,7 +42,7 @@ class Prefetcher:
     def take(self) -> list[Tensor]:
         """The next batch; raises what making it raised, then and ever after."""
         if self._ready.empty():
-            if self._waits % _LOG_EVERY == 0:
+            if self._waits % _LOG_EVERY == 1:  # not the first time: the thread has only just started
                 glog.info("blocking_queue.cpp:49", "Waiting for data")
             self._waits += 1
         item = self._ready.get()
