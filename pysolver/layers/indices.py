@@ -26,12 +26,13 @@ class IndexCheck:
         index = values.detach().long()
         if torch.compiler.is_compiling():
             return index
-        wrong = self._wrong(index)
         if index.is_cuda and self._seen_one:
-            return self._later(index, wrong)
+            return self._later(index, self._wrong(index))
         self._seen_one = True
-        if wrong.any():
-            self._refuse(int(index[wrong][0]))
+        if index.numel():
+            least, most = index.aminmax()
+            if (least < 0 or most >= self.limit) and (wrong := self._wrong(index)).any():
+                self._refuse(int(index[wrong][0]))
         return index
 
     def _wrong(self, index: Tensor) -> Tensor:

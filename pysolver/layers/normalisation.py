@@ -35,9 +35,46 @@ class LRN(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.across:
-            return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+            return _AcrossChannels.apply(x, self.size, self.alpha / self.size, self.beta, self.k)
         mean_square = F.avg_pool2d(x.square(), self.size, 1, self.size // 2)
         return x * (1 + self.alpha * mean_square).pow(-self.beta)
+
+
+class _AcrossChannels(torch.autograd.Function):
+    """LRN over channels; torch's own pads and pools in 3-d for it, which takes four times as long."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+        scale = _window_sums(x.square(), size).mul_(alpha).add_(k)
+        factor = _power(scale, beta)
+        y = x * factor
+        ctx.save_for_backward(x, y, scale, factor)
+        ctx.size, ctx.slope = size, -2 * alpha * beta
+        return y
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """dx = dy s^-beta - 2 alpha beta x * sum over the window of dy y / s."""
+        x, y, scale, factor = ctx.saved_tensors
+        sums = _window_sums((dy * y).div_(scale), ctx.size)
+        return (dy * factor).addcmul_(x, sums, value=ctx.slope), None, None, None, None
+
+
+def _window_sums(x: Tensor, size: int) -> Tensor:
+    """The sum over `size` neighbouring channels around each, missing ones 0."""
+    sums = x.clone()
+    for distance in range(1, min(size // 2, x.shape[1] - 1) + 1):
+        sums[:, distance:] += x[:, :-distance]
+        sums[:, :-distance] += x[:, distance:]
+    return sums
+
+
+def _power(scale: Tensor, beta: float) -> Tensor:
+    """scale ^ -beta; the usual 0.75 by square roots, which are three times as fast."""
+    if beta != 0.75:
+        return scale.pow(-beta)
+    root = scale.sqrt()
+    return root.mul_(root.sqrt()).reciprocal_()
 
 
 @register("BatchNorm")

@@ -117,8 +117,8 @@ class RNN(Recurrent):
         from_input = _project(x, static, self.blobs)
         (h,) = state
         hidden = []
-        for step in range(len(x)):
-            h = torch.tanh(from_input[step] + F.linear(cont[step] * h, w_hh))
+        for outside, goes_on in zip(from_input.unbind(), cont.unbind(), strict=True):
+            h = torch.tanh(torch.addmm(outside, goes_on * h, w_hh.t()))
             hidden.append(h)
         return torch.tanh(F.linear(torch.stack(hidden), w_ho, b_o)), (h,)
 
@@ -143,8 +143,9 @@ class LSTM(Recurrent):
         from_input = _project(x, static, self.blobs)
         h, c = state
         hidden = []
-        for step in range(len(x)):
-            c, h = _lstm_step(c, from_input[step] + F.linear(cont[step] * h, self.blobs[-1]), cont[step])
+        w_hc = self.blobs[-1].t()
+        for outside, goes_on in zip(from_input.unbind(), cont.unbind(), strict=True):
+            c, h = _lstm_step(c, torch.addmm(outside, goes_on * h, w_hc), goes_on)
             hidden.append(h)
         return torch.stack(hidden), (h, c)
 
@@ -157,9 +158,10 @@ def _project(x: Tensor, static: Tensor | None, blobs: Any) -> Tensor:
 
 def _lstm_step(c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the cell: the next c and h. gates: i, f, o, g side by side on the last axis."""
-    i, f, o, g = gates.chunk(4, -1)
-    c = cont * torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return c, torch.sigmoid(o) * torch.tanh(c)
+    sigmoids, g = gates.split((3 * c.shape[-1], c.shape[-1]), -1)
+    i, f, o = sigmoids.sigmoid().chunk(3, -1)
+    c = cont * f * c + i * torch.tanh(g)
+    return c, o * torch.tanh(c)
 
 
 @register("LSTMUnit")
