@@ -21,7 +21,7 @@ def forward(net: Net, emit: Emit) -> Tensor:
         for number, blob in enumerate(node.layer.blobs):
             name = specs[number].name if number < len(specs) else ""
             emit(e.DebugBlob("Forward", node.layer.name, "param", name or str(number), "data", _mean(blob)))
-    return torch.tensor(loss)
+    return torch.tensor(loss, device=net.context.device)
 
 
 def backward(net: Net, emit: Emit) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -43,8 +44,9 @@ class SignalHandler:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> SignalHandler:
-        for number in self._effects:
-            self._before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
+            for number in self._effects:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
