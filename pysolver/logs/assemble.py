@@ -25,19 +25,25 @@ class Clock:
     def __init__(self) -> None:
         self.start: float | None = None
         self.solving = False
+        self.first: int | None = None
         self.dates: dict[str, int] = {}
         self.year, self.month = 2001, 0
 
     def read(self, date: str, time: str) -> float:
         """date: `mmdd` or `yyyymmdd`; time: `hh:mm:ss.micros`."""
-        day = self.dates.get(date)
-        if day is None:
-            first = self.dates.get("", None) or self.dates.setdefault("", self._day(date))
-            day = self.dates[date] = self._day(date) - first  # small numbers keep the microseconds
-        now = day * 86400 + int(time[:2]) * 3600 + int(time[3:5]) * 60 + float(time[6:])
+        hours, minutes, seconds = time.split(":")
+        now = self.date(date) + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         if self.start is None:
             self.start = now
-        return round(now - self.start, 6)
+        return now - self.start
+
+    def date(self, date: str) -> int:
+        """Seconds at the beginning of a date, counted from the first date: small numbers keep the microseconds."""
+        if date not in self.dates:
+            day = self._day(date)
+            self.first = day if self.first is None else self.first
+            self.dates[date] = (day - self.first) * 86400
+        return self.dates[date]
 
     def solve(self, date: str, time: str) -> None:
         """The time of a `Solving` line; the first one is the start, as for Caffe's own parser."""
@@ -84,6 +90,16 @@ class Rows:
         self.loss.append(loss)
         self.speed.append(speed)
 
+    def extend(
+        self, iteration: np.ndarray, seconds: np.ndarray, part: int, loss: np.ndarray, speed: np.ndarray
+    ) -> None:
+        """Many new rows."""
+        self.row += len(iteration)
+        self.iteration.frombytes(iteration.tobytes())
+        self.part.frombytes(np.full(len(iteration), part, np.int64).tobytes())
+        for values, column in ((self.seconds, seconds), (self.loss, loss), (self.speed, speed)):
+            values.frombytes(np.ascontiguousarray(column).tobytes())
+
 
 class Assembler:
     """Collects one rank's values; the reader calls it in the order of the log."""
@@ -92,6 +108,7 @@ class Assembler:
         self.clock = Clock()
         self.train, self.tests = Rows(), dict[int, Rows]()
         self.testing: Rows | None = None
+        self.net = 0
         # outputs whose iteration is not known yet
         self.waiting: dict[str, list[tuple[Values, float]]] = {"Train": [], "Test": []}
         self.rates = {name: array("d") for name in ("iteration", "part", "lr", "momentum", "weight_decay")}
@@ -125,7 +142,9 @@ class Assembler:
     def test(self, iteration: int, seconds: float, net: int) -> None:
         """The beginning of a test."""
         self._reach("test", iteration, seconds)
-        self.testing = self.tests.setdefault(net, Rows())
+        if net not in self.tests:
+            self.tests[net] = Rows()
+        self.testing, self.net = self.tests[net], net
         self.testing.start(iteration, seconds, len(self.first) - 1)
 
     def output(self, phase: str, key: tuple[str, str], weighted: bool, value: float) -> None:
@@ -213,13 +232,17 @@ class Assembler:
         if shown_again or iteration < self.last.get(kind, iteration):
             self._new_part()
         self.last[kind] = iteration
+        self.reach(iteration, seconds)
+        self.reached = max(self.reached, iteration)
+        self.now = iteration
+
+    def reach(self, iteration: int, seconds: float) -> None:
+        """The first iteration of a part, if this is it."""
         if self.first[-1] is None:
             self.first[-1] = iteration
             if len(self.first) > 1:
-                self.resumes.append(Resume(iteration, seconds, self.reached))
+                self.resumes.append(Resume(iteration, round(seconds, 6), self.reached))
             self.reached = iteration
-        self.reached = max(self.reached, iteration)
-        self.now = iteration
 
     def count(self) -> Counter[str]:
         """Understood lines by event."""
@@ -294,7 +317,7 @@ class Assembler:
             if values.weighted:
                 weighted.append(label)
         rates = self._rates_at(iteration, part)
-        seconds, loss, speed = (np.array(column) for column in (rows.seconds, rows.loss, rows.speed))
+        seconds, loss, speed = np.round(rows.seconds, 6), np.array(rows.loss), np.array(rows.speed)
         return Table(iteration, seconds, part, *rates, loss, speed, outputs, tuple(weighted))
 
     def _rates_at(self, iteration: np.ndarray, part: np.ndarray) -> list[np.ndarray]:

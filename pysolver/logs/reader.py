@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from pysolver.errors import CaffeError
 
+from . import bulk, grammar
 from . import events as e
-from . import grammar
 from .assemble import Assembler
 from .run import Oddity, Run
 from .source import open_log, pieces
 
+STRETCH = 32  # frequent lines in a row from which on it pays to take them together
 SHOWN = 10  # not-understood lines that are kept as examples
 NO_RANK = -1  # of lines without a rank's label
 DUMP_LINES = 200_000  # of one parameter dump
@@ -72,6 +74,7 @@ class Reader:
         self.oddities: list[Oddity] = []
         self.outputs: dict[tuple[str, str, str], tuple[str, tuple[str, str], bool]] = {}  # by their words
         self.iterations = grammar.iterations()
+        self.told = {last: _teller(*form) for last, form in self.iterations.forms.items()}
         self.bare = grammar.frequent(r"(?:.*?[\]:>|]\s*)?")
 
     def feed(self, piece: str) -> None:
@@ -123,9 +126,34 @@ class Reader:
     # -- frequent lines, by their words ------------------------------------------------------------------------------
 
     def _take(self, text: str) -> None:
-        """Whole lines. Nine tenths of a log are of three kinds; what is not exactly so goes the long way."""
+        """Whole lines: stretches of frequent ones all at once, the others one by one."""
+        data = text.encode("utf-8", "replace")
+        try:
+            lines = bulk.classify(data, self.here)
+        except ValueError:
+            self._walk(text, self.lines + 1)
+            return
+        cold = lines.kind == bulk.COLD
+        turns = (np.flatnonzero(np.diff(cold)) + 1).tolist()
+        for start, stop in zip([0, *turns], [*turns, len(cold)]):
+            self._stretch(data, lines, start, stop, plain=not cold[start])
+
+    def _stretch(self, data: bytes, lines: bulk.Lines, start: int, stop: int, plain: bool) -> None:
+        """Lines from start to stop: at once, or in halves where something is out of the ordinary, or one by one."""
+        if not plain or stop - start < STRETCH or self.here.dump is not None:
+            self._walk(_text(data, lines, start, stop), self.lines + start + 1)
+        elif bulk.take(lines, start, stop, self.here):
+            for row in (start + np.flatnonzero(lines.kind[start:stop] == bulk.ASIDE)).tolist():
+                self._line(_text(data, lines, row, row + 1), self.lines + row + 1)
+        else:
+            middle = (start + stop) // 2
+            self._stretch(data, lines, start, middle, plain)
+            self._stretch(data, lines, middle, stop, plain)
+
+    def _walk(self, text: str, first: int) -> None:
+        """Line by line; three kinds by their words, what is not exactly so the long way. first: number of the first."""
         outputs, here = self.outputs, self.here
-        for number, line in enumerate(text.split("\n"), self.lines + 1):
+        for number, line in enumerate(text.split("\n"), first):
             words = line.split(None, 11)  # date, time, thread, tag, then the text
             try:
                 kind = words[4]
@@ -149,22 +177,8 @@ class Reader:
         if match is None or words[0][0] not in "IWEF":
             self._line(line, number)
             return
-        form, groups = self.iterations.forms[match.lastindex]
-        self._numbers(form.event, dict(zip(form.spelled, match.group(*groups))), words, self.here)
-
-    def _numbers(self, event: type[e.Event], values: dict[str, str], stamp: list[str], here: Assembler) -> None:
-        """An iteration line or a clipping line, its values still text. stamp: date with its letter, time, ..."""
-        number = {name: grammar.real(text) for name, text in values.items()}.get
-        seconds = here.clock.read(stamp[0][1:], stamp[1]) if stamp else math.nan
-        if event is e.Clipping:
-            here.clip(number("norm"), number("clip"), number("scale"))
-        elif event is e.Rate:
-            rates = number("lr"), number("momentum", math.nan), number("weight_decay", math.nan)
-            here.rate(int(values["iteration"]), seconds, *rates)
-        elif event is e.Display:
-            here.display(int(values["iteration"]), seconds, number("loss"), number("speed", math.nan))
-        else:
-            here.test(int(values["iteration"]), seconds, int(values["net"]))
+        tell, groups = self.told[match.lastindex]
+        tell(self.here, words, *match.group(*groups))
 
     # -- all other lines, one by one ---------------------------------------------------------------------------------
 
@@ -220,9 +234,11 @@ class Reader:
             here.output(*_told(event), event.value)
         elif isinstance(event, e.GradientNorm):
             here.norm(event.norm)
-        elif isinstance(event, (e.Display, e.Rate, e.Testing, e.Clipping)):
-            values = {f.name: str(v) for f in fields(event) if (v := getattr(event, f.name)) is not None}
-            self._numbers(type(event), values, stamp, here)
+        elif isinstance(event, e.Clipping):
+            here.clip(event.norm, event.clip, event.scale)
+        elif type(event) in _TELL:
+            values = (getattr(event, name) for name in _ARGUMENTS[type(event)])
+            _TELL[type(event)](here, stamp, *("nan" if value is None else str(value) for value in values))
         else:
             if isinstance(event, e.Solving) and stamp:
                 here.clock.solve(stamp[0][1:], stamp[1])
@@ -241,6 +257,37 @@ class Reader:
         return earlier is not None and _shape(earlier[0]) != _shape(text)
 
 
+def _display(here: Assembler, stamp: Sequence[str], iteration: str, loss: str, speed: str = "nan") -> None:
+    seconds = here.clock.read(stamp[0][1:], stamp[1]) if stamp else math.nan
+    here.display(int(iteration), seconds, float(loss), float(speed))
+
+
+def _test(here: Assembler, stamp: Sequence[str], iteration: str, net: str) -> None:
+    here.test(int(iteration), here.clock.read(stamp[0][1:], stamp[1]) if stamp else math.nan, int(net))
+
+
+def _rate(
+    here: Assembler, stamp: Sequence[str], iteration: str, lr: str, momentum: str = "nan", weight_decay: str = "nan"
+) -> None:
+    seconds = here.clock.read(stamp[0][1:], stamp[1]) if stamp and here.lost else math.nan
+    here.rate(int(iteration), seconds, float(lr), float(momentum), float(weight_decay))
+
+
+# Iteration lines: who takes their values, still text, and which.
+_TELL = {e.Display: _display, e.Testing: _test, e.Rate: _rate}
+_ARGUMENTS = {
+    e.Display: ("iteration", "loss", "speed"),
+    e.Testing: ("iteration", "net"),
+    e.Rate: ("iteration", "lr", "momentum", "weight_decay"),
+}
+
+
+def _teller(form: grammar.Form, groups: tuple[int, ...]) -> tuple[Callable, tuple[int, ...]]:
+    """Who takes the values of a form, and the groups where they are."""
+    at = dict(zip(form.spelled, groups))
+    return _TELL[form.event], tuple(at[name] for name in _ARGUMENTS[form.event] if name in at)
+
+
 def _told(output: e.Output) -> tuple[str, tuple[str, str], bool]:
     """What decides the column of an output: phase, index and name, and whether it has a loss weight."""
     return output.phase, (str(output.index), output.name), output.weight is not None
@@ -248,3 +295,9 @@ def _told(output: e.Output) -> tuple[str, tuple[str, str], bool]:
 
 def _shape(text: str) -> str:
     return re.sub(grammar.NUMBER, "0", text)
+
+
+def _text(data: bytes, lines: bulk.Lines, start: int, stop: int) -> str:
+    """The lines from start to stop."""
+    begin = int(lines.ends[start - 1]) + 1 if start else 0
+    return data[begin : int(lines.ends[stop - 1])].decode()
