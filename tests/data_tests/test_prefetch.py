@@ -78,11 +78,15 @@ def test_a_forgotten_prefetcher_ends_its_thread() -> None:
 
 def test_the_thread_leaves_the_callers_torch_threads_alone() -> None:
     threads = torch.get_num_threads()
-    maker = Maker()
-    ahead = Prefetcher(maker.make, 0, 1, CPU)
-    ahead.take()
-    assert torch.get_num_threads() == threads
-    ahead.close()
+    torch.set_num_threads(3)
+    try:
+        maker = Maker()
+        ahead = Prefetcher(maker.make, 0, 1, CPU)
+        ahead.take()
+        assert torch.get_num_threads() == 3
+        ahead.close()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_waiting_is_logged_once_in_a_thousand(capfd) -> None:

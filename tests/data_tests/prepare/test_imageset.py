@@ -110,8 +110,8 @@ def test_bad_input(folder) -> None:
         convert_imageset("in/", "list.txt", "db")
 
 
-def test_the_mean_is_the_one_that_caffe_wrote(tmp_path, monkeypatch, capfd) -> None:
-    """Byte for byte, over the database of PNGs too."""
+def test_the_mean_is_that_of_sums_in_float32(tmp_path, monkeypatch, capfd) -> None:
+    """Bit for bit what Caffe's way of adding up gives; over a database of PNGs."""
     monkeypatch.chdir(GOLDEN)
     images = []
     with lmdb.open("encoded_png_lmdb", readonly=True, lock=False) as environment, environment.begin() as transaction:
