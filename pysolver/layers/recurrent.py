@@ -89,6 +89,14 @@ class Recurrent(Layer):
             return (x.new_zeros(x.shape[1], self.outputs),) * self.states
         return self.carried
 
+    def state(self) -> dict[str, list[Tensor]]:
+        """What an exact resume must know: the carried state, if there is one."""
+        return {"carried": list(self.carried or ())}
+
+    def load_state(self, state: dict[str, list[Tensor]]) -> None:
+        """Continue from what state() returned."""
+        self.carried = tuple(part.to(self.context.device) for part in state["carried"]) or None
+
     def unroll(
         self, x: Tensor, cont: Tensor, static: Tensor | None, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -265,6 +265,33 @@ def test_n_steps_and_m_more_are_n_plus_m(folder, kind, format):
     assert (second.iter, second.current_step, second.smoothing) == (whole.iter, whole.current_step, whole.smoothing)
 
 
+def test_a_recurrent_layer_resumes_with_the_state_it_carries(folder):
+    here = folder("snapshot: 0")
+    lstm = """
+        layer { name: "steps" type: "Reshape" bottom: "ip1" top: "steps"
+          reshape_param { shape { dim: 0 dim: 1 dim: 8 } } }
+        layer { name: "cont" type: "DummyData" top: "cont"
+          dummy_data_param { shape { dim: 7 dim: 1 } data_filler { value: 1 } } }
+        layer { name: "lstm" type: "LSTM" bottom: "steps" bottom: "cont" top: "lstm"
+          recurrent_param { num_output: 8 weight_filler { type: "uniform" min: -1 } } }
+        layer { name: "ip2" type: "InnerProduct" bottom: "lstm" top: "ip2"
+          inner_product_param { num_output: 10 axis: 2 } }
+        layer { name: "flat" type: "Reshape" bottom: "ip2" top: "flat" reshape_param { shape { dim: -1 dim: 10 } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "flat" bottom: "label" top: "loss" }"""
+    net = (here / "net.prototxt").read_text().replace("batch_size: 9", "batch_size: 7")
+    net = net[: net.index('layer { name: "ip2"')] + lstm
+    (here / "net.prototxt").write_text(net)
+    whole, _ = make_solver()
+    whole.step(12)
+    first, _ = make_solver()
+    first.step(7)
+    first.snapshot()
+    second, _ = make_solver()
+    second.restore("snap_iter_7.solverstate")
+    second.step(5)
+    assert same(weights_of(second), weights_of(whole))
+
+
 def test_an_earlier_point_reads_its_data_from_the_start(folder, capsys):
     folder("max_iter: 14")
     run, _ = make_solver()
