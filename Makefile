@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install lint format test test-long test-caffe demo docs clean
+.PHONY: install lint format test test-long test-caffe demo pictures clean
 
 install: .venv/installed
 
@@ -32,6 +32,11 @@ test-caffe: install
 
 demo: install
 	$(PY) examples/digits/demo.py demo
+
+pictures: demo  # those of the README; that of both backends comes from test-caffe
+	mkdir -p docs/images
+	cp demo/range_test.png demo/one_cycle.png docs/images/
+	$(PY) -m pysolver schedule --solver=examples/mnist/lenet_1cycle_solver.prototxt --plot docs/images/schedule.png
 
 clean:
 	rm -rf .venv demo build *.egg-info pysolver/proto/caffe.desc

@@ -22,7 +22,7 @@ from torch import nn
 from pysolver.context import Context
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text, read_text
-from pysolver.solver import get_solver
+from pysolver.solver.solver import Solver
 
 NET = "examples/mnist/lenet_train_test.prototxt"
 SOLVER = """
@@ -42,7 +42,7 @@ def caffe_step(batch: int, images: torch.Tensor, labels: torch.Tensor) -> Callab
     )
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
     param.net_param.layer.extend([*feed.layer, *kept])
-    solver = get_solver(param, Context())
+    solver = Solver(param, Context())
     solver.net.blobs["data"].value = images
     solver.net.blobs["label"].value = labels.float()
     return lambda: solver.step(1)
