@@ -80,6 +80,8 @@ def test_crop_layer_and_elementwise_layers():
     cropped = L.Crop(L.Convolution(data, kernel_size=3, pad=1), shape, axis=2, offset=7)
     axis, scale, shift = coord_map_from_to(L.ReLU(cropped), data)
     assert (axis, scale.tolist(), shift.tolist()) == (1, [1], [7])
+    with pytest.raises(RuntimeError, match="no common ancestor"):  # the second bottom only lends its size
+        coord_map_from_to(cropped, shape)
     assert tuple(coord_map(L.BatchNorm(data).fn)) == (None, 1, 0)
     assert _offset(crop(L.ReLU(data), data)) == [0]
 

@@ -129,14 +129,14 @@ class TestForward:
         data, label = net.blobs["data"].data.copy(), net.blobs["label"].data.astype(int)
         out = net.forward(blobs=["hidden", "score"])
         hidden, score = _by_hand(net, data)
-        np.testing.assert_allclose(out["hidden"], hidden, rtol=1e-5)
-        np.testing.assert_allclose(out["score"], score, rtol=1e-5)
+        np.testing.assert_allclose(out["hidden"], hidden, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(out["score"], score, rtol=1e-5, atol=1e-5)
         loss = np.mean(np.log(np.exp(score).sum(1)) - score[np.arange(4), label])
-        np.testing.assert_allclose(out["loss"], loss, rtol=1e-5)
+        np.testing.assert_allclose(out["loss"], loss, rtol=1e-5, atol=1e-5)
         assert set(out) == {"loss", "hidden", "score"}
         before = out["score"].copy()
         net.forward(data=2 * data, label=label)
-        np.testing.assert_allclose(net.blobs["score"].data, _by_hand(net, 2 * data)[1], rtol=1e-5)
+        np.testing.assert_allclose(net.blobs["score"].data, _by_hand(net, 2 * data)[1], rtol=1e-5, atol=1e-5)
         assert not np.allclose(net.blobs["score"].data, before)
         np.testing.assert_array_equal(out["score"], net.blobs["score"].data)  # the array of before shows the new values
 
@@ -197,14 +197,14 @@ class TestBackward:
         net.backward(loss=np.float32(1))
         once = net.blobs["data"].diff.copy()
         net.backward(loss=np.float32(3))
-        np.testing.assert_allclose(net.blobs["data"].diff, 3 * once, rtol=1e-5)
+        np.testing.assert_allclose(net.blobs["data"].diff, 3 * once, rtol=1e-5, atol=1e-5)
 
     def test_part_of_the_net(self, net):
         net.forward()
         net.blobs["score"].diff[...] = 1
         out = net.backward(start="score", end="score")
         assert set(out) == {"hidden"}
-        np.testing.assert_allclose(out["hidden"], np.ones((4, 2)) @ net.params["score"][0].data, rtol=1e-5)
+        np.testing.assert_allclose(out["hidden"], np.ones((4, 2)) @ net.params["score"][0].data, rtol=1e-5, atol=1e-5)
         assert not net.params["hidden"][0].diff.any()
 
     def test_clear_param_diffs(self, net):
@@ -293,7 +293,7 @@ class TestShapes:
         assert big.shape == (1, 2, 9, 9)
         net.blobs["data"].reshape(1, 1, 8, 8)
         small = net.forward(data=image[:, :, 4:12, 6:14])["pool"]
-        np.testing.assert_allclose(small, big[:, :, 2:5, 3:6], rtol=1e-5)
+        np.testing.assert_allclose(small, big[:, :, 2:5, 3:6], rtol=1e-5, atol=1e-5)
 
     def test_weights_do_not_fit_another_size(self, net):
         net.blobs["data"].reshape(4, 7)
@@ -314,7 +314,9 @@ class TestShapes:
         )
         conv.params["l"][0].data.flat = dense.params["l"][0].data.flat
         image = np.random.default_rng(0).normal(size=(1, 2, 3, 3))
-        np.testing.assert_allclose(conv.forward(data=image)["l"].ravel(), dense.forward(data=image)["l"].ravel(), 1e-5)
+        np.testing.assert_allclose(
+            conv.forward(data=image)["l"].ravel(), dense.forward(data=image)["l"].ravel(), 1e-5, 1e-5
+        )
 
 
 class TestWeights:

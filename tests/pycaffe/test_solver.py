@@ -134,8 +134,9 @@ def test_test_nets_see_the_trained_weights(make):
 
 def test_share_weights(make, write):
     solver = make()
-    net = caffe.Net(write(NET, "other.prototxt"), caffe.TEST)
+    net = caffe.Net(write(NET.replace("0.25", "7"), "other.prototxt"), caffe.TEST)
     solver.share_weights(net)
+    assert net.params["ip"][0].data.ravel().tolist() == [0.25] * 3
     solver.step(2)
     assert net.params["ip"][0].data.ravel().tolist() == _weights(solver)
 
