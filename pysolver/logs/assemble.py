@@ -124,7 +124,7 @@ class Assembler:
         self.tops: list[str] = []
         self.devices, self.images = 1, None
         self.counts: Counter[str] = Counter()
-        self.displays = 0
+        self.displays, self.norm_lines = 0, 0
         self.failure: str | None = None
         self.finished = False
         self.dump: list[str] | None = None  # the record that spans lines, while it lasts
@@ -191,9 +191,11 @@ class Assembler:
             column.append(number)
 
     def norm(self, norm: float) -> None:
-        """The gradient's norm, once a rank."""
-        self.norms["iteration"].append(self.now)
-        self.norms["norm"].append(norm)
+        """The gradient's norm; every rank prints the same, the first of an iteration is kept."""
+        self.norm_lines += 1
+        if not self.norms["iteration"] or self.norms["iteration"][-1] != self.now:
+            self.norms["iteration"].append(self.now)
+            self.norms["norm"].append(norm)
 
     def head(self, event: e.Event) -> None:
         """All the rarer events."""
@@ -253,7 +255,7 @@ class Assembler:
             "Testing": sum(len(rows.iteration) for rows in self.tests.values()),
             "Rate": len(self.rates["lr"]),
             "Clipping": len(self.clips["norm"]),
-            "GradientNorm": len(self.norms["norm"]),
+            "GradientNorm": self.norm_lines,
         }
         return self.counts + Counter(frequent)
 

@@ -22,6 +22,9 @@ NAME = 48  # characters of the longest output name with its index
 BEFORE = 4  # words of a prefix: date, time, thread, tag
 
 
+POWERS = 10.0 ** np.arange(WIDTH + 1)
+
+
 @dataclass
 class Lines:
     """What each line of a piece says; arrays of one value a line. column: index into `columns`, for outputs."""
@@ -44,10 +47,10 @@ class _Words:
         self.eights = np.ndarray(len(data) + 56, "<u8", self.bytes, strides=(1,))  # the 8 bytes from each place on
         text = self.bytes[: len(data)]
         self.line_ends = np.flatnonzero(text == 10)
-        blank = (text == 32) | (text == 10)
-        word = ~blank
-        self.starts = np.flatnonzero(word & np.concatenate([[True], blank[:-1]]))
-        self.stops = np.flatnonzero(blank & np.concatenate([[False], word[:-1]]))
+        word = text > 32
+        edges = np.flatnonzero(word[1:] != word[:-1]) + 1
+        edges = np.append(0, edges) if word[0] else edges
+        self.starts, self.stops = edges[::2], edges[1::2]
         line_starts = np.concatenate([[0], self.line_ends[:-1] + 1])
         self.first = np.searchsorted(self.starts, line_starts)
         self.count = np.diff(np.append(self.first, len(self.starts)))
@@ -65,18 +68,26 @@ class _Words:
     def numbers(self, rows: np.ndarray, place: int, left: int = 0, right: int = 0) -> np.ndarray:
         """The numbers that are words, without `left` and `right` characters around them; ValueError if some is none."""
         start, stop = self.span(rows, place)
-        start, stop = start + left, stop - right
+        start, length = start + left, stop - right - start - left
         if not len(rows):
             return np.zeros(0)
-        if (stop - start).max() > WIDTH or (stop <= start).any():
+        if length.max() > WIDTH or length.min() < 1:
             raise ValueError("too long for a number")
-        characters = self.bytes[start[:, None] + np.arange(WIDTH + 1)]
-        characters[np.arange(WIDTH + 1) >= (stop - start)[:, None]] = 32
-        with warnings.catch_warnings():  # numpy warns where a text is no number, and stops there
-            warnings.simplefilter("ignore", DeprecationWarning)
-            found = np.fromstring(characters.tobytes(), sep=" ")
-        if len(found) != len(rows):
-            raise ValueError("no number")
+        position = np.arange(int(length.max()))[:, None]
+        characters = self.bytes[start + position]  # one row a position
+        characters[position >= length] = 32
+        digits = characters - np.uint8(48)
+        is_digit, is_dot = digits < 10, characters == ord(".")
+        mantissa = np.zeros(len(rows))
+        for digit, good in zip(digits, is_digit):
+            mantissa = np.where(good, 10 * mantissa + digit, mantissa)
+        dots, count = is_dot.sum(0), is_digit.sum(0)
+        found = (
+            mantissa / POWERS[np.where(dots == 1, length - 1 - is_dot.argmax(0), 0)]
+        )  # exact parts: rounds as C does
+        odd = np.flatnonzero((dots + count != length) | (dots > 1) | (count == 0) | (count > 15))
+        if len(odd):
+            found[odd] = _read(np.ascontiguousarray(characters[:, odd].T))
         return found
 
     def texts(self, rows: np.ndarray, place: int, to: int) -> tuple[np.ndarray, list[str]]:
@@ -95,6 +106,19 @@ class _Words:
             key ^= key >> np.uint64(29)
         _, first, index = np.unique(key, return_index=True, return_inverse=True)
         return index, [self.bytes[start[i] : stop[i]].tobytes().decode() for i in first]
+
+
+def _read(characters: np.ndarray) -> np.ndarray:
+    """Numbers in any spelling that C reads, one row of characters each, blanks after them."""
+    rows, width = characters.shape
+    spaced = np.full((rows, width + 1), 32, np.uint8)
+    spaced[:, :width] = characters
+    with warnings.catch_warnings():  # numpy warns where a text is no number, and stops there
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = np.fromstring(spaced.tobytes(), sep=" ")
+    if len(found) != rows:
+        raise ValueError("no number")
+    return found
 
 
 def classify(data: bytes, here: Assembler) -> Lines:
@@ -121,10 +145,13 @@ def classify(data: bytes, here: Assembler) -> Lines:
     _outputs(lines, words, np.sort(np.concatenate([of("Test net", 7), of("Test net", 12)])), TEST)
     norms = of("Gradient", 4)
     norms = norms[words.begins(norms, BEFORE + 1, "L2 norm ")]
-    lines.kind[norms], lines.values[norms, 0] = NORM, words.numbers(norms, BEFORE + 3)
+    lines.kind[norms] = NORM
     for beginning in ASIDES:
         lines.kind[rows[words.begins(rows, BEFORE, beginning)]] = ASIDE
     _iterations(lines, words, {count: of("Iteratio", count) for count in (5, 8, 9, 12)})
+    told = np.cumsum((lines.kind >= DISPLAY) & (lines.kind <= RATE))[norms]
+    firsts = norms[np.append(True, told[1:] != told[:-1])] if len(norms) else norms  # every rank prints the same
+    lines.values[firsts, 0] = words.numbers(firsts, BEFORE + 3)
     _times(lines, words, np.flatnonzero((lines.kind == DISPLAY) | (lines.kind == TESTING)), here)
     return lines
 
@@ -240,8 +267,11 @@ def _store(here: Assembler, lines: Lines, part: slice, at: dict[int, np.ndarray]
     if len(heads):
         here.reach(int(iteration[heads[0]]), float(seconds[heads[0]]))
     norms = np.flatnonzero(lines.kind[part] == NORM)
-    told = np.searchsorted(heads, norms)
-    now = np.append(here.now, iteration[heads])[told]
+    here.norm_lines += len(norms)
+    norms = norms[np.isfinite(values[norms, 0])]
+    now = np.append(here.now, iteration[heads])[np.searchsorted(heads, norms)]
+    if len(now) and len(here.norms["iteration"]) and here.norms["iteration"][-1] == now[0]:
+        norms, now = norms[1:], now[1:]
     _extend(here.norms["iteration"], now)
     _extend(here.norms["norm"], values[norms, 0])
     number = len(here.first) - 1

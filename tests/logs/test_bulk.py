@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from log_texts import DATA, GOLDEN, glog, golden_text, lines
+from log_texts import GOLDEN, glog, golden_text, lines
 
 from pysolver.logs import bulk, reader
 from pysolver.logs.assemble import Assembler
