@@ -41,7 +41,7 @@ class Accuracy(Layer):
         if math.prod(label) * classes != math.prod(data):
             self.fail(f"Number of labels must match number of predictions: {list(label)} for the scores {list(data)}")
         self.labels.limit = classes
-        return [(), (classes,)][: len(self.param.top)]
+        return [(), (classes,)][: self.top_count]
 
     @torch.no_grad()
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ class Accuracy(Layer):
         self._warn_of_nan(score)
         right = (((x >= score).sum(1, keepdim=True) - 1) < self.top_k) & valid
         accuracy = right.sum() / valid.sum().clamp(min=1).to(x.dtype)
-        if len(self.param.top) < 2:
+        if self.top_count < 2:
             return accuracy
         hits, counts = (
             x.new_zeros(classes).index_add_(0, index.flatten(), flags.flatten().to(x.dtype)) for flags in (right, valid)
@@ -63,6 +63,8 @@ class Accuracy(Layer):
 
     def _warn_of_nan(self, score: Tensor) -> None:
         """A diverged net would shine with accuracy 1."""
-        if not self.has_warned and score.device.type == "cpu" and bool(score.isnan().any()):
+        if torch.compiler.is_compiling() or self.has_warned or score.device.type != "cpu":
+            return
+        if score.isnan().any():
             self.has_warned = True
             glog.warning("accuracy_layer.cpp:1", f"{self.name}: the scores are NaN, which counts as a right answer")

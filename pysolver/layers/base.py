@@ -83,6 +83,7 @@ class Layer(nn.Module):
         self.param = param
         self.name: str = param.name
         self.phase: int = param.phase
+        self.top_count = len(param.top)  # as the prototxt names them: a loss may have one more
         self.context = context
         self.blobs = nn.ParameterList()
 

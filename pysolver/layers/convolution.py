@@ -110,7 +110,7 @@ class Weighted(Spatial):
         self.outputs, self.group = p.num_output, p.group
         self.check(self.outputs > 0, "num_output must be positive")
         self.check(self.group > 0, "group must be positive")
-        self.check(len(bottoms) == len(self.param.top), f"has {len(bottoms)} bottoms, but {len(self.param.top)} tops")
+        self.check(len(bottoms) == self.top_count, f"has {len(bottoms)} bottoms, but {self.top_count} tops")
         for what, count in (("channels of the bottom", self.channels), ("num_output", self.outputs)):
             self.check(count % self.group == 0, f"{what} ({count}) must be a multiple of group ({self.group})")
         self.add_blob(self.weight_shape(), p.weight_filler)

@@ -45,8 +45,8 @@ class IndexCheck:
             if any_wrong:
                 self._refuse(first)
             self._pending = None
-        if self._pending is None:
-            first = index.flatten()[wrong.flatten().byte().argmax()]
+        if self._pending is None and index.numel() and not torch.cuda.is_current_stream_capturing():
+            first = torch.take(index, wrong.flatten().int().argmax())
             answer = torch.stack([wrong.any().long(), first])
             host = torch.empty(2, dtype=torch.long, pin_memory=True).copy_(answer, non_blocking=True)
             event = torch.cuda.Event()

@@ -128,7 +128,7 @@ class SoftmaxWithLoss(Classes):
 
     def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
         super().top_shapes(data, label)
-        return [(), data][: max(1, len(self.param.top))]
+        return [(), data][: max(1, self.top_count)]
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         scores, index = self.by_class(x, label)
@@ -138,7 +138,7 @@ class SoftmaxWithLoss(Classes):
         each = passing(each.clamp(max=-math.log(_SMALLEST)), each)
         valid = None if self.ignore is None else index != self.ignore
         loss = each.sum() / normaliser(self.mode, *index.shape, valid)
-        return (loss, log_p.exp().reshape(x.shape)) if len(self.param.top) == 2 else loss
+        return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
 
 
 @register("MultinomialLogisticLoss")
@@ -203,7 +203,7 @@ class InfogainLoss(Classes):
         super().top_shapes(data, label)
         if infogain is not None:
             self.check_matrix(infogain, data)
-        return [(), data][: max(1, len(self.param.top))]
+        return [(), data][: max(1, self.top_count)]
 
     def forward(self, x: Tensor, label: Tensor, infogain: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         scores, index = self.by_class(x, label)
@@ -215,7 +215,7 @@ class InfogainLoss(Classes):
         log_p = F.log_softmax(scores, 1)
         each = rows * passing(log_p.clamp(min=math.log(_LOG_THRESHOLD)), log_p)
         loss = -each.sum() / normaliser(self.mode, *index.shape, valid)
-        return (loss, log_p.exp().reshape(x.shape)) if len(self.param.top) == 2 else loss
+        return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
 
 
 @register("SigmoidCrossEntropyLoss")
@@ -260,7 +260,7 @@ class EuclideanLoss(Loss):
         return super().top_shapes(a, b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b.reshape(a.shape)).square().sum() / (2 * a.shape[0])
+        return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])
 
 
 @register("HingeLoss")

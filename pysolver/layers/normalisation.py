@@ -13,6 +13,11 @@ from pysolver.layers.base import Layer, register
 from pysolver.proto import caffe_pb2
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """x, in single precision if it came in half: squares of half precision overflow from 256 on."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @register("LRN")
 class LRN(Layer):
     """Local response normalisation of (N, C, H, W) (lrn_layer.cpp; Krizhevsky et al., 2012).
@@ -34,6 +39,7 @@ class LRN(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
+        x = at_least_single(x)
         if self.across:
             return _AcrossChannels.apply(x, self.size, self.alpha / self.size, self.beta, self.k)
         mean_square = F.avg_pool2d(x.square(), self.size, 1, self.size // 2)
@@ -141,7 +147,7 @@ class MVN(Layer):
         return [(*bottom, *[1] * (4 - len(bottom)))]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.reshape(*x.shape, *[1] * (4 - x.dim()))
+        x = at_least_single(x).reshape(*x.shape, *[1] * (4 - x.dim()))
         if self.with_variance:
             return _Standardise.apply(x, self.dims, self.eps)
         return x - x.mean(self.dims, keepdim=True)

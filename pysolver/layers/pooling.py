@@ -148,7 +148,7 @@ class Pooling(Layer):
             ceil=p.round_mode == caffe_pb2.PoolingParameter.CEIL,
         )
         self._check_window()
-        self.check(len(self.param.top) < 2 or p.pool == _MAX, "only MAX has a second top")
+        self.check(self.top_count < 2 or p.pool == _MAX, "only MAX has a second top")
 
     def _check_window(self) -> None:
         kernel, stride, pad, _ = self.window
@@ -175,11 +175,11 @@ class Pooling(Layer):
         counts = self.window_for(bottom[2:]).counts(bottom[2:])
         if min(counts) < 1:
             self.fail(f"a bottom {list(bottom)} is too small for the kernel {list(self.window.kernel)}")
-        return [(*bottom[:2], *counts)] * len(self.param.top)
+        return [(*bottom[:2], *counts)] * self.top_count
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         window = self.window_for(tuple(x.shape[2:]))
-        if len(self.param.top) == 2:
+        if self.top_count == 2:
             y, index = max_pool(x, window)
             return y, index.to(x.dtype)
         return pool(x, self.method, window, self.is_training)

@@ -90,7 +90,7 @@ class Python(Layer):
         cls = getattr(importlib.import_module(p.module), p.layer, None)
         if cls is None:
             self.fail(f"module '{p.module}' has no class '{p.layer}'")
-        self.top_blobs = [Blob((), self.context.device) for _ in self.param.top]
+        self.top_blobs = [Blob((), self.context.device) for _ in range(self.top_count)]
         self.user = cls(self.param)
         self.user.param_str, self.user.phase = p.param_str, self.phase
         self.user.blobs = ParameterBlobs(self)

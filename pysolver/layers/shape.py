@@ -58,7 +58,7 @@ class Slice(Layer):
 
     def parts(self, bottom: Shape) -> list[int]:
         """The tops' sizes along the axis."""
-        size, tops = bottom[self.axis(self.along, bottom)], len(self.param.top)
+        size, tops = bottom[self.axis(self.along, bottom)], self.top_count
         if not self.points:
             if size % tops:
                 self.fail(f"Number of top blobs ({tops}) should evenly divide input slice axis ({size})")
@@ -87,10 +87,10 @@ class Split(Layer):
     allows_in_place = False
 
     def top_shapes(self, bottom: Shape) -> list[Shape]:
-        return [bottom] * len(self.param.top)
+        return [bottom] * self.top_count
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x.view_as(x) for _ in self.param.top)
+        return tuple(x.view_as(x) for _ in range(self.top_count))
 
 
 @register("Flatten")
@@ -99,15 +99,17 @@ class Flatten(Layer):
 
     allows_in_place = False
 
+    def set_up(self, bottom: Shape) -> None:
+        self.first, self.last = self.param.flatten_param.axis, self.param.flatten_param.end_axis
+
     def top_shapes(self, bottom: Shape) -> list[Shape]:
-        p = self.param.flatten_param
-        first, last = self.axis(p.axis, bottom), self.axis(p.end_axis, bottom)
+        first, last = self.axis(self.first, bottom), self.axis(self.last, bottom)
         if first > last:
             self.fail(f"end_axis {last} comes before axis {first}")
         return [(*bottom[:first], math.prod(bottom[first : last + 1]), *bottom[last + 1 :])]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(*self.top_shapes(tuple(x.shape)))
+        return x.flatten(self.first, self.last)
 
 
 @register("Reshape")
@@ -120,14 +122,19 @@ class Reshape(Layer):
 
     allows_in_place = False
 
-    def top_shapes(self, bottom: Shape) -> list[Shape]:
+    def set_up(self, bottom: Shape) -> None:
         p = self.param.reshape_param
-        dims = list(p.shape.dim)
-        self.check(dims.count(-1) <= 1, "new shape contains multiple -1 dims; at most a single -1 may be specified")
-        start = p.axis if p.axis >= 0 else len(bottom) + p.axis + 1
-        end = start + p.num_axes if p.num_axes != -1 else len(bottom)
-        if p.num_axes < -1 or not 0 <= start <= end <= len(bottom):
-            self.fail(f"axis {p.axis} and num_axes {p.num_axes} reach beyond the bottom {list(bottom)}")
+        self.dims, self.start, self.num_axes = tuple(p.shape.dim), p.axis, p.num_axes
+        self.check(
+            self.dims.count(-1) <= 1, "new shape contains multiple -1 dims; at most a single -1 may be specified"
+        )
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        dims = list(self.dims)
+        start = self.start if self.start >= 0 else len(bottom) + self.start + 1
+        end = start + self.num_axes if self.num_axes != -1 else len(bottom)
+        if self.num_axes < -1 or not 0 <= start <= end <= len(bottom):
+            self.fail(f"axis {self.start} and num_axes {self.num_axes} reach beyond the bottom {list(bottom)}")
         for i, dim in enumerate(dims):
             if dim == 0:
                 if start + i >= len(bottom):
@@ -135,7 +142,10 @@ class Reshape(Layer):
                         f"new shape contains a 0, but there is no corresponding bottom axis to copy in {list(bottom)}"
                     )
                 dims[i] = bottom[start + i]
-        count, known = math.prod(bottom), math.prod(dim for dim in (*bottom[:start], *dims, *bottom[end:]) if dim != -1)
+        count, known = (
+            math.prod(bottom),
+            math.prod([dim for dim in (*bottom[:start], *dims, *bottom[end:]) if dim != -1]),
+        )
         if -1 in dims:
             if known == 0 or count % known:
                 self.fail(
@@ -178,13 +188,14 @@ class Crop(Layer):
     bottoms = exactly(2)
     no_gradient_bottoms = frozenset({1})
 
+    def set_up(self, bottom: Shape, reference: Shape) -> None:
+        self.first, self.offsets = self.param.crop_param.axis, list(self.param.crop_param.offset) or [0]
+
     def starts(self, bottom: Shape, reference: Shape) -> dict[int, int]:
         """Cropped axis -> offset."""
-        p = self.param.crop_param
         if len(bottom) != len(reference):
             self.fail(f"the bottoms must have as many axes, not {list(bottom)} and {list(reference)}")
-        axes = range(self.axis(p.axis, bottom), len(bottom))
-        offsets = list(p.offset) or [0]
+        axes, offsets = range(self.axis(self.first, bottom), len(bottom)), self.offsets
         if len(offsets) not in (1, len(axes)):
             self.fail(
                 f"number of offset values specified must be equal to the number of dimensions following axis, "
@@ -245,9 +256,7 @@ class Filter(Layer):
 
     def set_up(self, *bottoms: Shape) -> None:
         count = len(bottoms) - 1
-        self.check(
-            len(self.param.top) == count, f"needs {count} tops for {len(bottoms)} bottoms, not {len(self.param.top)}"
-        )
+        self.check(self.top_count == count, f"needs {count} tops for {len(bottoms)} bottoms, not {self.top_count}")
         self.no_gradient_bottoms = frozenset({count})
 
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, register
+from pysolver.layers.normalisation import at_least_single
 from pysolver.proto import caffe_pb2
 
 
@@ -34,7 +35,7 @@ class Normalize(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.blobs[0].reshape(-1, *[1] * (x.dim() - 2)) if self.blobs[0].dim() else self.blobs[0]
-        x = _ScaledGradient.apply(x, scale.detach())
+        x = _ScaledGradient.apply(at_least_single(x), scale.detach())
         unit = x * (x.square().sum(tuple(range(1, x.dim())) if self.across else 1, keepdim=True) + self.eps).rsqrt()
         return unit.detach() * scale + (unit - unit.detach())
 

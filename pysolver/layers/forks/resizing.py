@@ -25,31 +25,33 @@ class Interp(Layer):
 
     def set_up(self, bottom: Shape, reference: Shape | None = None) -> None:
         p = self.param.interp_param
-        self.check(p.pad_beg <= 0 and p.pad_end <= 0, "Only supports non-positive padding (cropping) for now")
-        self.check(p.zoom_factor >= 1 and p.shrink_factor >= 1, "zoom_factor and shrink_factor must be positive")
+        self.pads = (p.pad_beg, p.pad_end)
+        self.check(max(self.pads) <= 0, "Only supports non-positive padding (cropping) for now")
+        self.zoom, self.shrink = p.zoom_factor, p.shrink_factor
+        self.check(min(self.zoom, self.shrink) >= 1, "zoom_factor and shrink_factor must be positive")
+        by_factor = p.HasField("zoom_factor") or p.HasField("shrink_factor")
+        self.fixed = (p.height, p.width) if p.height and p.width and not by_factor else None
 
     def size(self, bottom: Shape, reference: Shape | None) -> Shape:
         """Height and width of the top."""
-        p = self.param.interp_param
         if reference is not None:
             return reference[2:]
-        if p.height and p.width and not (p.HasField("zoom_factor") or p.HasField("shrink_factor")):
-            return p.height, p.width
-        shrunk = ((n + p.pad_beg + p.pad_end - 1) // p.shrink_factor + 1 for n in bottom[2:])
-        return tuple(n + (n - 1) * (p.zoom_factor - 1) for n in shrunk)
+        if self.fixed is not None:
+            return self.fixed
+        shrunk = [(n + sum(self.pads) - 1) // self.shrink + 1 for n in bottom[2:]]
+        return tuple([n + (n - 1) * (self.zoom - 1) for n in shrunk])
 
     def top_shapes(self, bottom: Shape, reference: Shape | None = None) -> list[Shape]:
         self.check(len(bottom) == 4, f"needs a bottom (N, C, H, W), not {list(bottom)}")
         size = self.size(bottom, reference)
-        if min(size) < 1 or min(bottom[2:]) + self.param.interp_param.pad_beg + self.param.interp_param.pad_end < 1:
+        if min(size) < 1 or min(bottom[2:]) + sum(self.pads) < 1:
             self.fail(f"nothing is left of a bottom {list(bottom)}: height and width should be positive")
         return [(*bottom[:2], *size)]
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
-        p = self.param.interp_param
         size = self.size(tuple(x.shape), None if reference is None else tuple(reference.shape))
-        if p.pad_beg or p.pad_end:
-            x = F.pad(x, (p.pad_beg, p.pad_end) * 2)
+        if any(self.pads):
+            x = F.pad(x, self.pads * 2)
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
@@ -72,16 +74,17 @@ class Upsample(Layer):
         self.check(p.HasField("upsample_h") == p.HasField("upsample_w"), "upsample_h and upsample_w are given together")
         self.scale = (p.scale_h, p.scale_w) if p.HasField("scale_h") else (p.scale, p.scale)
         self.check(min(self.scale) > 0, "the scale must be positive")
+        self.fixed = (p.upsample_h, p.upsample_w) if p.HasField("upsample_h") else None
+        self.cut = (p.pad_out_h, p.pad_out_w)
         self.places = IndexCheck(self, 0, "mask index", "places")
 
     def top_shapes(self, bottom: Shape, mask: Shape | None = None) -> list[Shape]:
         self.check(len(bottom) == 4, f"needs a bottom (N, C, H, W), not {list(bottom)}")
         if mask is not None and mask != bottom:
             self.fail(f"the mask {list(mask)} must have the shape of the bottom {list(bottom)}")
-        p, (height, width) = self.param.upsample_param, (n * s for n, s in zip(bottom[2:], self.scale, strict=True))
-        if p.HasField("upsample_h"):
-            return [(*bottom[:2], p.upsample_h, p.upsample_w)]
-        return [(*bottom[:2], height - p.pad_out_h, width - p.pad_out_w)]
+        if self.fixed is not None:
+            return [(*bottom[:2], *self.fixed)]
+        return [(*bottom[:2], *(n * s - c for n, s, c in zip(bottom[2:], self.scale, self.cut, strict=True)))]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         (top,) = self.top_shapes(tuple(x.shape))

@@ -123,6 +123,10 @@ class SmoothL1Loss(Loss):
     bottoms = between(2, 4)
     no_gradient_bottoms = frozenset({2, 3})
 
+    def set_up(self, *bottoms: Shape) -> None:
+        self.sigma = self.param.smooth_l1_loss_param.sigma
+        self.check(self.sigma > 0, f"sigma must be positive, not {self.sigma:g}")
+
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:
         super().top_shapes(*bottoms)
         for other in bottoms[1:]:
@@ -134,8 +138,7 @@ class SmoothL1Loss(Loss):
         difference = a - b.reshape(a.shape)
         if weights:
             difference = difference * weights[0].detach().reshape(a.shape)
-        beta = self.param.smooth_l1_loss_param.sigma**-2
-        each = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=beta)
+        each = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=self.sigma**-2)
         if len(weights) > 1:
             each = each * weights[1].detach().reshape(a.shape)
         return each.sum() / a.shape[0]
