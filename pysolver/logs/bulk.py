@@ -137,18 +137,23 @@ def classify(data: bytes, here: Assembler) -> Lines:
     letter = np.isin(words.bytes[words.span(rows, 0)[0]], np.frombuffer(b"IWEF", np.uint8))
     rows = rows[tagged & letter & (words.starts[words.first[rows]] == np.append(0, words.line_ends[:-1] + 1)[rows])]
 
-    def of(kind: str, count: int, place: int = BEFORE) -> np.ndarray:
-        fitting = rows[words.count[rows] == BEFORE + count]
-        return fitting[words.begins(fitting, place, kind)]
+    counts = words.count[rows] - BEFORE
+    heads = words.eights[words.span(rows, BEFORE)[0]]  # the first eight characters of the text
 
-    _outputs(lines, words, np.sort(np.concatenate([of("Train ne", 7), of("Train ne", 12)])), TRAIN)
-    _outputs(lines, words, np.sort(np.concatenate([of("Test net", 7), of("Test net", 12)])), TEST)
+    def of(kind: str, *wanted: int) -> np.ndarray:
+        fits = heads == np.uint64(int.from_bytes(kind.encode(), "little"))
+        return rows[fits & np.isin(counts, wanted)] if wanted else rows[fits]
+
+    _outputs(lines, words, of("Train ne", 7, 12), TRAIN)
+    _outputs(lines, words, of("Test net", 7, 12), TEST)
     norms = of("Gradient", 4)
     norms = norms[words.begins(norms, BEFORE + 1, "L2 norm ")]
     lines.kind[norms] = NORM
     for beginning in ASIDES:
-        lines.kind[rows[words.begins(rows, BEFORE, beginning)]] = ASIDE
-    _iterations(lines, words, {count: of("Iteratio", count) for count in (5, 8, 9, 12)})
+        lines.kind[of(beginning)] = ASIDE
+    iterations = of("Iteratio")
+    lengths = words.count[iterations] - BEFORE
+    _iterations(lines, words, {length: iterations[lengths == length] for length in (5, 8, 9, 12)})
     told = np.cumsum((lines.kind >= DISPLAY) & (lines.kind <= RATE))[norms]
     firsts = norms[np.append(True, told[1:] != told[:-1])] if len(norms) else norms  # every rank prints the same
     lines.values[firsts, 0] = words.numbers(firsts, BEFORE + 3)
