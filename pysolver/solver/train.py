@@ -12,8 +12,10 @@ from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import glog
+from pysolver.logs.tensorboard import TensorBoard
 from pysolver.logs.writer import CaffeLog
 from pysolver.proto import caffe_pb2
+from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import devices, snapshots, watchers
 from pysolver.solver.signals import SignalHandler, parse_effect
@@ -81,7 +83,9 @@ def train(
                 emit(e.Resuming(snapshot))
                 solver.restore(snapshot, always_continue)
             if tensorboard:
-                listeners.append(stack.enter_context(contextlib.closing(watchers.TensorBoard(tensorboard))))
+                board = stack.enter_context(contextlib.closing(TensorBoard(tensorboard)))
+                board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
+                listeners.append(board)
             if progress is not False:
                 listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
             solver.subscribers = listeners

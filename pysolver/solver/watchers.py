@@ -1,11 +1,10 @@
-"""Who may listen to a solver beside the log: a progress bar and TensorBoard."""
+"""Who may listen to a solver beside the log: a progress bar. (TensorBoard is in pysolver/logs/tensorboard.py.)"""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
 
-from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.solver.solver import Solver
@@ -43,37 +42,3 @@ class ProgressBar:
         if self._bar is not None:
             glog.stream = None
             self._bar.close()
-
-
-class TensorBoard:
-    """Loss, outputs, rate and momentum as TensorBoard scalars in a folder."""
-
-    def __init__(self, folder: str) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise CaffeError("--tensorboard needs tensorboardX: pip install 'pysolver[tensorboard]'") from None
-        self._writer = SummaryWriter(folder)
-        self._iteration = 0
-        self._test_net = 0
-
-    def __call__(self, event: e.Event) -> None:
-        add = self._writer.add_scalar
-        match event:
-            case e.Testing(iteration, net):
-                self._iteration, self._test_net = iteration, net
-            case e.Display(iteration, loss):
-                self._iteration = iteration
-                add("train/loss (smoothed)", loss, iteration)
-            case e.Rate(iteration, rate, momentum):
-                add("schedule/learning rate", rate, iteration)
-                add("schedule/momentum", momentum, iteration)
-            case e.Output(phase, index, name, value):
-                where = "train" if phase == "Train" else f"test {self._test_net}"
-                add(f"{where}/{index} {name}", value, self._iteration)
-            case e.Done() | e.StoppedEarly():
-                self._writer.flush()
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
