@@ -19,7 +19,7 @@ def write_csv(run: Run, folder: str | Path, delimiter: str = ",") -> list[Path]:
     """
     name = Path(run.name).name.removesuffix(".gz").strip("<>")
     tables = {".train": run.train}
-    tables |= {f".test{net or ''}": table for net, table in run.tests.items()}
+    tables |= {f".test{net or ''}": table for net, table in run.tests.items()} or {".test": run.test}
     paths = []
     for suffix, table in tables.items():
         paths.append(Path(folder) / (name + suffix))

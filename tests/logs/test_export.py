@@ -55,6 +55,13 @@ def test_csv_of_several_test_nets(tmp_path):
     assert [p.suffix for p in paths] == [".train", ".test", ".test1"]
 
 
+def test_csv_without_any_test(tmp_path, log_file):
+    """Scripts expect both files."""
+    text = "".join(line for line in lines(0, 50).splitlines(keepends=True) if "Test" not in line)
+    _, test = write_csv(read_log(log_file(text)), tmp_path)
+    assert test.name == "a.log.test" and len(test.read_text().splitlines()) == 1
+
+
 def test_json_is_strict_and_complete(log_file):
     run = read_log(DATA / "mlp_diverges.log.gz")
     text = json.dumps(to_json(run), allow_nan=False)
