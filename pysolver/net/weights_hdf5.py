@@ -15,13 +15,12 @@ import numpy as np
 from pysolver.errors import CaffeError
 from pysolver.logs import glog
 from pysolver.net.weights import assign, shape_mismatch
-from pysolver.proto.binary import read_bytes, write_atomic
-from pysolver.proto.seal import check_hdf5, seal_hdf5
+from pysolver.proto.binary import write_atomic
+from pysolver.proto.hdf5 import open_hdf5
+from pysolver.proto.seal import seal_hdf5
 
 if TYPE_CHECKING:
     from pysolver.net.net import Net
-
-LARGEST_HDF5 = 1 << 40  # bytes: HDF5 itself knows no limit
 
 
 def to_bytes(net: Net, with_diff: bool = False) -> bytes:
@@ -57,37 +56,31 @@ def load(net: Net, path: str) -> None:
     targets = {layer.name: layer for layer in net.layers}
     sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}
     copies = []
-    check_hdf5(read_bytes(path, LARGEST_HDF5), path)
-    try:
-        with h5py.File(path, "r") as file:
-            if "data" not in file:
-                raise CaffeError(f"{path}: no group /data: this HDF5 file holds no weights of a net")
-            for name, group in _layers(file["data"]):
-                layer = targets.get(name)
-                if layer is None:
-                    net.context.info("net.cpp:801", f"Ignoring source layer {name}")
-                    continue
-                if len(group) > len(layer.blobs):
-                    raise CaffeError(
-                        f"{path}: Incompatible number of blobs for layer {name} ({layer.type_name}): "
-                        f"the source has {len(group)}, the net {len(layer.blobs)}"
-                    )
-                for index, blob in enumerate(layer.blobs):
-                    if str(index) not in group:
-                        if id(blob) in sharers:
-                            continue
-                        raise CaffeError(f"{path}: Incompatible number of blobs for layer {name}: no dataset {index}")
-                    values = group[str(index)]
-                    if values.dtype.kind not in "fiu":
-                        raise CaffeError(f"{path}: /data/{name}/{index} holds {values.dtype}, not numbers")
-                    _tell_class("H5T_FLOAT" if values.dtype.kind == "f" else "H5T_INTEGER")
-                    if tuple(values.shape) != tuple(blob.shape):
-                        raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
-                    copies.append((blob, np.asarray(values, dtype=np.float32)))
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, CaffeError):
-            raise
-        raise CaffeError(f"{path}: not a readable HDF5 file: {error}") from error
+    with open_hdf5(path) as file:
+        if "data" not in file:
+            raise CaffeError(f"{path}: no group /data: this HDF5 file holds no weights of a net")
+        for name, group in _layers(file["data"]):
+            layer = targets.get(name)
+            if layer is None:
+                net.context.info("net.cpp:801", f"Ignoring source layer {name}")
+                continue
+            if len(group) > len(layer.blobs):
+                raise CaffeError(
+                    f"{path}: Incompatible number of blobs for layer {name} ({layer.type_name}): "
+                    f"the source has {len(group)}, the net {len(layer.blobs)}"
+                )
+            for index, blob in enumerate(layer.blobs):
+                if str(index) not in group:
+                    if id(blob) in sharers:
+                        continue
+                    raise CaffeError(f"{path}: Incompatible number of blobs for layer {name}: no dataset {index}")
+                values = group[str(index)]
+                if values.dtype.kind not in "fiu":
+                    raise CaffeError(f"{path}: /data/{name}/{index} holds {values.dtype}, not numbers")
+                _tell_class("H5T_FLOAT" if values.dtype.kind == "f" else "H5T_INTEGER")
+                if tuple(values.shape) != tuple(blob.shape):
+                    raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
+                copies.append((blob, np.asarray(values, dtype=np.float32)))
     net.flush_params()
     for blob, values in copies:
         assign(blob, values)

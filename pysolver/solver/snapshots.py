@@ -6,14 +6,11 @@ A snapshot is complete when its state is there, since the model is written first
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import secrets
 import zlib
 from typing import NamedTuple
-
-import h5py
 
 from pysolver.errors import CaffeError
 from pysolver.logs import glog
@@ -21,6 +18,7 @@ from pysolver.net import weights
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import read_binary, read_bytes
+from pysolver.proto.hdf5 import open_hdf5
 from pysolver.solver import state_file
 from pysolver.solver.state_file import State
 
@@ -152,7 +150,7 @@ def check_belongs(net: Net, model: str, path: str) -> None:
 def _layer_names(model: str) -> set[str]:
     if weights.is_hdf5(model):
         names: set[str] = set()
-        with h5py.File(io.BytesIO(read_bytes(model, _LARGEST)), "r") as file:
+        with open_hdf5(model) as file:
             file["data"].visit(names.add)  # layers, parts of names with slashes, datasets
         return names
     proto = read_binary(model, caffe_pb2.NetParameter)

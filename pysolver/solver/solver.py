@@ -115,8 +115,7 @@ class Solver:
             return
         self._resume_point = self._point()
         if param.display and self.iter % param.display == 0:
-            with torch.no_grad():
-                self._note_loss(self.net.run(), now=True)
+            self._note_loss(self._last_forward(), now=True)
             self._emit(e.Display(self.iter, float(self.smoothing.value)))
         if param.test_interval and self.iter % param.test_interval == 0:
             self.test_all()
@@ -166,6 +165,13 @@ class Solver:
                 loss = loss + self.net.forward_backward()
         return loss / self.param.iter_size
 
+    def _last_forward(self) -> Tensor:
+        """One pass more for the last display; the last iteration's debug_info still holds."""
+        with torch.no_grad():
+            if self.param.debug_info and self.param.display == 1:
+                return debug_info.forward(self.net, self._emit)
+            return self.net.run()
+
     def apply_update(self) -> None:
         """One update from the diffs as they are; afterwards they hold the applied step, and iter is one higher."""
         param = self.param
@@ -176,6 +182,7 @@ class Solver:
         rate, momentum = self.lr, self.momentum
         if self._is_display_due():
             self._emit(e.Rate(self.iter, float(rate), float(momentum), param.weight_decay))
+        self.net.flush_params()
         self.net.flush_params()
         values = [parameter.data for parameter in self.net.learnable_params]
         diffs = [parameter.grad for parameter in self.net.learnable_params]

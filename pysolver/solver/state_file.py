@@ -22,10 +22,10 @@ from google.protobuf.message import DecodeError
 from pysolver.errors import CaffeError
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import LARGEST_MESSAGE, read_bytes
-from pysolver.proto.seal import check_hdf5, open_seal, seal, seal_hdf5
+from pysolver.proto.hdf5 import open_hdf5
+from pysolver.proto.seal import open_seal, seal, seal_hdf5
 
 _NOTE = "pysolver"  # name of the note's dataset
-_LARGEST_HDF5 = 1 << 40
 
 
 @dataclass
@@ -102,29 +102,30 @@ def _unpack(value: dict[str, Any]) -> Any:
 
 def read(path: str) -> State:
     """The state in a file; CaffeError if there is none, if it is damaged, or if it is something else."""
-    data = read_bytes(path, _LARGEST_HDF5 if is_hdf5(path) else LARGEST_MESSAGE)
+    state = _from_hdf5(path) if is_hdf5(path) else _from_binary(path)
+    if state.iteration < 0 or state.current_step < 0:
+        raise CaffeError(f"{path}: damaged: iter {state.iteration}, current_step {state.current_step}")
+    return state
+
+
+def _from_binary(path: str) -> State:
+    data = read_bytes(path, LARGEST_MESSAGE)
     if not data:
         raise CaffeError(f"{path}: damaged: the file is empty")
-    try:
-        return _from_hdf5(data, path) if is_hdf5(path) else _from_binary(data, path)
-    except (DecodeError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, CaffeError):
-            raise
-        raise CaffeError(f"{path}: not a solver state, or damaged: {' '.join(str(error).split())}") from error
-
-
-def _from_binary(data: bytes, path: str) -> State:
     if data.startswith(b"\x89HDF"):
         raise CaffeError(f"{path}: this is HDF5: Caffe reads such a state only under a name that ends in .h5")
     note = open_seal(data, path)
-    message = caffe_pb2.SolverState.FromString(data)
+    try:
+        message = caffe_pb2.SolverState.FromString(data)
+    except DecodeError:
+        raise CaffeError(f"{path}: not a solver state, or damaged ({len(data)} bytes)") from None
     if not message.HasField("iter"):
         _refuse_model(_is_model(data), path)
     for field in ("iter", "learned_net", "current_step"):  # Caffe writes all of them, current_step last
         if not message.HasField(field):
             raise CaffeError(f"{path}: not a solver state, or damaged (cut off?): it has no {field}")
     history = [_blob(blob, index, path) for index, blob in enumerate(message.history)]
-    return _checked(State(message.iter, message.learned_net, message.current_step, history, _load(note)), path)
+    return State(message.iter, message.learned_net, message.current_step, history, _load(note))
 
 
 def _blob(blob: Any, index: int, path: str) -> np.ndarray:
@@ -134,9 +135,8 @@ def _blob(blob: Any, index: int, path: str) -> np.ndarray:
         raise CaffeError(f"{path}: damaged: history blob {index}: {error}") from None
 
 
-def _from_hdf5(data: bytes, path: str) -> State:
-    check_hdf5(data, path)
-    with h5py.File(io.BytesIO(data), "r") as file:
+def _from_hdf5(path: str) -> State:
+    with open_hdf5(path) as file:
         if "iter" not in file:
             _refuse_model("data" in file, path)
         history = file["history"]
@@ -144,13 +144,7 @@ def _from_hdf5(data: bytes, path: str) -> State:
         note = file[_NOTE][()] if _NOTE in file else None
         learned_net = file["learned_net"][()].rstrip(b"\0").decode()
         iteration, current_step = int(file["iter"][0]), int(file["current_step"][0])
-        return _checked(State(iteration, learned_net, current_step, blobs, _load(note)), path)
-
-
-def _checked(state: State, path: str) -> State:
-    if state.iteration < 0 or state.current_step < 0:
-        raise CaffeError(f"{path}: damaged: iter {state.iteration}, current_step {state.current_step}")
-    return state
+        return State(iteration, learned_net, current_step, blobs, _load(note))
 
 
 def _load(note: bytes | None) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,27 @@ def test_cuts(which, folder):
         assert_error_or_equal(target, state.name, content(good))
     damaged.write_bytes(intact + b"more")
     assert_error_or_equal(target, state.name, content(good))
+
+
+@pytest.mark.parametrize("case", ["lenet_resume_multistep", "lenet_resume_hdf5_nesterov"])
+@pytest.mark.parametrize("which", ["caffemodel", "solverstate"])
+def test_flips_in_files_of_a_real_caffe(case, which, golden):
+    """They carry no checksum: a flip in a number is not to be seen, one in the structure is a clear error."""
+    here = golden(case)
+    for file in (Path(__file__).parents[1] / "data" / "solvers" / case).glob("snap_iter_*"):
+        shutil.copy(file, here)
+    damaged, state = next(here.glob(f"snap*.{which}*")), next(here.glob("snap*.solverstate*"))
+    intact, target = damaged.read_bytes(), solver()
+    rng = random.Random(3)
+    for n in range(200):
+        data = bytearray(intact)
+        bit = rng.randrange(8 * (len(data) if n % 2 else 3000))  # the structure is mostly in front
+        data[bit // 8] ^= 1 << bit % 8
+        damaged.write_bytes(data)
+        try:
+            target.restore(state.name)
+        except CaffeError as error:
+            assert "\n" not in str(error) and len(str(error)) < 400
 
 
 def test_auto_falls_back_to_the_one_before_and_says_so(folder, capsys):
