@@ -372,7 +372,12 @@ def ssd300() -> NetSpec:
             "confidence_threshold": 0.01,
         },
     )
-    n["label_silence"] = L.Silence(n.label, ntop=0, include=TEST)
+    n.detection_eval = L.DetectionEvaluate(
+        n.detection_out,
+        n.label,
+        include=TEST,
+        detection_evaluate_param={"num_classes": classes, "background_label_id": 0, "evaluate_difficult_gt": False},
+    )
     return n
 
 

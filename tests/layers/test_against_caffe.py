@@ -49,7 +49,7 @@ class Comparison:
 
 
 def test_all_cases_are_there():
-    assert len(CASES) == 186 + 34
+    assert len(CASES) == 186 + 36
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -199,6 +199,22 @@ def test_overlap():
     torch.testing.assert_close(boxes.overlaps(a, b), torch.tensor([[1 / 7, 1, 0, 0]]))
 
 
+def test_overlap_of_pixels_counts_them():
+    a, b = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[1.0, 1, 2, 2], [2, 0, 3, 1]])
+    torch.testing.assert_close(boxes.overlaps(a, b, pixel=1), torch.tensor([[1 / 7, 0]]))
+
+
+def test_detections_are_judged_in_pixels_of_their_image(make, tmp_path):
+    """Boxes of a row of pixels have no area as fractions; here they are 2 and 3 pixels long."""
+    sizes = tmp_path / "sizes.txt"
+    sizes.write_text("first 1 3\n")
+    text = f'num_classes: 2 overlap_threshold: 0.6 name_size_file: "{sizes}"'
+    detection = torch.tensor([[[[0, 1, 0.9, 0, 0, 1 / 3, 0]]]])
+    truth = torch.tensor([[[[0, 1, 0, 0, 0, 2 / 3, 0, 0]]]])
+    judge = make(f'type: "DetectionEvaluate" detection_evaluate_param {{ {text} }}', (1, 1, 1, 7), (1, 1, 1, 8))
+    assert judge(detection, truth)[0, 0, 1].tolist() == pytest.approx([0, 1, 0.9, 1, 0])  # 2 of 3 pixels
+
+
 @pytest.mark.parametrize("code", [1, 2, 3])
 @pytest.mark.parametrize("in_target", [False, True])
 def test_decode_undoes_encode(code: int, in_target: bool):

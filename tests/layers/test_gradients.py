@@ -182,6 +182,7 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
 NO_GRADIENT = {
     "Accuracy": "counts",
     "ArgMax": "indices",
+    "DetectionEvaluate": "verdicts",
     "DetectionOutput": "a list of boxes",
     "HDF5Output": "has no top",
     "PriorBox": "depends on shapes only",

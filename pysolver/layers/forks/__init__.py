@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pysolver.layers.forks import (  # noqa: F401
     detection,
+    evaluation,
     multibox,
     normalisation,
     resizing,

@@ -12,18 +12,18 @@ from pysolver.proto import caffe_pb2
 _CORNER, _CENTER_SIZE = (caffe_pb2.PriorBoxParameter.CodeType.Value(name) for name in ("CORNER", "CENTER_SIZE"))
 
 
-def areas(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (...): width * height, 0 for a box that is turned inside out."""
+def areas(boxes: Tensor, pixel: int = 0) -> Tensor:
+    """(..., 4) -> (...): width * height, 0 for a box that is turned inside out. pixel 1: both ends belong to it."""
     width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
-    return torch.where((width < 0) | (height < 0), 0, width * height)
+    return torch.where((width < 0) | (height < 0), 0, (width + pixel) * (height + pixel))
 
 
-def overlaps(a: Tensor, b: Tensor) -> Tensor:
+def overlaps(a: Tensor, b: Tensor, pixel: int = 0) -> Tensor:
     """(A, 4), (B, 4) -> (A, B): intersection over union (Jaccard)."""
     low = torch.maximum(a[:, None, :2], b[None, :, :2])
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    union = areas(a)[:, None] + areas(b)[None] - shared
+    shared = (high - low + pixel).clamp(min=0).prod(-1)
+    union = areas(a, pixel)[:, None] + areas(b, pixel)[None] - shared
     return torch.where(shared > 0, shared / union, 0)
 
 

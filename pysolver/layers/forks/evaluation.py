@@ -1,0 +1,93 @@
+"""DetectionEvaluate of SSD: which detections are right, for the mean average precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.layers.base import Layer, exactly, register
+from pysolver.layers.forks import boxes
+
+
+@register("DetectionEvaluate")
+class DetectionEvaluate(Layer):
+    """Rows of 5: for each class but the background -1, class, number of objects, -1, -1; then for each detection its
+    image, label, score, and whether it is a true or a false positive (detection_evaluate_layer.cpp).
+
+    Bottoms: detections (1, 1, D, 7) of DetectionOutput, objects (1, 1, G, 8). By falling score, a detection takes the
+    object of its class that it overlaps most: right if by at least overlap_threshold and not taken before; without
+    evaluate_difficult_gt an object marked as difficult makes it neither. name_size_file (lines: name, height, width):
+    overlaps are those of pixels, image after image with detections. No gradient.
+    Errors: num_classes missing; overlap_threshold not positive; no such file; other shapes; the background among them.
+    """
+
+    bottoms = exactly(2)
+    no_gradient_bottoms = frozenset({0, 1})
+
+    def set_up(self, detections: Shape, truth: Shape) -> None:
+        p = self.p = self.param.detection_evaluate_param
+        self.check(p.HasField("num_classes"), "Must provide num_classes.")
+        self.check(p.overlap_threshold > 0, "overlap_threshold must be positive")
+        self.classes = [label for label in range(p.num_classes) if label != p.background_label_id]
+        self.sizes: list[tuple[float, float]] = []
+        if p.HasField("name_size_file"):
+            self.check(Path(p.name_size_file).is_file(), f"Failed to open name size file: {p.name_size_file}")
+            rows = [line.split() for line in Path(p.name_size_file).read_text().splitlines() if line.strip()]
+            self.check(all(len(row) == 3 for row in rows), f"{p.name_size_file}: needs lines of name, height, width")
+            self.sizes = [(float(height), float(width)) for _, height, width in rows]
+        self.images_seen = 0
+
+    def top_shapes(self, detections: Shape, truth: Shape) -> list[Shape]:
+        if detections[:2] != (1, 1) or detections[-1] != 7 or truth[:2] != (1, 1) or truth[-1] != 8:
+            self.fail(f"needs bottoms (1, 1, D, 7) and (1, 1, G, 8), not {list(detections)} and {list(truth)}")
+        return [(1, 1, len(self.classes) + detections[2], 5)]
+
+    @torch.no_grad()
+    def forward(self, detections: Tensor, truth: Tensor) -> Tensor:
+        found, objects = (rows.cpu().reshape(-1, rows.shape[-1]) for rows in (detections, truth))
+        top = torch.zeros(len(self.classes) + len(found), 5)
+        found, objects = found[found[:, 0].long() != -1], objects[objects[:, 0].long() != -1]
+        for rows in (found, objects):
+            if (rows[:, 1].long() == self.p.background_label_id).any():
+                self.fail("Found background label in the detection results or in the dataset.")
+        counted = objects if self.p.evaluate_difficult_gt else objects[objects[:, 7] == 0]
+        rows = [torch.tensor([-1.0, c, (counted[:, 1].long() == c).sum(), -1, -1]) for c in self.classes]
+        for image in found[:, 0].long().unique().tolist():
+            own, scale = found[found[:, 0].long() == image], self._scale()
+            for label in own[:, 1].long().unique().tolist():
+                candidates = own[own[:, 1].long() == label]
+                targets = objects[(objects[:, 0].long() == image) & (objects[:, 1].long() == label)]
+                rows += self._judge(candidates, targets, scale)
+        top[: len(rows)] = torch.stack(rows)
+        return top.reshape(1, 1, -1, 5).to(detections.device)
+
+    def _scale(self) -> Tensor | None:
+        """From fractions to pixels of the next image; None without sizes."""
+        if not self.sizes:
+            return None
+        height, width = self.sizes[self.images_seen % len(self.sizes)]
+        self.images_seen += 1
+        return torch.tensor([width, height, width, height])
+
+    def _judge(self, found: Tensor, objects: Tensor, scale: Tensor | None) -> list[Tensor]:
+        """The rows of the detections of one class in one image."""
+        if len(objects):
+            found = found[found[:, 2].argsort(descending=True, stable=True)]
+        overlap = boxes.overlaps(found[:, 3:7], objects[:, 3:7])
+        if scale is not None:
+            overlap = boxes.overlaps(found[:, 3:7] * scale, objects[:, 3:7] * scale, pixel=1)
+        taken, rows = set(), []
+        for detection, row in zip(found, overlap, strict=True):
+            best = int(row.argmax()) if len(row) else -1
+            verdict = (0.0, 1.0)
+            if best >= 0 and row[best] >= self.p.overlap_threshold:
+                if not self.p.evaluate_difficult_gt and objects[best, 7]:
+                    verdict = (0.0, 0.0)
+                elif best not in taken:
+                    verdict = (1.0, 0.0)
+                    taken.add(best)
+            rows.append(torch.cat([detection[:3], torch.tensor(verdict)]))
+        return rows
