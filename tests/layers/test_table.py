@@ -16,7 +16,8 @@ Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatt
 ImageData InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter
 Pooling Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax
 SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData"""
-_FORKS = """Axpy BN ConvolutionDepthwise DetectionEvaluate DetectionOutput Interp MultiBoxLoss Normalize PSROIPooling Permute PriorBox
+_FORKS = """Axpy BN ConvolutionDepthwise DetectionEvaluate DetectionOutput
+Interp MultiBoxLoss Normalize PSROIPooling Permute PriorBox
 ROIPooling ReLU6 ShuffleChannel SmoothL1Loss Upsample"""
 OF_CAFFE, OF_FORKS = _CAFFE.split(), _FORKS.split()
 
