@@ -187,8 +187,9 @@ def curves(runs: Sequence[Run], names: Sequence[str], x: Axis, labels: Sequence[
             except CaffeError as error:
                 missing[what] = error
                 continue
-            smoothed = smooth(y, window)
-            raw = y if window > 1 else None
+            width = 1 if what in ("lr", "momentum", "weight_decay") else window
+            smoothed = smooth(y, width)
+            raw = y if width > 1 else None
             drawn.append(Curve(label, what, number, x.of(run, table), smoothed, raw=raw))
             if what != "gap":
                 drawn += _old_parts(run, what, x, label, number)

@@ -81,7 +81,7 @@ def _panel(axes: Axes, panel: look.Panel, drawn: Sequence[Curve], order: Sequenc
         curves = [curve for curve in drawn if curve.what in names]
         for curve in curves:
             _line(side, curve, look.colour(curve, order, runs), dashed=side is not axes and runs > 1)
-        side.set_ylabel(look.words(names))
+        side.set_ylabel(look.words(names) + (" (dashed)" if side is not axes and runs > 1 else ""))
         kind = look.quantity(names[0])
         if log_y and kind not in ("accuracy", *look.RATES):
             side.set_yscale("log")
