@@ -56,7 +56,6 @@ class Graph:
     outputs: list[str]
     parameters: Parameters
     param: Any  # filtered and split NetParameter
-    blob_need: dict[str, bool]
 
 
 def build_graph(param: Any, context: Context) -> Graph:
@@ -94,7 +93,7 @@ class _Builder:
         for name in outputs:
             self.context.info("net.cpp:244", f"This network produces output {name}")
         self.context.info("net.cpp:257", "Network initialization done.")
-        return Graph(self.param.name, self.nodes, self.blobs, outputs, self.parameters, self.param, self.blob_need)
+        return Graph(self.param.name, self.nodes, self.blobs, outputs, self.parameters, self.param)
 
     # ---- forwards: one layer after the other ---------------------------------------------------------------
 

@@ -11,6 +11,7 @@ Two ways to compute, on the same layers:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from pysolver.layers.base import Layer, Source
 from pysolver.net import weights
 from pysolver.net.build import Node, build_graph
 
+Callback = Callable[[int], None]  # told a layer's index
+MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
+
 
 class Net:
     """A net of Caffe (src/caffe/net.cpp).
@@ -31,6 +35,7 @@ class Net:
     param: an upgraded NetParameter with its state set (see pysolver.net.state.read_net_for).
     blobs: all named blobs in the order of their creation. outputs: names of the blobs nobody reads, in byte order.
     learnable_params: the owners among the parameters; `p.data` is a parameter's data and `p.grad` its diff.
+    layer_by_layer: `run` and `forward_backward` go through forward and backward, so that all diffs can be read.
     """
 
     def __init__(self, param: Any, context: Context | None = None) -> None:
@@ -45,7 +50,8 @@ class Net:
         self.layer_names: list[str] = [layer.name for layer in self.layers]
         self.inputs = [name for node in self.nodes if node.layer.type_name == "Input" for name in node.top_names]
         self.sources: dict[str, Source] = {layer.name: layer for layer in self.layers if isinstance(layer, Source)}
-        self._blob_need = graph.blob_need
+        self.layer_by_layer = False
+        self._callbacks: dict[str, list[Callback]] = {moment: [] for moment in MOMENTS}
         self._tapes: dict[int, tuple[list[Tensor], tuple[Tensor, ...]]] = {}  # by node: (bottoms, tops)
         self._param_blobs: dict[int, Blob] = {}
         for node in self.nodes:
@@ -95,7 +101,9 @@ class Net:
         self.flush_params()
         loss = 0.0
         for index in range(start, len(self.nodes) if end is None else end + 1):
+            self._tell("before_forward", index)
             loss += self._forward_layer(index)
+            self._tell("after_forward", index)
         return float(loss)
 
     def _forward_layer(self, index: int) -> float:
@@ -135,7 +143,9 @@ class Net:
         """
         self.flush_params()
         for index in range(len(self.nodes) - 1 if start is None else start, end - 1, -1):
+            self._tell("before_backward", index)
             self._backward_layer(index)
+            self._tell("after_backward", index)
 
     def _backward_layer(self, index: int) -> None:
         node = self.nodes[index]
@@ -158,6 +168,15 @@ class Net:
         for blob, bottom, need in zip(node.bottoms, bottoms, node.bottom_need):
             if need:
                 blob.gradient = torch.zeros_like(bottom) if bottom.grad is None else bottom.grad
+
+    def add_callback(self, moment: str, callback: Callback) -> None:
+        """Call it with each layer's index at one of MOMENTS (Net::Callback). From now on all passes go by layer."""
+        self._callbacks[moment].append(callback)
+        self.layer_by_layer = True
+
+    def _tell(self, moment: str, index: int) -> None:
+        for callback in self._callbacks[moment]:
+            callback(index)
 
     def reshape(self) -> None:
         """Propagate the present shapes of the bottoms through all layers, without computing."""
@@ -201,12 +220,18 @@ class Net:
 
     def run(self) -> Tensor:
         """The next batch through the whole net: the weighted loss, 0-d; all blobs show the result."""
+        if self.layer_by_layer:
+            return torch.tensor(self.forward(), device=self.context.device)
         loss, values = self._next()
         self._show(values)
         return loss
 
     def forward_backward(self) -> Tensor:
         """`run`, and the gradient of its loss added to the parameters' diffs. Returns the 0-d loss."""
+        if self.layer_by_layer:
+            loss = self.run()
+            self.backward()
+            return loss
         loss, values = self._next()
         if loss.requires_grad:
             loss.backward()

@@ -20,7 +20,6 @@ from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.state import read_net_for
 from pysolver.pycaffe import mode
-from pysolver.pycaffe.observed import Callback, Observed
 
 __all__ = ["Blob", "Layer", "LayerView", "Net"]
 
@@ -89,7 +88,6 @@ class Net:
 
     def _adopt(self, net: core.Net) -> None:
         self._net = net
-        self._passes = Observed(net)
         self._finalizer = weakref.finalize(self, net.close)
         # A user's own Python layer is shown as it is: scripts call its methods.
         self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in net.layers]
@@ -185,10 +183,10 @@ class Net:
 
     def _forward(self, start: int, end: int) -> float:
         """Layers start..end by index; the sum of their weighted losses."""
-        return self._passes.forward(start, end)
+        return self._net.forward(start, end)
 
     def _backward(self, start: int, end: int) -> None:
-        self._passes.backward(start, end)
+        self._net.backward(start, end)
 
     # ---- many items ------------------------------------------------------------------------------------------
 
@@ -266,18 +264,18 @@ class Net:
     def load_hdf5(self, file: str) -> None:
         weights_hdf5.load(self._net, os.fspath(file))
 
-    def before_forward(self, callback: Callback) -> None:
+    def before_forward(self, callback: core.Callback) -> None:
         """Call it with each layer's index before the layer's forward, also when a solver trains the net."""
-        self._passes.add("before_forward", callback)
+        self._net.add_callback("before_forward", callback)
 
-    def after_forward(self, callback: Callback) -> None:
-        self._passes.add("after_forward", callback)
+    def after_forward(self, callback: core.Callback) -> None:
+        self._net.add_callback("after_forward", callback)
 
-    def before_backward(self, callback: Callback) -> None:
-        self._passes.add("before_backward", callback)
+    def before_backward(self, callback: core.Callback) -> None:
+        self._net.add_callback("before_backward", callback)
 
-    def after_backward(self, callback: Callback) -> None:
-        self._passes.add("after_backward", callback)
+    def after_backward(self, callback: core.Callback) -> None:
+        self._net.add_callback("after_backward", callback)
 
 
 def _copies(arrays: Arrays) -> Arrays:

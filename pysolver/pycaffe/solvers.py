@@ -26,6 +26,7 @@ class Solver:
 
     def _begin(self, param: Any) -> None:
         self._solver = self._kind(param, mode.context())
+        self._solver.net.layer_by_layer = True  # scripts read the diffs of any blob after a step
         self.net = Net.over(self._solver.net)
         self.test_nets = [Net.over(net) for net in self._solver.test_nets]
 

@@ -141,6 +141,14 @@ def test_share_weights(make, write):
     assert net.params["ip"][0].data.ravel().tolist() == _weights(solver)
 
 
+def test_all_diffs_can_be_read_after_a_step(make):
+    """ip = 0.75, y = 2, four items: EuclideanLoss gives (0.75 - 2) / 4 to each, the loss's own diff is its weight."""
+    solver = make()
+    solver.step(1)
+    np.testing.assert_allclose(solver.net.blobs["ip"].diff, np.full((4, 1), (0.75 - 2) / 4), rtol=1e-6)
+    assert solver.net.blobs["loss"].diff == 1
+
+
 def test_callbacks_of_the_solver(make):
     solver, heard = make(), []
     solver.add_callback(
