@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 
 import h5py
 import numpy as np
@@ -603,3 +605,17 @@ def test_tensorboard_and_no_bar_in_a_log(folder, capsys):
     train("solver.prototxt", tensorboard="board", progress=True)
     assert list((here / "board").glob("events*"))
     assert "\r" not in capsys.readouterr().err
+
+
+def test_a_bar_on_a_terminal_leaves_the_log_lines_whole(folder, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    folder("max_iter: 4")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    train("solver.prototxt")
+    pieces = terminal.getvalue().replace("\r", "\n").splitlines()
+    assert any("4/4" in piece for piece in pieces)
+    assert sum(piece.endswith("Optimization Done.") and piece.startswith("I") for piece in pieces) == 2
