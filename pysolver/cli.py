@@ -22,6 +22,7 @@ Arguments = argparse.Namespace
 
 def train(args: Arguments) -> int:
     """train or resume the net of a solver"""
+    from pysolver.disciplined.checker import check_training
     from pysolver.solver import train as run
 
     run.train(
@@ -37,6 +38,7 @@ def train(args: Arguments) -> int:
         stop_on_nan=args.stop_on_nan,
         progress=args.progress,
         tensorboard=args.tensorboard,
+        advise=check_training,
         allow_python_layers=args.allow_python_layers,
         cache_bytes=args.cache_data,
     )

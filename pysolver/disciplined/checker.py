@@ -19,6 +19,7 @@ from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
+from pysolver.proto.text import read_text
 
 from .range_test import analyse
 
@@ -94,6 +95,13 @@ def check_solver(solver: SolverParameter, net: NetParameter | None = None, log: 
     for function in _CHECKS:
         findings += function(case)
     return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
+
+
+def check_training(solver: SolverParameter) -> list[Finding]:
+    """The errors and warnings about a solver and the net file that it names, as a training shows them at its start."""
+    path = solver.net or solver.train_net
+    net = read_text(path, NetParameter) if path else None
+    return [finding for finding in check_solver(solver, net) if finding.level != "note"]
 
 
 def _table(solver: SolverParameter) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -80,8 +80,9 @@ def _accuracy(axes: Axes, run: Run, colour: str) -> None:
             lr = rates_at(told, table.iteration)
             way = ramp(lr)
             style = {"linewidth": 1.6} if phase == "test" else {"linewidth": 0.9, "alpha": 0.4}
-            axes.plot(lr[way], table[table.accuracy_name][way], color=colour, label=f"{phase} accuracy", **style)
-    axes.set_ylabel("test (bold) and train accuracy" if run.test.accuracy_name else "train accuracy")
+            axes.plot(lr[way], table.main_accuracy[way], color=colour, label=f"{phase} accuracy", **style)
+    shown = [phase for phase, table in (("test", run.test), ("train", run.train)) if table.accuracy_name]
+    axes.set_ylabel(f"{' (bold) and '.join(shown)} accuracy")
 
 
 def _marks(axes: Axes, found: RangeTest, named: bool) -> None:

@@ -78,7 +78,9 @@ def series(run: Run, what: str, old: bool = False) -> tuple[Table, np.ndarray]:
         name = full.accuracy_name
     if name not in full:
         raise CaffeError(f"{run.name}: no '{name}' in its {phase} outputs; it has {_offer(run)}")
-    return table, table[name] if name in table else np.full(len(table), np.nan)
+    if name not in table:
+        return table, np.full(len(table), np.nan)
+    return table, table.main_accuracy if name == table.accuracy_name else table[name]
 
 
 def generalisation_error(run: Run) -> tuple[Table, np.ndarray]:

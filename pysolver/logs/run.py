@@ -78,6 +78,12 @@ class Table:
         """The values of the loss: of the output loss_name, or the displayed loss where there is none."""
         return self.loss if self.loss_name is None else self.outputs[self.loss_name]
 
+    @property
+    def main_accuracy(self) -> Column:
+        """The values of accuracy_name, NaN where the loss is not finite: Caffe counts NaN scores as right answers."""
+        values, loss = self.outputs[self.accuracy_name], self.main_loss
+        return np.where(np.isfinite(loss), values, np.nan) if np.isfinite(loss).any() else values
+
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a DataFrame indexed by iteration."""
         import pandas

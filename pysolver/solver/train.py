@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ def train(
     progress: bool | None = None,
     tensorboard: str | None = None,
     subscribers: Sequence[Subscriber] = (),
+    advise: Callable[[Any], Iterable[object]] = lambda param: (),
     **context: Any,
 ) -> None:
     """Train the net of a solver file, from the start, from weights, or from a snapshot; CaffeError if it cannot.
@@ -45,7 +46,7 @@ def train(
     weights: caffemodels separated by commas. With `auto` they are for the first start only.
     stage: stages of the train net, separated by commas. progress: False for no bar; there is one on terminals only.
     tensorboard: folder for event files. subscribers: they hear the events beside the log on stderr.
-    context: other fields of Context.
+    advise: what it says about the SolverParameter is logged as warnings. context: other fields of Context.
     """
     if snapshot and weights and snapshot != "auto":
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
@@ -89,6 +90,8 @@ def train(
             if progress is not False:
                 listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
             solver.subscribers = listeners
+            for advice in advise(param):
+                glog.warning("solver.cpp:1", str(advice))
             emit(e.StartingOptimization())
             solver.solve()
             emit(e.Done("tool"))

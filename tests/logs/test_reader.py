@@ -287,3 +287,18 @@ def test_to_pandas():
     pytest.importorskip("pandas")
     frame = read(lines(0, 50)).train.to_pandas()
     assert list(frame.index) == [0, 10, 20, 30, 40] and frame["lr"].tolist() == [0.1] * 5
+
+
+def test_the_accuracy_of_a_diverged_net_is_not_believed(log_file):
+    """Caffe counts a NaN score as a right answer, so that a diverged net shows accuracy 1."""
+    lines = ["I1123 10:00:00.000000     1 solver.cpp:289] Solving net"]
+    for iteration, accuracy, loss in ((0, 0.1, 2.3), (10, 0.6, 1.1), (20, 1, "nan")):
+        lines += [
+            f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:347] Iteration {iteration}, Testing net (#0)",
+            f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:414]     Test net output #0: accuracy = {accuracy}",
+            f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:414]     Test net output #1: loss = {loss} "
+            f"(* 1 = {loss} loss)",
+        ]
+    run = read_log(log_file("\n".join(lines) + "\n"))
+    np.testing.assert_array_equal(run.test.main_accuracy, [0.1, 0.6, np.nan])
+    np.testing.assert_array_equal(run.test["accuracy"], [0.1, 0.6, 1])
