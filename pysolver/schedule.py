@@ -259,9 +259,9 @@ def _check_cyclical_momentum(solver: Any) -> None:
     bound, step_size = values
     if not 0 <= bound <= 1:
         raise CaffeError(f"cyclical_momentum: the first value, a momentum, is {bound:g}: it must lie between 0 and 1")
-    if not 1 <= step_size < np.inf:
+    if not 0 < step_size < np.inf:
         raise CaffeError(
-            f"cyclical_momentum: the second value, half a cycle in iterations, is {step_size:g}: it must be at least 1"
+            f"cyclical_momentum: the second value, half a cycle in iterations, is {step_size:g}: it must be positive"
         )
 
 

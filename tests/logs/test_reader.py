@@ -295,7 +295,8 @@ def test_the_accuracy_of_a_diverged_net_is_not_believed(log_file):
     for iteration, accuracy, loss in ((0, 0.1, 2.3), (10, 0.6, 1.1), (20, 1, "nan")):
         lines += [
             f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:347] Iteration {iteration}, Testing net (#0)",
-            f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:414]     Test net output #0: accuracy = {accuracy}",
+            f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:414]     Test net output #0: accuracy = "
+            f"{accuracy}",
             f"I1123 10:00:0{iteration // 10}.000000     1 solver.cpp:414]     Test net output #1: loss = {loss} "
             f"(* 1 = {loss} loss)",
         ]
