@@ -216,7 +216,7 @@ def test_states_of_nets(folder):
     inputs = "".join(
         f'layer {{ name: "in_{n}" type: "Input" top: "{n}" input_param {{ shape {{ dim: 1 }} }} }}' for n, _ in rules
     )
-    (here / "rules.prototxt").write_text(f"state {{ stage: 'own' }} {inputs} {layers}")
+    (here / "rules.prototxt").write_text(f"state {{ level: 2 stage: 'own' }} {inputs} {layers}")
     param = parse_text(
         'net: "rules.prototxt" lr_policy: "fixed" test_interval: 1 test_iter: [1, 1] '
         'train_state { level: 3 stage: "x" } test_state { stage: "t" } test_state { level: 4 stage: "x" }',
