@@ -111,6 +111,7 @@ class RNN(Recurrent):
     Bottoms, tops, errors: see Recurrent; the state is h.
     """
 
+    bottoms, tops = between(2, 4), between(1, 2)  # the instance knows exactly
     states = 1
 
     def parameter_shapes(self, inputs: int, static: int | None) -> dict[str, Shape]:
@@ -138,6 +139,7 @@ class LSTM(Recurrent):
     c = cont sig(f) c + sig(i) tanh(g); y = h = sig(o) tanh(c). Bottoms, tops, errors: see Recurrent; the state is h, c.
     """
 
+    bottoms, tops = between(2, 5), between(1, 3)
     states = 2
 
     def parameter_shapes(self, inputs: int, static: int | None) -> dict[str, Shape]:
