@@ -14,7 +14,7 @@ from pysolver.logs import glog
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary, write_atomic
 from pysolver.proto.seal import seal
-from pysolver.proto.upgrade import upgrade_net
+from pysolver.proto.upgrade import read_weights
 
 if TYPE_CHECKING:
     from pysolver.net.net import Net
@@ -51,7 +51,12 @@ def copy_trained_layers_from(net: Net, path: str) -> None:
 
         weights_hdf5.load(net, path)
         return
-    proto = upgrade_net(read_binary(path, caffe_pb2.NetParameter), path)
+    try:
+        proto = read_weights(path)
+    except CaffeError:
+        if _is_solver_state(path):
+            raise solver_state_given(path) from None
+        raise
     copy_from_proto(net, proto, path)
 
 
@@ -62,6 +67,22 @@ def is_hdf5(path: str) -> bool:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
     except OSError as error:
         raise CaffeError(f"{path}: cannot read weights: {error.strerror}") from error
+
+
+def _is_solver_state(path: str) -> bool:
+    """Whether the file has a field `iter`, as a binary state does and no model."""
+    try:
+        return read_binary(path, caffe_pb2.SolverState).HasField("iter")
+    except CaffeError:
+        return False
+
+
+def solver_state_given(path: str) -> CaffeError:
+    """The error for a solver state where a model is needed."""
+    return CaffeError(
+        f"{path}: this is a solver state, not a model: give it to --snapshot to go on with its run, "
+        "or the .caffemodel beside it to --weights to start a new training from its weights"
+    )
 
 
 def copy_from_proto(net: Net, proto: Any, path: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.logs import glog
-from pysolver.net.weights import assign, shape_mismatch
+from pysolver.net.weights import assign, shape_mismatch, solver_state_given
 from pysolver.proto.binary import write_atomic
 from pysolver.proto.hdf5 import open_hdf5
 from pysolver.proto.seal import seal_hdf5
@@ -58,6 +58,8 @@ def load(net: Net, path: str) -> None:
     copies = []
     with open_hdf5(path) as file:
         if "data" not in file:
+            if "iter" in file:
+                raise solver_state_given(path)
             raise CaffeError(f"{path}: no group /data: this HDF5 file holds no weights of a net")
         for name, group in _layers(file["data"]):
             layer = targets.get(name)

@@ -12,6 +12,7 @@ from pysolver.net import weights, weights_hdf5
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
+from pysolver.solver import state_file
 
 NET = """
 name: "pair"
@@ -114,6 +115,15 @@ def test_another_number_of_blobs_is_refused(tmp_path):
     weights.save(source, path)
     with pytest.raises(CaffeError, match="Incompatible number of blobs for layer a/b .*has 1, the net 2"):
         build().copy_trained_layers_from(path)
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_a_solver_state_belongs_to_snapshot(tmp_path, hdf5):
+    net, state = build(), tmp_path / "snap_iter_3.solverstate"
+    history = [value.numpy() for value in values(net)]
+    state.write_bytes(state_file.to_bytes(state_file.State(3, "snap_iter_3.caffemodel", 0, history), hdf5))
+    with pytest.raises(CaffeError, match=r"\.solverstate: this is a solver state, not a model: give it to --snapshot"):
+        net.copy_trained_layers_from(str(state))
 
 
 def test_a_missing_file_is_called_missing():
