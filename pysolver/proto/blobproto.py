@@ -9,6 +9,7 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
+from pysolver.proto.wire import bytes_field
 
 LARGEST_COUNT = (1 << 31) - 1
 MOST_AXES = 32
@@ -75,13 +76,7 @@ def _append(blob: BlobProto, field: str, values: np.ndarray) -> None:
     kind = "<f8" if field.startswith("double") else "<f4"
     payload = np.ascontiguousarray(values, kind).tobytes()
     if payload:
-        tag = BlobProto.DESCRIPTOR.fields_by_name[field].number << 3 | 2  # 2: length-delimited
-        blob.MergeFromString(bytes([tag]) + _varint(len(payload)) + payload)
-
-
-def _varint(number: int) -> bytes:
-    groups = [number >> shift & 0x7F for shift in range(0, max(1, number.bit_length()), 7)]
-    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
+        blob.MergeFromString(bytes_field(BlobProto.DESCRIPTOR.fields_by_name[field].number, payload))
 
 
 def _show(shape: Sequence[int]) -> str:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import zlib
 
 from pysolver.errors import CaffeError
+from pysolver.proto.wire import bytes_field, read_varint, varint
 
-_FRONT = b"\xc2\xb8\x02"  # the tag of field 5000, length-delimited
+_NOTE = 5000
+_FRONT = varint(_NOTE << 3 | 2)  # its tag: length-delimited
 _END = b"\xcd\xb8\x02"  # the tag of field 5001, fixed32
 _HDF5_END = b"pysolver-crc32:"
 
 
 def seal(message: bytes, note: bytes = b"") -> bytes:
     """The serialised message with its note and checksum."""
-    return _with_sum(_FRONT + _varint(len(note)) + note + message, _END)
+    return _with_sum(bytes_field(_NOTE, note) + message, _END)
 
 
 def seal_hdf5(file: bytes) -> bytes:
@@ -38,7 +40,7 @@ def open_seal(data: bytes, path: str) -> bytes | None:
     """
     if data.startswith(_FRONT):
         _check_sum(data, _END, path)
-        length, start = _read_varint(data, len(_FRONT))
+        length, start = read_varint(data, len(_FRONT))
         return data[start : start + length]
     if data[-7:-4] == _END and not _is_written_again(data):
         raise CaffeError(f"{path}: damaged: its first bytes have changed")
@@ -49,7 +51,7 @@ def _is_written_again(data: bytes) -> bool:
     front = data.rfind(_FRONT)
     if front < 0:
         return False
-    length, start = _read_varint(data, front + len(_FRONT))
+    length, start = read_varint(data, front + len(_FRONT))
     return start + length == len(data) - 7
 
 
@@ -68,18 +70,3 @@ def _check_sum(data: bytes, tag: bytes, path: str) -> None:
     intact = len(data) > 4 and data[-4 - len(tag) : -4] == tag
     if not intact or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise CaffeError(f"{path}: damaged: its checksum does not fit its {len(data)} bytes (cut off, or bits changed)")
-
-
-def _varint(number: int) -> bytes:
-    groups = [number >> shift & 0x7F for shift in range(0, max(1, number.bit_length()), 7)]
-    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
-
-
-def _read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """The number that begins at `start`, and the offset behind it."""
-    number = 0
-    for at in range(start, min(start + 5, len(data))):
-        number |= (data[at] & 0x7F) << 7 * (at - start)
-        if data[at] < 0x80:
-            return number, at + 1
-    return number, len(data)
