@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
-from pysolver.disciplined.checker import check_solver
+from pysolver.disciplined.checker import check_files
 from pysolver.logs import command
 from pysolver.logs.reader import read_log
-from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import read_text
 
 EXAMPLES = """
@@ -24,14 +24,7 @@ check_solver.py solver.prototxt range.log       and its rates against a range te
 def work(options: argparse.Namespace) -> int:
     """Prints the findings; 1 if one of them is an error."""
     solver = read_text(options.solver, SolverParameter)
-    path = next((p for p in (solver.net, solver.train_net) if p), None)
-    net = None
-    if path:
-        if Path(path).is_file():
-            net = read_text(path, NetParameter)
-        else:
-            print(f"note: net: {path} is not there (seen from the working directory): not looked at")
-    findings = check_solver(solver, net, read_log(options.log) if options.log else None)
+    findings = check_files(solver, read_log(options.log) if options.log else None)
     for finding in findings:
         print(finding)
     if not findings:

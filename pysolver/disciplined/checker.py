@@ -23,7 +23,7 @@ from pysolver.proto.text import read_text
 
 from .range_test import analyse
 
-CYCLES = ("triangular", "triangular2", "exp_range")
+CYCLES = tuple(policy for policy in schedule.CYCLICAL if policy != "1cycle")  # again and again
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Case:
     @property
     def cyclical(self) -> bool:
         """Whether the rate goes up and down."""
-        return self.solver.lr_policy in (*CYCLES, "1cycle")
+        return self.solver.lr_policy in schedule.CYCLICAL
 
     @property
     def is_range_test(self) -> bool:
@@ -97,11 +97,18 @@ def check_solver(solver: SolverParameter, net: NetParameter | None = None, log: 
     return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
 
 
-def check_training(solver: SolverParameter) -> list[Finding]:
-    """The errors and warnings about a solver and the net file that it names, as a training shows them at its start."""
+def check_files(solver: SolverParameter, log: Run | None = None) -> list[Finding]:
+    """check_solver with the net file that the solver names, and a note if that is not there."""
     path = solver.net or solver.train_net
-    net = read_text(path, NetParameter) if path else None
-    return [finding for finding in check_solver(solver, net) if finding.level != "note"]
+    if path and not Path(path).is_file():
+        absent = note("net", f"{path} is not there (seen from the working directory): not looked at")
+        return [*check_solver(solver, None, log), absent]
+    return check_solver(solver, read_text(path, NetParameter) if path else None, log)
+
+
+def check_training(solver: SolverParameter) -> list[Finding]:
+    """The errors and warnings among them, as a training shows them at its start."""
+    return [finding for finding in check_files(solver) if finding.level != "note"]
 
 
 def _table(solver: SolverParameter) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

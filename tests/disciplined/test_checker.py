@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pysolver.disciplined.checker import check_solver, from_dump
+from pysolver.disciplined.checker import check_files, check_solver, check_training, from_dump
 from pysolver.logs import read_log
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
@@ -97,6 +97,15 @@ def test_test_set_size(tmp_path):
         and "100 x batch 3 = 300 images" in found.text
         and "has 100: test_iter 34" in found.text
     )
+
+
+def test_the_net_is_read_from_its_file(tmp_path):
+    file = tmp_path / "net.prototxt"
+    named = solver(net=f'"{file}"')
+    (absent,) = check_files(named)
+    assert str(absent).startswith(f"note: net: {file} is not there") and check_training(named) == []
+    file.write_text(NET.format(db="none", batch=1, fraction=0.9999))
+    assert [f.field for f in check_files(named)] == [f.field for f in check_training(named)] == ["bn"]
 
 
 @pytest.mark.parametrize("fraction, count", [(0.999, 0), (0.9999, 1), (0.95, 0)])
