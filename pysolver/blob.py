@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pysolver.errors import CaffeError
+from pysolver.proto.blobproto import LARGEST_COUNT, MOST_AXES
 
 Shape = tuple[int, ...]
-MAX_AXES = 32  # include/caffe/blob.hpp, kMaxBlobAxes
 
 
 class _Synced:
@@ -95,11 +95,11 @@ class Blob:
     @staticmethod
     def _checked(shape: Sequence[int]) -> Shape:
         shape = tuple(int(dim) for dim in shape)
-        if len(shape) > MAX_AXES:
-            raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")
+        if len(shape) > MOST_AXES:
+            raise CaffeError(f"a blob has at most {MOST_AXES} axes, not {len(shape)}")
         if any(dim < 0 for dim in shape):
             raise CaffeError(f"a blob cannot have the shape {list(shape)}: a dimension is negative")
-        if math.prod(shape) > 2**31 - 1:
+        if math.prod(shape) > LARGEST_COUNT:
             raise CaffeError(f"blob size exceeds INT_MAX: {list(shape)}")
         return shape
 

@@ -13,7 +13,7 @@ from pysolver.logs import look
 from pysolver.logs.plot import STYLE
 from pysolver.logs.run import Run
 
-from .range_test import RangeTest, Reading, ramp, rates_at
+from .range_test import ONE_CYCLE, RangeTest, Reading, ramp, rates_at
 
 MARKS = {"starts": "#56B4E9", "lowest": "#009E73", "breaks": "#D55E00"}
 
@@ -59,7 +59,7 @@ def _headline(found: RangeTest) -> str:
         broke = sum(r.broke is not None for r in found.readings)
         some = f" by {len(found.readings) - broke} of {len(found.readings)} runs" if broke else ""
         return f"no break seen up to {found.max_lr:g}{some}: extend the range"
-    low, high = found.max_lr / 20, found.max_lr / 10
+    low, high = (found.max_lr / part for part in ONE_CYCLE)
     return f"max_lr {found.max_lr:g} (sure: {found.sure}), min_lr for one cycle {low:.2g} to {high:.2g}"
 
 

@@ -12,7 +12,7 @@ from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
 from pysolver.proto.wire import bytes_field
 
 LARGEST_COUNT = (1 << 31) - 1
-MOST_AXES = 32
+MOST_AXES = 32  # include/caffe/blob.hpp, kMaxBlobAxes
 
 _LEGACY = ("num", "channels", "height", "width")
 

@@ -11,13 +11,13 @@ from pysolver.errors import CaffeError
 from pysolver.proto.binary import read_bytes
 from pysolver.proto.seal import check_hdf5
 
-_LARGEST = 1 << 40  # bytes: HDF5 itself knows no limit
+LARGEST_HDF5 = 1 << 40  # bytes: HDF5 itself knows no limit
 
 
 @contextlib.contextmanager
 def open_hdf5(path: str) -> Iterator[h5py.File]:
     """The file, open for reading; CaffeError for whatever turns out to be wrong with it while it is used."""
-    data = read_bytes(path, _LARGEST)
+    data = read_bytes(path, LARGEST_HDF5)
     if not data:
         raise CaffeError(f"{path}: damaged: the file is empty")
     check_hdf5(data, path)

@@ -18,12 +18,11 @@ from pysolver.net import weights
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import read_binary, read_bytes
-from pysolver.proto.hdf5 import open_hdf5
+from pysolver.proto.hdf5 import LARGEST_HDF5, open_hdf5
 from pysolver.solver import state_file
 from pysolver.solver.state_file import State
 
 _NAME = re.compile(r"_iter_(\d+)\.(caffemodel|solverstate)(\.h5)?")
-_LARGEST = 1 << 40
 
 
 class Names(NamedTuple):
@@ -127,7 +126,7 @@ def check_model(state: State, path: str) -> None:
         )
     known = (state.note or {}).get("model")
     if known is not None:
-        if fingerprint(read_bytes(model, _LARGEST)) != known:
+        if fingerprint(read_bytes(model, LARGEST_HDF5)) != known:
             raise CaffeError(
                 f"{path}: its model '{model}' is not the file that was written with it: damaged or replaced. "
                 f"To start a new training from that file, give it to --weights"
