@@ -84,12 +84,12 @@ class Reduction(Layer):
 class Softmax(Layer):
     """y = exp(x - max) / sum along `axis` (softmax_layer.cpp)."""
 
-    def top_shapes(self, bottom: Shape) -> list[Shape]:
-        self.along = self.axis(self.param.softmax_param.axis, bottom)
-        return [bottom]
-
     def set_up(self, bottom: Shape) -> None:
         self.along = self.param.softmax_param.axis
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        self.axis(self.along, bottom)
+        return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(x, self.along)

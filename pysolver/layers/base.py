@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,7 @@ class Layer(nn.Module):
             self.fail(f"axis {axis} out of range for {len(shape)}-D Blob with shape {format_shape(shape)}")
         return axis % len(shape) if shape else 0
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str) -> NoReturn:
         """Raise a CaffeError that names this layer."""
         raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}")
 

@@ -80,8 +80,7 @@ class Classes(Loss):
                 f"Number of labels must match number of predictions: the scores {list(data)} with the classes on axis "
                 f"{self.class_axis} need {places} labels, not {list(label)}"
             )
-        if data[self.class_axis] != self.labels.limit:
-            self.labels.limit = data[self.class_axis]
+        self.labels.limit = data[self.class_axis]
         return [()]
 
     def by_class(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -142,10 +142,8 @@ class Reshape(Layer):
                         f"new shape contains a 0, but there is no corresponding bottom axis to copy in {list(bottom)}"
                     )
                 dims[i] = bottom[start + i]
-        count, known = (
-            math.prod(bottom),
-            math.prod([dim for dim in (*bottom[:start], *dims, *bottom[end:]) if dim != -1]),
-        )
+        count = math.prod(bottom)
+        known = math.prod([dim for dim in (*bottom[:start], *dims, *bottom[end:]) if dim != -1])  # a list for torch.compile
         if -1 in dims:
             if known == 0 or count % known:
                 self.fail(

@@ -214,8 +214,6 @@ class Assembler:
                 self.tops.append(blob)
             case e.TopShape(dims) if self.tops:
                 self.shapes.setdefault(self.tops.pop(0), dims.strip())
-            case e.SettingUp() | e.NetReady():
-                pass
             case e.TestLoss(value) if self.testing is not None and self.testing.loss:
                 self.testing.loss[-1] = value
             case e.Done() | e.StoppedEarly():

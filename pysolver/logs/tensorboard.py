@@ -74,7 +74,7 @@ def write_run(run: Run, folder: str | Path) -> int:
     for place, table in tables:
         columns = {f"{place}/{name}": column for name, column in table.outputs.items()}
         if place == "train":
-            columns |= {f"train/{name}": table[key] for name, key in (("smoothed loss", "loss"),)}
+            columns["train/smoothed loss"] = table.loss
             columns |= {f"schedule/{name}": table[name] for name in ("lr", "momentum", "weight_decay")}
         for tag, column in columns.items():
             written += _scalars(writer, tag, table, column, start)

@@ -76,7 +76,7 @@ class Parameters:
         owner_index = self._owners[spec.name]
         owner, owner_slot = self.learnable[owner_index], self._owner_slots[owner_index]
         shape = tuple(layer.blobs[index].shape)
-        self._check_shapes(owner_slot, layer, index, spec, shape)
+        self._check_shapes(owner_slot, layer, spec, shape)
         context.info(
             "net.cpp:467",
             f"Sharing parameters '{spec.name}' owned by layer '{owner_slot.layer.name}', "
@@ -99,7 +99,7 @@ class Parameters:
             values[owner_index] = value
 
     @staticmethod
-    def _check_shapes(owner: Slot, layer: Layer, index: int, spec: caffe_pb2.ParamSpec, shape: tuple) -> None:
+    def _check_shapes(owner: Slot, layer: Layer, spec: caffe_pb2.ParamSpec, shape: tuple) -> None:
         owner_shape = tuple(owner.blob.shape)
         permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
         fits = math.prod(shape) == math.prod(owner_shape) if permissive else shape == owner_shape

@@ -179,10 +179,9 @@ class Solver:
         if param.lr_policy == "multistep" and step != self.current_step:
             self._emit(e.MultiStep(self.iter, step))
         self.current_step = step
-        rate, momentum = self.lr, self.momentum
+        rate, momentum = schedule.learning_rate(param, self.iter, step), self.momentum
         if self._is_display_due():
             self._emit(e.Rate(self.iter, float(rate), float(momentum), param.weight_decay))
-        self.net.flush_params()
         self.net.flush_params()
         values = [parameter.data for parameter in self.net.learnable_params]
         diffs = [parameter.grad for parameter in self.net.learnable_params]
