@@ -112,7 +112,7 @@ class Layer(nn.Module):
         blob = nn.Parameter(torch.zeros(shape))
         if self.param.blobs:
             if index == 0:
-                self.context.info(f"{self.type_name.lower()}_layer.cpp:1", "Skipping parameter initialization")
+                self.context.info("layer.hpp:1", "Skipping parameter initialization")
             if index >= len(self.param.blobs):
                 self.fail(f"the definition carries {len(self.param.blobs)} blobs, the layer needs more")
             given = self.param.blobs[index]

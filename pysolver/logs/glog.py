@@ -14,7 +14,11 @@ stream: TextIO | None = None  # None: whatever sys.stderr is at that moment
 
 
 def record(severity: str, where: str, text: str) -> None:
-    """One record; severity is a letter of SEVERITIES, `where` Caffe's own file:line, the tag that log readers know."""
+    """One record; severity is a letter of SEVERITIES.
+
+    where: Caffe's own file:line, the tag that log readers know; for what Caffe does not say, line 1 of the file that
+    would.
+    """
     if SEVERITIES.index(severity) < int(os.environ.get("GLOG_minloglevel", "0") or 0):  # noqa: SIM112
         return
     now = time.time()

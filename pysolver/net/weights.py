@@ -109,7 +109,7 @@ def copy_from_proto(net: Net, proto: Any, path: str) -> None:
             with torch.no_grad():
                 blob.grad.copy_(torch.from_numpy(diff).reshape(blob.shape))
     if not matched and any(len(layer.blobs) for layer in net.layers):
-        glog.warning("net.cpp:746", f"{path} has no layer of this net's names: no weights were loaded")
+        glog.warning("net.cpp:1", f"{path} has no layer of this net's names: no weights were loaded")
 
 
 def assign(blob: nn.Parameter, values: Any) -> None:

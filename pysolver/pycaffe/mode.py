@@ -33,7 +33,7 @@ def set_mode_gpu() -> None:
 
     _settings.gpu = torch.cuda.is_available()
     if not _settings.gpu:
-        glog.warning("_caffe.cpp:52", "set_mode_gpu: there is no CUDA device here, nets run on the CPU")
+        glog.warning("_caffe.cpp:1", "set_mode_gpu: there is no CUDA device here, nets run on the CPU")
 
 
 def set_device(device_id: int) -> None:

@@ -58,14 +58,14 @@ def time(
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{phase}"')
     with _net(model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context) as net:
-        _say("Performing Forward")
-        _say(f"Initial loss: {net.forward():g}")
-        _say("Performing Backward")
+        _say(351, "Performing Forward")
+        _say(356, f"Initial loss: {net.forward():g}")
+        _say(357, "Performing Backward")
         net.backward()
-        _say("*** Benchmark begins ***")
-        _say(f"Testing for {iterations} iterations.")
+        _say(365, "*** Benchmark begins ***")
+        _say(366, f"Testing for {iterations} iterations.")
         _benchmark(net, iterations)
-        _say("*** Benchmark ends ***")
+        _say(415, "*** Benchmark ends ***")
 
 
 def _benchmark(net: Net, iterations: int) -> None:
@@ -79,16 +79,16 @@ def _benchmark(net: Net, iterations: int) -> None:
         for index in reversed(range(len(net.layers))):
             backward[index] += _milliseconds(lambda i=index: net.backward(i, i), device)
         passed = sum(forward) + sum(backward) - before
-        _say(f"Iteration: {iteration + 1} forward-backward time: {passed:g} ms.")
+        _say(394, f"Iteration: {iteration + 1} forward-backward time: {passed:g} ms.")
     total = (clock.perf_counter() - begin) * 1000
-    _say("Average time per layer: ")
+    _say(397, "Average time per layer: ")
     for name, ahead, back in zip(net.layer_names, forward, backward):
-        _say(f"{name:>10}\tforward: {ahead / iterations:g} ms.")
-        _say(f"{name:>10}\tbackward: {back / iterations:g} ms.")
-    _say(f"Average Forward pass: {sum(forward) / iterations:g} ms.")
-    _say(f"Average Backward pass: {sum(backward) / iterations:g} ms.")
-    _say(f"Average Forward-Backward: {total / iterations:g} ms.")
-    _say(f"Total Time: {total:g} ms.")
+        _say(400, f"{name:>10}\tforward: {ahead / iterations:g} ms.")
+        _say(403, f"{name:>10}\tbackward: {back / iterations:g} ms.")
+    _say(408, f"Average Forward pass: {sum(forward) / iterations:g} ms.")
+    _say(410, f"Average Backward pass: {sum(backward) / iterations:g} ms.")
+    _say(412, f"Average Forward-Backward: {total / iterations:g} ms.")
+    _say(414, f"Total Time: {total:g} ms.")
 
 
 def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
@@ -99,8 +99,8 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
     return (clock.perf_counter() - begin) * 1000
 
 
-def _say(text: str) -> None:
-    glog.info("caffe.cpp:1", text)
+def _say(line: int, text: str) -> None:
+    glog.info(f"caffe.cpp:{line}", text)
 
 
 @contextlib.contextmanager
