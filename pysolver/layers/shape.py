@@ -143,7 +143,8 @@ class Reshape(Layer):
                     )
                 dims[i] = bottom[start + i]
         count = math.prod(bottom)
-        known = math.prod([dim for dim in (*bottom[:start], *dims, *bottom[end:]) if dim != -1])  # a list for torch.compile
+        after = [*bottom[:start], *dims, *bottom[end:]]
+        known = math.prod([dim for dim in after if dim != -1])  # a list: torch.compile takes no generator here
         if -1 in dims:
             if known == 0 or count % known:
                 self.fail(
