@@ -141,7 +141,7 @@ def compute_image_mean(args: Arguments) -> int:
 
 def extract_features(args: Arguments) -> int:
     """write blobs of a net as databases of features"""
-    from pysolver.data.prepare.features import extract_features as extract
+    from pysolver.net.features import extract_features as extract
 
     extract(
         args.weights_file,

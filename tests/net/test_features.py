@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pysolver.context import Context
-from pysolver.data.prepare.features import extract_features
 from pysolver.errors import CaffeError
+from pysolver.net.features import extract_features
 from pysolver.net.net import Net
 from pysolver.net.state import read_net_for
 from pysolver.proto import caffe_pb2
