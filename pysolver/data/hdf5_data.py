@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.records import format_shape
 from pysolver.errors import CaffeError
 from pysolver.layers.base import at_least, register
-from pysolver.logs import glog
+from pysolver.proto.hdf5 import tell_class
 
 
 @register("HDF5Data")
@@ -129,7 +128,7 @@ class _File:
             raise CaffeError(f"{self.path}: dataset '{name}' is of type {dataset.dtype}, not of floats or integers")
         if not dataset.shape:
             raise CaffeError(f"{self.path}: dataset '{name}' has no axis: at least one is needed, the rows")
-        _log_class("FLOAT" if dataset.dtype.kind == "f" else "INTEGER")
+        tell_class(dataset)
         return dataset.shape
 
     def check_like(self, first: _File) -> None:
@@ -152,9 +151,3 @@ class _File:
 
     def forget(self) -> None:
         self._values = None
-
-
-@functools.cache
-def _log_class(name: str) -> None:
-    """Caffe says this once in a process, for each class."""
-    glog.info("hdf5.cpp:33" if name == "FLOAT" else "hdf5.cpp:36", f"Datatype class: H5T_{name}")

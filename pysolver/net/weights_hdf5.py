@@ -5,7 +5,6 @@ Caffe cannot save layers with a slash in their names; here they become nested gr
 
 from __future__ import annotations
 
-import functools
 import io
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,9 @@ import h5py
 import numpy as np
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
 from pysolver.net.weights import assign, shape_mismatch, solver_state_given
 from pysolver.proto.binary import write_atomic
-from pysolver.proto.hdf5 import open_hdf5
+from pysolver.proto.hdf5 import open_hdf5, tell_class
 from pysolver.proto.seal import seal_hdf5
 
 if TYPE_CHECKING:
@@ -79,19 +77,13 @@ def load(net: Net, path: str) -> None:
                 values = group[str(index)]
                 if values.dtype.kind not in "fiu":
                     raise CaffeError(f"{path}: /data/{name}/{index} holds {values.dtype}, not numbers")
-                _tell_class("H5T_FLOAT" if values.dtype.kind == "f" else "H5T_INTEGER")
+                tell_class(values)
                 if tuple(values.shape) != tuple(blob.shape):
                     raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
                 copies.append((blob, np.asarray(values, dtype=np.float32)))
     net.flush_params()
     for blob, values in copies:
         assign(blob, values)
-
-
-@functools.cache
-def _tell_class(name: str) -> None:
-    """Caffe logs this at the first data set of each class in a process (hdf5.cpp)."""
-    glog.info("hdf5.cpp:33", f"Datatype class: {name}")
 
 
 def _layers(data: h5py.Group) -> list[tuple[str, h5py.Group]]:

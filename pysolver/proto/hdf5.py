@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import h5py
 
 from pysolver.errors import CaffeError
+from pysolver.logs import glog
 from pysolver.proto.binary import read_bytes
 from pysolver.proto.seal import check_hdf5
 
@@ -28,3 +30,13 @@ def open_hdf5(path: str) -> Iterator[h5py.File]:
         raise
     except Exception as error:  # in a damaged file h5py comes upon almost anything
         raise CaffeError(f"{path}: damaged, or not a readable HDF5 file: {' '.join(str(error).split())}") from error
+
+
+def tell_class(dataset: h5py.Dataset) -> None:
+    """The line that Caffe logs for the first dataset of floats, and of integers, in a process (hdf5.cpp)."""
+    _tell_once(*(("hdf5.cpp:33", "FLOAT") if dataset.dtype.kind == "f" else ("hdf5.cpp:36", "INTEGER")))
+
+
+@functools.cache
+def _tell_once(where: str, name: str) -> None:
+    glog.info(where, f"Datatype class: H5T_{name}")
