@@ -19,7 +19,7 @@ _DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before each m
 class Clock:
     """Seconds since the start: the first `Solving`, or the first stamp where there is none.
 
-    Without a year in the prefix, a month that goes back starts the next year.
+    Without a year in the prefix, a month that goes back starts the next year, and a 29 February is a day like others.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class Clock:
         self.first: int | None = None
         self.dates: dict[str, int] = {}
         self.year, self.month = 2001, 0
+        self.today, self.leap_days = 0, 0
 
     def read(self, date: str, time: str) -> float:
         """date: `mmdd` or `yyyymmdd`; time: `hh:mm:ss.micros`."""
@@ -38,12 +39,18 @@ class Clock:
         return now - self.start
 
     def date(self, date: str) -> int:
-        """Seconds at the beginning of a date, counted from the first date: small numbers keep the microseconds."""
+        """Seconds at the beginning of a date, counted from the first date: small numbers keep the microseconds.
+
+        A damaged date is the date before it.
+        """
         if date not in self.dates:
+            if not 1 <= int(date[-4:-2]) <= 12:
+                return self.today
             day = self._day(date)
             self.first = day if self.first is None else self.first
             self.dates[date] = (day - self.first) * 86400
-        return self.dates[date]
+        self.today = self.dates[date]
+        return self.today
 
     def solve(self, date: str, time: str) -> None:
         """The time of a `Solving` line; the first one is the start, as for Caffe's own parser."""
@@ -60,7 +67,11 @@ class Clock:
         self.month = month
         leap = self.year % 4 == 0 and (self.year % 100 != 0 or self.year % 400 == 0)
         years = self.year - 1
-        return years * 365 + years // 4 - years // 100 + years // 400 + _DAYS[month - 1] + day + (leap and month > 2)
+        day += years * 365 + years // 4 - years // 100 + years // 400 + _DAYS[month - 1] + (leap and month > 2)
+        if date == "0229":  # the days after it, as yet unseen, come a day later than in the years counted here
+            self.leap_days += 1
+            return day + self.leap_days - 1
+        return day + self.leap_days
 
 
 class Values:

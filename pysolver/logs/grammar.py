@@ -63,7 +63,7 @@ class Form:
     def pattern(self) -> str:
         """A regular expression of the text with one unnamed group a field, in the order of the text."""
         kinds = field_types(self.event)
-        accepts = {int: r"(-?\d+)", real: f"({NUMBER})", str: r"((?s:.*))" if self.tail else r"(.*?)"}
+        accepts = {int: r"(-?\d{1,18})", real: f"({NUMBER})", str: r"((?s:.*))" if self.tail else r"(.*?)"}
         pieces = _FIELD.split(self.text)  # text, field, text, field, ..., text
         blanks = " *" if pieces[0].startswith(" ") else ""
         pattern = blanks + re.escape(pieces[0].lstrip())

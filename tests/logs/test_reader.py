@@ -196,6 +196,30 @@ def test_a_test_cut_short_is_no_row():
     check_plain(run)
 
 
+def test_times_over_a_leap_day_without_a_year():
+    """Over 28 and 29 February to 1 March and the next new year: true days of a leap year, in both ways of reading."""
+    stamps = ["0228 23:59:50", "0229 00:00:10", "0301 00:00:10", "1231 00:00:10", "0101 00:00:10"]
+    text = "".join(lines(10 * k, 10 * k + 10, stamp=f"I{stamp}.000000") for k, stamp in enumerate(stamps))
+    march = 86420.0  # its first day; 31 December is 305 days later, whatever the year
+    expected = [0.0, 20.0, march, march + 305 * 86400, march + 306 * 86400]
+    assert read(text).train.seconds.tolist() == expected
+    assert read(text, size=50).train.seconds.tolist() == expected
+
+
+@pytest.mark.parametrize("stamp", ["I0021 09:01:36.000000", "I1321 09:01:36.000000", "I20269921 09:01:36.000000"])
+def test_a_date_that_is_none(stamp):
+    text = lines(0, 10, stamp="I0321 09:01:30.000000") + lines(10, 50, stamp=stamp)
+    check_plain(run := read(text))
+    assert run.train.seconds.tolist() == [0, 6, 6, 6, 6]
+    check_plain(read(lines(0, 50, stamp=stamp)))
+
+
+def test_an_iteration_too_large_for_a_number_is_not_understood():
+    run = read(lines(0, 20) + glog("Iteration 99999999999999999999, loss = 3"))
+    assert list(run.train.iteration) == [0, 10] and run.unknown == 1
+    assert read(lines(0, 20) + glog("Iteration 999999999999999999, loss = 3")).train.iteration[-1] == 10**18 - 1
+
+
 def test_times_over_midnight_and_new_year():
     text = lines(0, 10, stamp="I1231 23:59:50.000000") + lines(10, 20, stamp="I0101 00:00:10.500000")
     run = read(glog("Solving net", "solver.cpp:289", "I1231 23:59:40.000000") + text)

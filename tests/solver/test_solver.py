@@ -80,6 +80,23 @@ def test_order_within_a_run(folder):
     ]
 
 
+def test_unsorted_stepvalues_are_taken_one_an_iteration(folder):
+    """As in an author's log with stepvalues 36619 and 35398: the rate drops at 36619, and again at 36620."""
+    folder("display: 1 test_iter: [] test_interval: 0 stepvalue: [4, 2, 2] base_lr: 0.1 max_iter: 8")
+    solver, told = make_solver()
+    seen = []
+    for _ in range(8):
+        seen.append(float(solver.lr))
+        solver.step(1)
+    rates = [event.lr for event in told if isinstance(event, e.Rate)]
+    assert np.allclose(rates, [0.1, 0.1, 0.1, 0.1, 0.05, 0.025, 0.0125, 0.0125], rtol=1e-6) and seen == rates
+    assert [(event.iteration, event.step) for event in told if isinstance(event, e.MultiStep)] == [
+        (4, 1),
+        (5, 2),
+        (6, 3),
+    ]
+
+
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
