@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .assemble import Assembler, Rows, Values
+from pysolver.logs.assemble import Assembler, Rows, Values
 
 COLD, TRAIN, TEST, NORM, DISPLAY, TESTING, RATE, ASIDE = range(8)
 ASIDES = ("Snapshot", "Restarti", "Waiting ", "Ignoring", "MultiSte")  # lines that no other line depends on
@@ -113,9 +113,12 @@ def _read(characters: np.ndarray) -> np.ndarray:
     rows, width = characters.shape
     spaced = np.full((rows, width + 1), 32, np.uint8)
     spaced[:, :width] = characters
-    with warnings.catch_warnings():  # numpy warns where a text is no number, and stops there
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found = np.fromstring(spaced.tobytes(), sep=" ")
+    with warnings.catch_warnings():  # where a text is no number numpy stops, and by its age warns or raises
+        warnings.simplefilter("error", DeprecationWarning)
+        try:
+            found = np.fromstring(spaced.tobytes(), sep=" ")
+        except DeprecationWarning as reason:
+            raise ValueError("no number") from reason
     if len(found) != rows:
         raise ValueError("no number")
     return found
