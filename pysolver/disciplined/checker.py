@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from pysolver import schedule
+from pysolver.disciplined.range_test import analyse
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
 from pysolver.proto.text import read_text
-
-from .range_test import analyse
 
 CYCLES = tuple(policy for policy in schedule.CYCLICAL if policy != "1cycle")  # again and again
 

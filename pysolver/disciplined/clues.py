@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pysolver.disciplined.range_test import running_median
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
-
-from .range_test import running_median
 
 UNDERFITTING, OVERFITTING, INSTABILITY, PLATEAU = "underfitting", "overfitting", "instability", "plateau"
 STATISTICS = "train and test disagree"

@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pysolver.disciplined.range_test import ONE_CYCLE, RangeTest, Reading, ramp, rates_at
 from pysolver.logs import look
 from pysolver.logs.plot import STYLE
 from pysolver.logs.run import Run
-
-from .range_test import ONE_CYCLE, RangeTest, Reading, ramp, rates_at
 
 MARKS = {"starts": "#56B4E9", "lowest": "#009E73", "breaks": "#D55E00"}
 

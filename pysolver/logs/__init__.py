@@ -1,6 +1,6 @@
 """The grammar of a Caffe log: written, read and plotted. Nothing here imports torch."""
 
-from .reader import read_log
-from .run import Run, Table
+from pysolver.logs.reader import read_log
+from pysolver.logs.run import Run, Table
 
 __all__ = ["Run", "Table", "read_log"]

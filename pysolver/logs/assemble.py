@@ -8,9 +8,9 @@ from collections import Counter
 
 import numpy as np
 
-from . import events as e
-from .header import Message, parse_dump
-from .run import Resume, Run, Table
+from pysolver.logs import events as e
+from pysolver.logs.header import Message, parse_dump
+from pysolver.logs.run import Resume, Run, Table
 
 NAN = math.nan
 _DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before each month, of a year that is not a leap year

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable
 
 from pysolver.errors import CaffeError
-
-from .reader import read_log
-from .run import Run
+from pysolver.logs.reader import read_log
+from pysolver.logs.run import Run
 
 
 def parser(description: str, examples: str, logs: str | None = "+") -> argparse.ArgumentParser:

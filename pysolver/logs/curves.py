@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.errors import CaffeError
-
-from .run import Run, Table
+from pysolver.logs.run import Run, Table
 
 TRAIN, TEST = "train", "test"
 

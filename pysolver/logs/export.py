@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .run import Run, Table
+from pysolver.logs.run import Run, Table
 
 
 def write_csv(run: Run, folder: str | Path, delimiter: str = ",") -> list[Path]:

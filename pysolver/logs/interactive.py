@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pysolver.errors import CaffeError
-
-from . import look
-from .curves import Curve
+from pysolver.logs import look
+from pysolver.logs.curves import Curve
 
 
 def page(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .curves import TEST, TRAIN, Curve
+from pysolver.logs.curves import TEST, TRAIN, Curve
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; yellow is too light for lines
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pysolver.errors import CaffeError
-
-from . import curves as c
-from .command import read_logs
-from .reader import follow_log
-from .run import Run
+from pysolver.logs import curves as c
+from pysolver.logs.command import read_logs
+from pysolver.logs.reader import follow_log
+from pysolver.logs.run import Run
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,13 @@ def _write(runs: Sequence[Run], wish: Wish) -> None:
     if len({curve.run for curve in drawn}) == 1 and wish.title is None:
         wish = replace(wish, title=drawn[0].label)
     if wish.output:
-        from . import plot  # here, as matplotlib takes its time
+        from pysolver.logs import plot  # here, as matplotlib takes its time
 
         made = plot.figure(drawn, x.label, title=wish.title, size=_size(wish.size), log_x=wish.log_x,
                            log_y=wish.log_y, marks=marks)  # fmt: skip
         swap_in(wish.output, lambda path: plot.save(made, path))
     if wish.interactive:
-        from . import interactive
+        from pysolver.logs import interactive
 
         page = interactive.page(drawn, x.label, title=wish.title, log_x=wish.log_x, log_y=wish.log_y, marks=marks)
         swap_in(wish.interactive, lambda path: Path(path).write_text(page, encoding="utf-8"))

@@ -13,9 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from pysolver.errors import CaffeError
-
-from . import look
-from .curves import Curve
+from pysolver.logs import look
+from pysolver.logs.curves import Curve
 
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
          "pdf.fonttype": 42, "svg.fonttype": "none", "legend.frameon": False}  # fmt: skip

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.errors import CaffeError
-
-from . import bulk, grammar
-from . import events as e
-from .assemble import Assembler
-from .run import Oddity, Run
-from .source import open_log, pieces
+from pysolver.logs import bulk, grammar
+from pysolver.logs import events as e
+from pysolver.logs.assemble import Assembler
+from pysolver.logs.run import Oddity, Run
+from pysolver.logs.source import open_log, pieces
 
 STRETCH = 32  # frequent lines in a row from which on it pays to take them together
 SHOWN = 10  # not-understood lines that are kept as examples

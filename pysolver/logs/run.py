@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .header import Message, batch_size, many
+from pysolver.logs.header import Message, batch_size, many
 
 if TYPE_CHECKING:
     import pandas

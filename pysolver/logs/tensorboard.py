@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from pysolver.errors import CaffeError
-
-from . import events as e
-from .header import Message, parse_dump
-from .run import Run, Table
+from pysolver.logs import events as e
+from pysolver.logs.header import Message, parse_dump
+from pysolver.logs.run import Run, Table
 
 
 def _writer(folder: str | Path) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import glog, grammar
-from .events import Event
+from pysolver.logs import glog, grammar
+from pysolver.logs.events import Event
 
 
 class CaffeLog:
