@@ -99,9 +99,7 @@ def _hyper_parameters(writer: Any, solver: Message, results: dict[str, float]) -
         from tensorboardX.summary import hparams
 
         finals = {f"final {tag}": value for tag, value in results.items()}
-        for part in hparams(
-            {**scalars, **lists}, finals
-        ):  # writer.add_hparams would open a second file beside this one
+        for part in hparams({**scalars, **lists}, finals):  # writer.add_hparams would open a second file beside this
             writer.file_writer.add_summary(part)
         for tag, value in finals.items():
             writer.add_scalar(tag, value)

@@ -38,7 +38,7 @@ def test_a_log_becomes_event_files(tmp_path):
     assert [step for step, _ in found["test/accuracy"]] == run.test.iteration.tolist()
     assert [value for _, value in found["test/accuracy"]] == pytest.approx(run.test["accuracy"])
     assert [value for _, value in found["schedule/lr"]] == pytest.approx(run.train.lr)
-    assert {"train/loss", "schedule/momentum", "_hparams_/session_start_info"} <= set(found)
+    assert {"train/loss", "schedule/momentum", "schedule/weight_decay", "_hparams_/session_start_info"} <= set(found)
     assert count == sum(len(v) for tag, v in found.items() if not tag.startswith(("final", "_hparams_")))
 
 
@@ -52,7 +52,7 @@ def test_live_events(tmp_path):
         e.Output("Test", 0, "acc", 0.25),
         e.Display(10, 2.5, 12.0, 1.0, 10),
         e.Output("Train", 0, "loss", 2.25, 1.0, 2.25),
-        e.Rate(10, 0.5),
+        e.Rate(10, 0.5, 0.9, 0.0001),
     ]
     for event in told:
         board(event)
@@ -62,5 +62,6 @@ def test_live_events(tmp_path):
         found["test1/acc"] == [(0, 0.25)]
         and found["train/loss"] == [(10, 2.25)]
         and found["schedule/lr"] == [(10, 0.5)]
+        and [step for step, _ in found["schedule/weight_decay"]] == [10]
     )
     assert "_hparams_/experiment" in found
