@@ -16,8 +16,7 @@ from pysolver.data.batch_source import to_device
 from pysolver.data.records import format_shape
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
-from pysolver.proto.binary import read_binary
-from pysolver.proto.blobproto import to_array
+from pysolver.proto.blobproto import read_array
 
 
 class Draws(NamedTuple):
@@ -146,7 +145,7 @@ class Transformer:
 
 def read_mean(path: str) -> np.ndarray:
     """The mean image of a .binaryproto as float32 (C, H, W): stored so, or as 1 x C x H x W."""
-    mean = to_array(read_binary(path, caffe_pb2.BlobProto))
+    mean = read_array(path)
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != 3:

@@ -116,6 +116,10 @@ class Layer(nn.Module):
             if index >= len(self.param.blobs):
                 self.fail(f"the definition carries {len(self.param.blobs)} blobs, the layer needs more")
             given = self.param.blobs[index]
+            try:
+                blobproto.check(given)
+            except CaffeError as error:
+                self.fail(f"blob {index} given in the definition: {error}")
             if not blobproto.shapes_equal(tuple(shape), given):
                 self.fail(f"blob {index} given in the definition has shape {blobproto.shape_of(given)}, not {shape}")
             blob.data.copy_(torch.from_numpy(blobproto.to_array(given)).reshape(shape))

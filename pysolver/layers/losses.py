@@ -14,7 +14,6 @@ from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, exactly, register
 from pysolver.layers.indices import IndexCheck
 from pysolver.proto import blobproto, caffe_pb2
-from pysolver.proto.binary import read_binary
 
 _SMALLEST = 1.17549435e-38  # FLT_MIN: SoftmaxWithLoss takes no smaller probability
 _LOG_THRESHOLD = 1e-20  # kLOG_THRESHOLD of the other logarithmic losses
@@ -185,7 +184,7 @@ class InfogainLoss(Classes):
         if infogain is None:
             self.check(p.HasField("source"), "Infogain matrix source must be specified.")
             self.check(Path(p.source).is_file(), f"File not found: {p.source}")
-            matrix = blobproto.to_array(read_binary(p.source, caffe_pb2.BlobProto))
+            matrix = blobproto.read_array(p.source)
             self.check_matrix(matrix.shape, data)
             self.register_buffer(
                 "matrix", torch.from_numpy(matrix).reshape(data[self.class_axis], -1), persistent=False

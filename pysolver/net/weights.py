@@ -98,6 +98,10 @@ def copy_from_proto(net: Net, proto: Any, path: str) -> None:
         matched += bool(source.blobs)
         check_count(layer, len(source.blobs), path)
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
+            try:
+                blobproto.check(given)
+            except CaffeError as error:
+                raise CaffeError(f"{path}: damaged: layer '{layer.name}', blob {index}: {error}") from None
             if not blobproto.shapes_equal(tuple(blob.shape), given):
                 raise shape_mismatch(layer, index, blobproto.shape_of(given), tuple(blob.shape), path)
             copies.append((blob, given))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from pysolver.errors import CaffeError
+from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
 from pysolver.proto.wire import bytes_field
 
@@ -49,6 +51,22 @@ def diff_to_array(blob: BlobProto) -> np.ndarray | None:
     return _values(blob, stored, "gradients") if stored else None
 
 
+def read_array(path: str | Path) -> np.ndarray:
+    """The values in a .binaryproto, as to_array; CaffeError, with the file's name, if there are none."""
+    blob = read_binary(path, BlobProto)
+    try:
+        return to_array(blob)
+    except CaffeError as error:
+        raise CaffeError(f"{path}: damaged: {error}") from None
+
+
+def check(blob: BlobProto) -> None:
+    """CaffeError if the values, or the gradients if there are some, do not fill the shape."""
+    for stored, what in ((blob.double_data or blob.data, "values"), (blob.double_diff or blob.diff, "gradients")):
+        if stored or what == "values":
+            _filled_shape(blob, stored, what)
+
+
 def from_array(data: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     """A BlobProto of the array's shape: float64 goes to double_data, all else to data (float32)."""
     blob = BlobProto(shape=BlobShape(dim=data.shape))
@@ -64,11 +82,16 @@ def _is_legacy(blob: BlobProto) -> bool:
 
 
 def _values(blob: BlobProto, stored: Sequence[float], what: str) -> np.ndarray:
+    shape = _filled_shape(blob, stored, what)
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, as in C++
+        return np.array(stored, np.float32).reshape(shape)
+
+
+def _filled_shape(blob: BlobProto, stored: Sequence[float], what: str) -> tuple[int, ...]:
     shape = shape_of(blob)
     if len(stored) != math.prod(shape):
         raise CaffeError(f"a blob of shape {_show(shape)} needs {math.prod(shape)} {what}, the file has {len(stored)}")
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, as in C++
-        return np.array(stored, np.float32).reshape(shape)
+    return shape
 
 
 def _append(blob: BlobProto, field: str, values: np.ndarray) -> None:

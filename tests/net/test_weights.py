@@ -109,6 +109,17 @@ def test_another_shape_is_refused_and_nothing_is_loaded(tmp_path, module):
     assert all(torch.equal(one, two) for one, two in zip(before, values(target)))
 
 
+def test_a_blob_without_all_its_values_is_named_and_nothing_is_loaded(tmp_path):
+    proto, target = build().to_proto(), build()
+    del proto.layer[3].blobs[1].data[-1]
+    path = tmp_path / "short.caffemodel"
+    path.write_bytes(proto.SerializeToString())
+    before = values(target)
+    with pytest.raises(CaffeError, match=r"short.caffemodel: .*layer 'a/b', blob 1: .* needs 2 values, the file has 1"):
+        target.copy_trained_layers_from(str(path))
+    assert all(torch.equal(one, two) for one, two in zip(before, values(target)))
+
+
 def test_another_number_of_blobs_is_refused(tmp_path):
     source = build(NET.replace("num_output: 2", "num_output: 2 bias_term: false"))
     path = str(tmp_path / "w")
