@@ -127,9 +127,8 @@ class ArgMax(Layer):
         (top,) = self.top_shapes(tuple(x.shape))
         axis = 1 if self.along is None else self.along
         candidates = x.flatten(1) if self.along is None else x
-        values, places = candidates.flip(axis).sort(
-            dim=axis, descending=True, stable=True
-        )  # flipped: last of equals first
+        flipped = candidates.flip(axis)  # so that of equal ones the last comes first
+        values, places = flipped.sort(dim=axis, descending=True, stable=True)
         values = values.narrow(axis, 0, self.top_k)
         places = (candidates.shape[axis] - 1 - places.narrow(axis, 0, self.top_k)).to(x.dtype)
         if self.along is not None:

@@ -20,8 +20,6 @@ ASIDES = ("Snapshot", "Restarti", "Waiting ", "Ignoring", "MultiSte")  # lines t
 WIDTH = 16  # characters of the longest number that is read here
 NAME = 48  # characters of the longest output name with its index
 BEFORE = 4  # words of a prefix: date, time, thread, tag
-
-
 POWERS = 10.0 ** np.arange(WIDTH + 1)
 
 
@@ -82,9 +80,8 @@ class _Words:
         for digit, good in zip(digits, is_digit):
             mantissa = np.where(good, 10 * mantissa + digit, mantissa)
         dots, count = is_dot.sum(0), is_digit.sum(0)
-        found = (
-            mantissa / POWERS[np.where(dots == 1, length - 1 - is_dot.argmax(0), 0)]
-        )  # exact parts: rounds as C does
+        decimals = np.where(dots == 1, length - 1 - is_dot.argmax(0), 0)
+        found = mantissa / POWERS[decimals]  # exact parts: rounds as C does
         odd = np.flatnonzero((dots + count != length) | (dots > 1) | (count == 0) | (count > 15))
         if len(odd):
             found[odd] = _read(np.ascontiguousarray(characters[:, odd].T))

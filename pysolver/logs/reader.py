@@ -26,9 +26,7 @@ NO_RANK = -1  # of lines without a rank's label
 DUMP_LINES = 200_000  # of one parameter dump
 
 _PREFIX = re.compile(r"([IWEF])(\d{8}|\d{4}) +(\d\d:\d\d:\d\d\.\d+) +(\d+) ([\w.+-]+):(\d+)\] ?")
-_LABEL = re.compile(
-    r"(?:\[(?:\d+,)?(\d+)\](?:<\w+>:?)?|(\d+):) ?(?=\S)"
-)  # ranks, as MPI's launchers and Slurm label lines
+_LABEL = re.compile(r"(?:\[(?:\d+,)?(\d+)\](?:<\w+>:?)?|(\d+):) ?(?=\S)")  # of a rank, by MPI's launchers and Slurm
 _VALUE = re.compile(rf"Iteration \d+|net output|(?:\blr|loss|accuracy) *= *{grammar.NUMBER}")
 _IMAGES = re.compile(r"A total of (\d+) images\.")
 
