@@ -181,6 +181,8 @@ def run(args: Arguments) -> int:
     """run a pycaffe script; its `import caffe` is pysolver"""
     from pysolver.as_caffe import run_script
 
+    if not os.path.exists(args.script):
+        raise CaffeError(f"{args.script}: file not found")
     return run_script(args.script, args.args) or 0
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from pysolver.cli import main
+
 CHECK = """
 import sys, subprocess
 import caffe, caffe.io, caffe.draw
@@ -84,3 +86,8 @@ def test_python_layer_of_the_script(tmp_path):
     )
     done = _run(str(tmp_path / "script.py"))
     assert done.stdout == "[2. 4.]\n[3. 6.] [3. 3.] Python\n", done.stderr
+
+
+def test_a_script_that_is_not_there(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "nope.py")]) == 1
+    assert capsys.readouterr().err == f"pysolver: {tmp_path / 'nope.py'}: file not found\n"
