@@ -13,8 +13,8 @@ from typing import Protocol
 import lmdb
 
 from pysolver.data.databases import LMDB
-from pysolver.data.extras import require
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 
 COMMIT_EVERY = 1000  # records in one transaction, as Caffe's tools
 _FIRST_MAP_SIZE = 1 << 26

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pysolver.data.extras import require
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 
 
 class Colour(enum.Enum):

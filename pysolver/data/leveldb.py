@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from pysolver.data.extras import require
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 
 _TABLES = {".ldb", ".sst"}  # never changed once written; all other files are
 

@@ -15,11 +15,11 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
-from pysolver.data.extras import require
 from pysolver.data.parallel import usable_cores
 from pysolver.data.transformer import read_mean
 from pysolver.data.window_file import Window, read_window_file
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 from pysolver.layers.base import exactly, register
 from pysolver.logs import glog
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pysolver.errors import CaffeError
+from pysolver.extras import require
 from pysolver.logs import look
 from pysolver.logs.curves import Curve
 
@@ -21,16 +21,12 @@ def page(
     marks: Sequence[float] = (),
 ) -> str:
     """The page's text. Panels, colours and names are those of the pictures. CaffeError without plotly."""
-    try:
-        import plotly.graph_objects as go
-        from plotly.subplots import make_subplots
-    except ImportError:
-        raise CaffeError("--interactive needs plotly: pip install plotly") from None
+    go = require("plotly.graph_objects")
     runs = len({curve.run for curve in drawn})
     layout = look.panels(drawn, twin=runs == 1)
     order = list(dict.fromkeys(curve.what for curve in drawn))
     weights = [0.4 if panel.small else 1.0 for panel in layout]
-    made = make_subplots(
+    made = require("plotly.subplots").make_subplots(
         rows=len(layout), cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=weights,
         specs=[[{"secondary_y": bool(panel.right)}] for panel in layout],
     )  # fmt: skip

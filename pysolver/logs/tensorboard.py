@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pysolver.errors import CaffeError
+from pysolver.extras import require
 from pysolver.logs import events as e
 from pysolver.logs.header import Message, parse_dump
 from pysolver.logs.run import Run, Table
 
 
 def _writer(folder: str | Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise CaffeError("TensorBoard files need tensorboardX: pip install tensorboardX") from None
-    return SummaryWriter(str(folder))
+    return require("tensorboardX").SummaryWriter(str(folder))
 
 
 class TensorBoard:

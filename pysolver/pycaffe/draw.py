@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import upgrade_net
-from pysolver.pycaffe.extras import require
 
 _COLORS = {
     "Convolution": "#FF5050",

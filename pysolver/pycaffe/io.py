@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pysolver.extras import require
 from pysolver.proto import blobproto, caffe_pb2
-from pysolver.pycaffe.extras import require
 
 # ---- protobuf ---------------------------------------------------------------------------------------------------
 

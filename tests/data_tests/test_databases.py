@@ -9,7 +9,6 @@ import lmdb
 import plyvel
 import pytest
 
-from pysolver.data import extras
 from pysolver.data.database_writer import new_database, write_all
 from pysolver.data.databases import LEVELDB, LMDB, backend_named, open_database
 from pysolver.errors import CaffeError
@@ -105,10 +104,3 @@ def test_unknown_backends() -> None:
     assert (backend_named("lmdb"), backend_named("leveldb")) == (LMDB, LEVELDB)
     with pytest.raises(CaffeError, match="Unknown database backend 'sqlite'"):
         backend_named("sqlite")
-
-
-@pytest.mark.parametrize("module, extra", [("cv2", "images"), ("plyvel", "leveldb"), ("sklearn", "digits")])
-def test_a_missing_library_names_its_extra(module, extra, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(CaffeError, match=rf"pip install 'pysolver\[{extra}\]'"):
-        extras.require(module)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pysolver.data.extras import require
 from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 
 TEST_IMAGES = 300
 

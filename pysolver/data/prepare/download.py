@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pysolver.data.extras import require
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 
 _RETRIES = 3
 

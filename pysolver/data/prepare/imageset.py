@@ -12,10 +12,10 @@ from tqdm import tqdm
 from pysolver.data import datum, images
 from pysolver.data.database_writer import new_database, write_all
 from pysolver.data.databases import backend_named
-from pysolver.data.extras import require
 from pysolver.data.image_lists import read_image_list
 from pysolver.data.parallel import map_ahead
 from pysolver.errors import CaffeError
+from pysolver.extras import require
 from pysolver.logs import glog
 from pysolver.proto import caffe_pb2
 
