@@ -213,19 +213,7 @@ def parser() -> argparse.ArgumentParser:
             _FLAGS[name](sub)
         return sub
 
-    sub = command(train, "solver", "weights", "gpu", "phase", "level", "stage", "python")
-    _flag(sub, "snapshot", metavar="FILE|auto", help="resume from this state; auto: the newest one of the prefix")
-    for signal, effect in (("sigint", "stop"), ("sighup", "snapshot")):
-        _flag(sub, f"{signal}_effect", default=effect, metavar="EFFECT",
-              help=f"what {signal.upper()} does: stop, snapshot or none (default {effect})")  # fmt: skip
-    _flag(sub, "keep", type=_positive, metavar="N", help="keep only the newest N snapshots (default: all)")
-    _flag(sub, "stop_on_nan", action="store_true", help="end with an error when the loss is not a finite number")
-    _flag(sub, "tensorboard", metavar="DIR", help="write TensorBoard event files there")
-    _flag(sub, "cache_data", "cache-data", type=_size, default=2 << 30, metavar="SIZE",
-          help="data sets up to this size are kept in memory, e.g. 500M or 0 (default 2G)")  # fmt: skip
-    sub.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None,
-                     help="a progress bar (default: on a terminal)")  # fmt: skip
-
+    _training(command(train, "solver", "weights", "gpu", "phase", "level", "stage", "python"))
     sub = command(test, "model", "weights", "gpu", "level", "stage", "python")
     _flag(sub, "iterations", type=_positive, default=50, metavar="N", help="batches to run (default 50)")
     sub = command(time, "model", "gpu", "phase", "level", "stage", "python")
@@ -247,18 +235,7 @@ def parser() -> argparse.ArgumentParser:
     _flag(sub, "backend", default="lmdb", metavar="lmdb|leveldb", help="kind of the database (default lmdb)")
     sub.add_argument("db", metavar="INPUT_DB")
     sub.add_argument("out", metavar="OUTPUT_FILE", nargs="?")
-    sub = command(extract_features)
-    for dest, metavar in (
-        ("weights_file", "WEIGHTS"),
-        ("net", "NET"),
-        ("blobs", "BLOB[,BLOB...]"),
-        ("dbs", "DB[,DB...]"),
-    ):
-        sub.add_argument(dest, metavar=metavar)
-    sub.add_argument("batches", metavar="BATCHES", type=_positive)
-    sub.add_argument("db_type", metavar="lmdb|leveldb")
-    sub.add_argument("mode", metavar="CPU|GPU", nargs="?", default="CPU")
-    sub.add_argument("device", metavar="DEVICE_ID", nargs="?", type=int, default=0)
+    _features(command(extract_features))
     for function in (upgrade_net_proto_text, upgrade_net_proto_binary, upgrade_solver_proto_text):
         sub = command(function)
         sub.add_argument("input", metavar="IN")
@@ -293,6 +270,20 @@ _FLAGS = {
 }
 
 
+def _training(sub: argparse.ArgumentParser) -> None:
+    _flag(sub, "snapshot", metavar="FILE|auto", help="resume from this state; auto: the newest one of the prefix")
+    for signal, effect in (("sigint", "stop"), ("sighup", "snapshot")):
+        _flag(sub, f"{signal}_effect", default=effect, metavar="EFFECT",
+              help=f"what {signal.upper()} does: stop, snapshot or none (default {effect})")  # fmt: skip
+    _flag(sub, "keep", type=_positive, metavar="N", help="keep only the newest N snapshots (default: all)")
+    _flag(sub, "stop_on_nan", action="store_true", help="end with an error when the loss is not a finite number")
+    _flag(sub, "tensorboard", metavar="DIR", help="write TensorBoard event files there")
+    _flag(sub, "cache_data", "cache-data", type=_size, default=2 << 30, metavar="SIZE",
+          help="data sets up to this size are kept in memory, e.g. 500M or 0 (default 2G)")  # fmt: skip
+    sub.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None,
+                     help="a progress bar (default: on a terminal)")  # fmt: skip
+
+
 def _imageset(sub: argparse.ArgumentParser) -> None:
     _flag(sub, "gray", action="store_true", help="read as grey")
     _flag(sub, "shuffle", action="store_true", help="in random order")
@@ -305,6 +296,17 @@ def _imageset(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("root", metavar="ROOTFOLDER/")
     sub.add_argument("list", metavar="LISTFILE")
     sub.add_argument("db", metavar="DB_NAME")
+
+
+def _features(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("weights_file", metavar="WEIGHTS")
+    sub.add_argument("net", metavar="NET")
+    sub.add_argument("blobs", metavar="BLOB[,BLOB...]")
+    sub.add_argument("dbs", metavar="DB[,DB...]")
+    sub.add_argument("batches", metavar="BATCHES", type=_positive)
+    sub.add_argument("db_type", metavar="lmdb|leveldb")
+    sub.add_argument("mode", metavar="CPU|GPU", nargs="?", default="CPU")
+    sub.add_argument("device", metavar="DEVICE_ID", nargs="?", type=int, default=0)
 
 
 def _positive(text: str) -> int:
