@@ -89,6 +89,20 @@ class Classes(Loss):
         return x, self.labels(label).reshape(outer, x.shape[2])
 
 
+class LabelledItems(Loss):
+    """What losses with one label an item share. Errors: not one label an item; a label outside the classes."""
+
+    deviations = "a label outside the classes is an error"
+
+    def set_up(self, data: Shape, label: Shape) -> None:
+        self.labels = IndexCheck(self, math.prod(data[1:]), "label", "classes")
+
+    def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
+        if math.prod(label[1:]) != 1:
+            self.fail(f"needs one label an item, not {list(label)}")
+        return super().top_shapes(data, label)
+
+
 def normaliser(mode: int, outer: int, inner: int, valid: Tensor | None) -> Tensor | int:
     """What a loss is divided by, at least 1 (SoftmaxWithLossLayer::get_normalizer).
 
@@ -140,21 +154,11 @@ class SoftmaxWithLoss(Classes):
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(Loss):
+class MultinomialLogisticLoss(LabelledItems):
     """-sum log(max(p[label], 1e-20)) / N over probabilities p (N, classes) (multinomial_logistic_loss_layer.cpp).
 
     dp[label] = -1 / (N max(p, 1e-20)). Errors: labels not (N), or not 1 an item; a label outside the classes.
     """
-
-    deviations = "a label outside the classes is an error"
-
-    def set_up(self, p: Shape, label: Shape) -> None:
-        self.labels = IndexCheck(self, math.prod(p[1:]), "label", "classes")
-
-    def top_shapes(self, p: Shape, label: Shape) -> list[Shape]:
-        if math.prod(label[1:]) != 1:
-            self.fail(f"needs one label an item, not {list(label)}")
-        return super().top_shapes(p, label)
 
     def forward(self, p: Tensor, label: Tensor) -> Tensor:
         chosen = p.flatten(1).gather(1, self.labels(label).reshape(-1, 1))
@@ -262,22 +266,15 @@ class EuclideanLoss(Loss):
 
 
 @register("HingeLoss")
-class HingeLoss(Loss):
+class HingeLoss(LabelledItems):
     """One against all: m = max(0, 1 - s x), s = 1 at the label, else -1; sum of m (L1) or m^2 (L2) / N.
 
     Source: hinge_loss_layer.cpp. Errors: not one label an item; a label outside the classes.
     """
 
-    deviations = "a label outside the classes is an error"
-
     def set_up(self, data: Shape, label: Shape) -> None:
+        super().set_up(data, label)
         self.squared = self.param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
-        self.labels = IndexCheck(self, math.prod(data[1:]), "label", "classes")
-
-    def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
-        if math.prod(label[1:]) != 1:
-            self.fail(f"needs one label an item, not {list(label)}")
-        return super().top_shapes(data, label)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         x = x.flatten(1)
