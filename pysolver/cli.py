@@ -91,8 +91,10 @@ def schedule(args: Arguments) -> int:
     from pysolver.proto.upgrade import read_solver
 
     solver = read_solver(_required(args.solver, "Need a solver definition: --solver=FILE"))
-    schedules.check_schedule(solver)
-    rows = list(schedules.table(solver, every=args.every))
+    try:
+        rows = list(schedules.table(solver, every=args.every))
+    except CaffeError as error:
+        raise CaffeError(f"{args.solver}: {error}") from None
     if args.csv or not args.plot:
         with _output(args.csv or "-") as file:
             schedules.write_csv(rows, file)

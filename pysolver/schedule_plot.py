@@ -13,6 +13,8 @@ def plot_schedule(rows: Iterable[Row], file: str | Path, title: str = "") -> Non
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from pysolver.logs.plot import save
+
     rows = list(rows)
     iterations = [row.iter for row in rows]
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -30,4 +32,4 @@ def plot_schedule(rows: Iterable[Row], file: str | Path, title: str = "") -> Non
     panels[1].set_xlabel("iteration")
     panels[1].margins(x=0.01)
     figure.suptitle(title)
-    figure.savefig(file, dpi=120)
+    save(figure, file, dpi=120)

@@ -154,6 +154,14 @@ def test_the_bounds_themselves_are_allowed(text):
     schedule.check_schedule(solver(f'lr_policy: "fixed" {text}'))
 
 
+@pytest.mark.parametrize(
+    "name, words", [("s.bmp", "ends in .png, .svg or .pdf"), ("no/s.png", "cannot be written: No")]
+)
+def test_a_plot_that_cannot_be_written(tmp_path, name, words):
+    with pytest.raises(CaffeError, match=f"{name}: .*{words}"):
+        plot_schedule([], tmp_path / name)
+
+
 def test_plot(tmp_path):
     param = solver('lr_policy: "1cycle" base_lr: 0.1 max_lr: 1 stepsize: 10 max_iter: 22 momentum: 0.9')
     plot_schedule(schedule.table(param), tmp_path / "s.png", "1cycle")

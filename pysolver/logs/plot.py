@@ -61,12 +61,15 @@ def figure(
 
 
 def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
-    """PNG, SVG or PDF by the name's ending."""
+    """PNG, SVG or PDF by the name's ending; CaffeError for another, or if the file cannot be written."""
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
-    with matplotlib.rc_context(STYLE):
-        made.savefig(path, dpi=dpi)
+    try:
+        with matplotlib.rc_context(STYLE):
+            made.savefig(path, dpi=dpi)
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _panel(axes: Axes, panel: look.Panel, drawn: Sequence[Curve], order: Sequence[str], runs: int, log_y: bool) -> None:
