@@ -25,6 +25,8 @@ pysolver train ... 2>&1 | parse_log.py - --json -v
 
 def work(options: argparse.Namespace) -> None:
     """Reads one log and writes its tables."""
+    if len(options.delimiter) != 1:
+        raise CaffeError(f"--delimiter {options.delimiter!r}: it must be one character")
     if not options.json and not Path(options.folder).is_dir():
         raise CaffeError(f"{options.folder}: no such folder")
     run = read_log(options.logs[0])

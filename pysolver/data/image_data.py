@@ -70,7 +70,8 @@ class ImageData(BatchSource):
         glog.info("image_data_layer.cpp:63", f"A total of {len(self._lines)} images.")
         if param.rand_skip:
             glog.info("image_data_layer.cpp:70", f"Skipping first {self._skipped()} data points.")
-            self.check(self._skipped() < len(self._lines), f"Not enough points to skip: rand_skip is {param.rand_skip}")
+            if self._skipped() >= len(self._lines):
+                raise CaffeError(f"Not enough points to skip: rand_skip is {param.rand_skip}")
 
     def _skipped(self) -> int:
         if not self._param.rand_skip:

@@ -73,10 +73,11 @@ def find_clues(run: Run) -> list[Clue]:
     if len(run.test) < MINIMUM_TESTS:
         raise CaffeError(f"{run.name}: {len(run.test)} tests are too few for clues, {MINIMUM_TESTS} are needed")
     trends = measure(run)
-    kinds = [_kind(trends, i) for i in range(len(trends.iteration))]
+    finite = np.isfinite(run.test.main_loss)  # a loss that is no number is neither level nor rising
+    kinds = [_kind(trends, i) if finite[i] else None for i in range(len(trends.iteration))]
     clues = []
     for kind, first, last in _stretches(kinds):
-        clue = _clue(run, trends, kind, first, last)
+        clue = _clue(run, trends, kind, first, last) if kind else None
         if clue is not None:
             clues.append(clue)
     joined = _joined(clues, gap=int(0.08 * trends.iteration[-1]))
@@ -108,7 +109,8 @@ def measure(run: Run) -> Trends:
     whole = float(np.median(y[:3]) - y.min())
     later = float(np.quantile(y[len(y) // 8 :], 0.75) - y.min())  # the first descent would hide all that follows
     drop = max(min(whole, max(later, 0.1 * whole)), 0.05 * abs(float(y.min())), 1e-12)
-    noise = 1.4826 * float(np.nanmedian(np.abs(test.main_loss - y)))
+    fine = np.isfinite(test.main_loss)
+    noise = 1.4826 * float(np.median(np.abs(test.main_loss - y)[fine])) if fine.any() else 0.0
     half = max(2, len(x) // 16)
     rows = []
     for i in range(len(x)):
@@ -141,13 +143,13 @@ def _kind(trends: Trends, i: int) -> str:
     return INSTABILITY if train > max(0.25 * test, 0.5 * CHANGE * trends.drop) else OVERFITTING
 
 
-def _stretches(kinds: Sequence[str]) -> list[tuple[str, int, int]]:
+def _stretches(kinds: Sequence[str | None]) -> list[tuple[str | None, int, int]]:
     """Runs of the same kind as (kind, first, last); a single point between two alike is taken along."""
     kinds = list(kinds)
     for i in range(1, len(kinds) - 1):
         if kinds[i - 1] == kinds[i + 1]:
             kinds[i] = kinds[i - 1]
-    found: list[tuple[str, int, int]] = []
+    found: list[tuple[str | None, int, int]] = []
     for i, kind in enumerate(kinds):
         if found and found[-1][0] == kind:
             found[-1] = kind, found[-1][1], i

@@ -44,6 +44,8 @@ def main(arguments: argparse.ArgumentParser, work: Callable[[argparse.Namespace]
 
 def read_logs(paths: list[str]) -> list[Run]:
     """The runs of some logs; what was not understood is said on stderr."""
+    if paths.count("-") > 1:
+        raise CaffeError("standard input (-) can be read as one log only")
     runs = [read_log(path) for path in paths]
     for run in runs:
         if run.unknown:

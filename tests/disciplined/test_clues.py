@@ -45,6 +45,16 @@ def kinds(run) -> set[str]:
 DESCENT = 0.5 + 1.8 * np.exp(-X / 0.03)
 
 
+@pytest.mark.parametrize("end", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_is_not_level(end):
+    """Falling to half of the run, no number after it; and no number from the start."""
+    falling = np.where(X < 0.5, 3 - 2 * X, end)
+    clues = find_clues(run_of(falling, falling))
+    assert [clue.kind for clue in clues] == [UNDERFITTING, INSTABILITY] and clues[1].start == 100 * N // 2
+    assert clues[0].end < clues[1].start
+    assert [clue.kind for clue in find_clues(run_of(np.full(N, end), np.full(N, end)))] == [INSTABILITY]
+
+
 def test_a_level_test_loss_is_the_sought_balance():
     clues = find_clues(run_of(DESCENT + NOISE[0], DESCENT - 0.1 + NOISE[1]))
     assert [clue.kind for clue in clues] == [PLATEAU]

@@ -44,6 +44,21 @@ def test_bad_input_is_one_line_and_status_1(tmp_path, name, content):
     assert [p.name for p in tmp_path.iterdir()] == ["bad.log"]
 
 
+def test_wrong_arguments_are_one_line_and_status_1(tmp_path):
+    """Standard input twice, a delimiter that is none, two logs that would share a folder."""
+    log = LOGS / "range_test.log.gz"
+    (tmp_path / log.name).write_bytes(log.read_bytes())
+    for name, *arguments in (
+        ("plot_log", "-", "-", "-o", "x.png"),
+        ("parse_log", log, "--delimiter", ""),
+        ("parse_log", log, "--delimiter", "ab"),
+        ("log_to_tensorboard", log, log.name, "-o", "board"),
+    ):
+        done = tool(name, *arguments, cwd=tmp_path, stdin=subprocess.DEVNULL)
+        assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [log.name]
+
+
 def test_debug_shows_where(tmp_path):
     done = tool("parse_log", "none.log", "--debug", cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" in done.stderr
