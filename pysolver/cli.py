@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 
 Arguments = argparse.Namespace
 
@@ -91,10 +91,8 @@ def schedule(args: Arguments) -> int:
     from pysolver.proto.upgrade import read_solver
 
     solver = read_solver(_required(args.solver, "Need a solver definition: --solver=FILE"))
-    try:
+    with about(args.solver):
         rows = list(schedules.table(solver, every=args.every))
-    except CaffeError as error:
-        raise CaffeError(f"{args.solver}: {error}") from None
     if args.csv or not args.plot:
         with _output(args.csv or "-") as file:
             schedules.write_csv(rows, file)

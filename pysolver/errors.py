@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class CaffeError(RuntimeError):
     """What Caffe answers with a failed CHECK: one clear line that names file, layer and field.
 
     It is a RuntimeError because that is what pycaffe raises for a missing file.
     """
+
+
+@contextlib.contextmanager
+def about(what: object) -> Iterator[None]:
+    """Puts `what: ` in front of a CaffeError of the block: the file that it came from, say."""
+    try:
+        yield
+    except CaffeError as error:
+        raise CaffeError(f"{what}: {error}") from None

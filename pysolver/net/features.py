@@ -13,7 +13,7 @@ from pysolver.blob import Blob
 from pysolver.context import Context
 from pysolver.data.database_writer import COMMIT_EVERY, Writer, new_database
 from pysolver.data.databases import backend_named
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import glog
 from pysolver.net.net import Net
 from pysolver.net.state import read_net_for
@@ -43,7 +43,9 @@ def extract_features(
     backend = backend_named(db_type)
     place = torch.device("cuda", device) if mode == "GPU" and torch.cuda.is_available() else torch.device("cpu")
     glog.error("extract_features.cpp:59", "Using CPU" if place.type == "cpu" else f"Using Device_id={device}")
-    net = Net(read_net_for(net_file, caffe_pb2.TEST), Context(place))
+    param = read_net_for(net_file, caffe_pb2.TEST)
+    with about(net_file):
+        net = Net(param, Context(place))
     try:
         net.copy_trained_layers_from(weights)
         for name in blobs:

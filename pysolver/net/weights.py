@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pysolver.blob import Shape
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.layers.base import Layer, format_shape
 from pysolver.logs import glog
 from pysolver.proto import blobproto, caffe_pb2
@@ -98,10 +98,8 @@ def copy_from_proto(net: Net, proto: Any, path: str) -> None:
         matched += bool(source.blobs)
         check_count(layer, len(source.blobs), path)
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
-            try:
+            with about(f"{path}: damaged: layer '{layer.name}', blob {index}"):
                 blobproto.check(given)
-            except CaffeError as error:
-                raise CaffeError(f"{path}: damaged: layer '{layer.name}', blob {index}: {error}") from None
             if not blobproto.shapes_equal(tuple(blob.shape), given):
                 raise shape_mismatch(layer, index, blobproto.shape_of(given), tuple(blob.shape), path)
             copies.append((blob, given))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
 from pysolver.proto.wire import bytes_field
@@ -54,10 +54,8 @@ def diff_to_array(blob: BlobProto) -> np.ndarray | None:
 def read_array(path: str | Path) -> np.ndarray:
     """The values in a .binaryproto, as to_array; CaffeError, with the file's name, if there are none."""
     blob = read_binary(path, BlobProto)
-    try:
+    with about(f"{path}: damaged"):
         return to_array(blob)
-    except CaffeError as error:
-        raise CaffeError(f"{path}: damaged: {error}") from None
 
 
 def check(blob: BlobProto) -> None:

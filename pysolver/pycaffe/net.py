@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pysolver.blob import Blob
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.layers import base
 from pysolver.layers.python_layer import PythonLayerBase as Layer
 from pysolver.logs import glog
@@ -75,7 +75,9 @@ class Net:
         for file in (network_file, weights):
             if file is not None:
                 check_file(file)
-        self._adopt(core.Net(read_net_for(network_file, phase, level, stages or ()), mode.context()))
+        param = read_net_for(network_file, phase, level, stages or ())
+        with about(network_file):
+            self._adopt(core.Net(param, mode.context()))
         if weights is not None:
             self.copy_from(weights)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pysolver.context import Context
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
@@ -113,6 +113,8 @@ def _net(model: str, phase: int, gpu: str, level: int, stage: str, context: dict
     else:
         log(e.UseCpu())
     device = torch.device("cuda", ids[0]) if ids else torch.device("cpu")
-    net = Net(read_net_for(model, phase, level, stage.split(",")), Context(device, **context))
+    param = read_net_for(model, phase, level, stage.split(","))
+    with about(model):
+        net = Net(param, Context(device, **context))
     with contextlib.closing(net):
         yield net

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pysolver.context import Context
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
@@ -58,7 +58,8 @@ def build_train_net(solver: Any, context: Context, emit: Emit) -> Net:
     emit(e.CreatingTrainNet(field, getattr(solver, field) if from_file else None))
     param = read_net(getattr(solver, field)) if from_file else _copy(getattr(solver, field))
     _set_state(param, caffe_pb2.TRAIN, solver.train_state)
-    net = Net(param, context)
+    with about(getattr(solver, field) if from_file else field):
+        net = Net(param, context)
     load_weights(net, solver.weights, emit)
     return net
 
@@ -71,7 +72,8 @@ def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
         emit(e.CreatingTestNet(number, source))
         own = solver.test_state[number] if solver.test_state else caffe_pb2.NetState()
         _set_state(param, caffe_pb2.TEST, own)
-        net = Net(param, context)
+        with about(source.rpartition(" file: ")[2]):
+            net = Net(param, context)
         load_weights(net, solver.weights, emit)
         nets.append(net)
     return nets

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import LARGEST_MESSAGE, read_bytes
 from pysolver.proto.hdf5 import open_hdf5
@@ -129,10 +129,8 @@ def _from_binary(path: str) -> State:
 
 
 def _blob(blob: Any, index: int, path: str) -> np.ndarray:
-    try:
+    with about(f"{path}: damaged: history blob {index}"):
         return blobproto.to_array(blob)
-    except CaffeError as error:
-        raise CaffeError(f"{path}: damaged: history blob {index}: {error}") from None
 
 
 def _from_hdf5(path: str) -> State:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pysolver.context import Context
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.logs.tensorboard import TensorBoard
@@ -52,10 +52,8 @@ def train(
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     effects = parse_effect(sigint_effect), parse_effect(sighup_effect)
     param = read_solver(solver_file)
-    try:
+    with about(solver_file):
         check_parameters(param, param.type)
-    except CaffeError as error:
-        raise CaffeError(f"{solver_file}: {error}") from None
     param.train_state.level = level
     param.train_state.stage.extend(stage.split(","))
     listeners = [CaffeLog(), *subscribers]

@@ -1,0 +1,36 @@
+"""What is wrong with a net is said with the name of its file, whoever builds it."""
+
+from __future__ import annotations
+
+import pytest
+
+import pysolver as caffe
+from pysolver.errors import CaffeError
+from pysolver.solver import evaluate
+
+NET = """
+layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 3 }} }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {{ num_output: {outputs} }} }}
+"""
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: evaluate.time("bad.prototxt"),
+        lambda: caffe.Net("bad.prototxt", caffe.TEST),
+        lambda: caffe.SGDSolver("trains.prototxt"),
+        lambda: caffe.SGDSolver("tests.prototxt"),
+    ],
+)
+def test_the_file_of_the_net_is_named(tmp_path, monkeypatch, build):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.prototxt").write_text(NET.format(outputs=0))
+    (tmp_path / "good.prototxt").write_text(NET.format(outputs=1))
+    common = 'base_lr: 1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "s" '
+    (tmp_path / "trains.prototxt").write_text(common + 'net: "bad.prototxt"')
+    (tmp_path / "tests.prototxt").write_text(
+        common + 'train_net: "good.prototxt" test_net: "bad.prototxt" test_iter: 1 test_interval: 1'
+    )
+    with pytest.raises(CaffeError, match=r"^bad.prototxt: layer 'ip' \(InnerProduct\): num_output must be positive"):
+        build()
