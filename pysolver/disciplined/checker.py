@@ -204,8 +204,11 @@ def effective_rate(case: Case) -> Iterator[Finding]:
     except CaffeError as refusal:
         yield note("log", f"no range test to compare with: {refusal}")
         return
-    if not found.break_seen or found.max_lr is None:
-        yield note("log", f"the range test shows no break up to {found.max_lr or 0:g}")
+    if found.max_lr is None:
+        yield note("log", "the range test shows no rate at which training works: there is nothing to compare with")
+        return
+    if not found.break_seen:
+        yield note("log", f"the range test shows no break up to {found.max_lr:g}")
         return
     tested = _momentum_of(case.log)
     limit = found.max_lr / (1 - tested)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -140,6 +141,9 @@ def swap_in(path: str, write: Callable[[str], object]) -> None:
     try:
         write(str(aside))
         os.replace(aside, target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        if isinstance(error, CaffeError):
+            raise CaffeError(str(error).replace(str(aside), path)) from None
         raise

@@ -15,19 +15,22 @@ from typing import BinaryIO
 from pysolver.errors import CaffeError
 
 PIECE = 1 << 19  # bytes read at once: what bounds the memory
+_GZIP = b"\x1f\x8b"  # how a packed file begins
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def open_log(path: str | Path) -> BinaryIO:
     """A binary stream of the log; `-` is standard input. CaffeError if there is nothing to read."""
     if str(path) == "-":
-        return sys.stdin.buffer
+        stream: BinaryIO = sys.stdin.buffer
+        packed = hasattr(stream, "peek") and stream.peek(2)[:2] == _GZIP
+        return gzip.open(stream) if packed else stream  # type: ignore[return-value]
     path = Path(path)
     if path.is_dir():
         raise CaffeError(f"{path}: is a directory, not a log file")
     try:
-        stream: BinaryIO = path.open("rb")
-        packed = stream.read(2) == b"\x1f\x8b"
+        stream = path.open("rb")
+        packed = stream.read(2) == _GZIP
         stream.seek(0)
     except OSError as error:
         raise CaffeError(f"{path}: {error.strerror or error}") from None

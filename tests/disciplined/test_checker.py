@@ -8,6 +8,7 @@ import pytest
 
 from pysolver.disciplined.checker import check_files, check_solver, check_training, from_dump
 from pysolver.logs import read_log
+from pysolver.logs.reader import Reader
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
 
@@ -81,6 +82,15 @@ def test_effective_rate_against_a_range_test():
     assert "reaches 6.67 (lr 1, momentum 0.85)" in found.text and "momentum 0.9)" in found.text
     (note,) = [f for f in check_solver(solver(), log=read_log(LOGS / "range_test.log.gz")) if f.field == "log"]
     assert note.level == "note" and "no break up to 3" in note.text
+
+
+def test_a_range_test_in_which_nothing_trains():
+    reader = Reader("dead")
+    for i in range(0, 400, 10):
+        for source, text in (("solver", "loss = nan"), ("sgd_solver", f"lr = {0.01 + i / 100:g}")):
+            reader.feed(f"I0321 09:01:36.326753  7379 {source}.cpp:239] Iteration {i}, {text}\n")
+    (note,) = [f for f in check_solver(solver(), log=reader.finish()) if f.field == "log"]
+    assert note.level == "note" and "no rate at which training works" in note.text
 
 
 def test_test_set_size(tmp_path):

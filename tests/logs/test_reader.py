@@ -237,6 +237,8 @@ def test_gz_standard_input_and_damaged_gz(log_file, monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Stdin)
     check_plain(read_log("-"))
+    Stdin.buffer = io.BufferedReader(io.BytesIO(packed))
+    check_plain(read_log("-"))
 
 
 def test_a_file_that_grows(log_file):

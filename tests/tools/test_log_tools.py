@@ -53,9 +53,14 @@ def test_wrong_arguments_are_one_line_and_status_1(tmp_path):
         ("parse_log", log, "--delimiter", ""),
         ("parse_log", log, "--delimiter", "ab"),
         ("log_to_tensorboard", log, log.name, "-o", "board"),
+        ("plot_log", log, "-o", "nowhere/a.png"),
+        ("plot_log", log, "-o", f"{log.name}/a.png"),
+        ("plot_log", log, "-o", "a.xyz"),
     ):
         done = tool(name, *arguments, cwd=tmp_path, stdin=subprocess.DEVNULL)
         assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1, done.stderr
+        if name == "plot_log" and arguments[0] == log:
+            assert done.stderr.startswith(f"plot_log.py: {arguments[-1]}: ")
     assert [p.name for p in tmp_path.iterdir()] == [log.name]
 
 
