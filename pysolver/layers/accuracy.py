@@ -46,7 +46,7 @@ class Accuracy(Layer):
     @torch.no_grad()
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, classes = math.prod(x.shape[: self.class_axis]), x.shape[self.class_axis]
-        x = x.reshape(outer, classes, -1)
+        x = x.reshape(outer, classes, math.prod(x.shape[self.class_axis + 1 :]))
         index = self.labels(label).reshape(outer, 1, x.shape[2])
         valid = torch.ones_like(index, dtype=torch.bool) if self.ignore is None else index != self.ignore
         index = index.where(valid, 0)

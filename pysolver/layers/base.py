@@ -109,6 +109,7 @@ class Layer(nn.Module):
     def add_blob(self, shape: Shape, filler: Any = None) -> nn.Parameter:
         """A new parameter, from the prototxt's own `blobs` if it has them, else filled (no filler: zeros)."""
         index = len(self.blobs)
+        self.check(math.prod(shape) <= blobproto.LARGEST_COUNT, f"blob size exceeds INT_MAX: {list(shape)}")
         blob = nn.Parameter(torch.zeros(shape))
         if self.param.blobs:
             if index == 0:

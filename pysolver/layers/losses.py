@@ -84,9 +84,8 @@ class Classes(Loss):
 
     def by_class(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """x as (outer, classes, inner), the labels as (outer, inner), checked."""
-        outer = math.prod(x.shape[: self.class_axis])
-        x = x.reshape(outer, x.shape[self.class_axis], -1)
-        return x, self.labels(label).reshape(outer, x.shape[2])
+        outer, inner = math.prod(x.shape[: self.class_axis]), math.prod(x.shape[self.class_axis + 1 :])
+        return x.reshape(outer, x.shape[self.class_axis], inner), self.labels(label).reshape(outer, inner)
 
 
 class LabelledItems(Loss):
@@ -244,7 +243,7 @@ class SigmoidCrossEntropyLoss(Loss):
         valid = None if self.ignore is None else target.long() != self.ignore
         if valid is not None:
             each = each.masked_fill(~valid, 0)
-        return each.sum() / normaliser(self.mode, x.shape[0], x[0].numel(), valid)
+        return each.sum() / normaliser(self.mode, x.shape[0], math.prod(x.shape[1:]), valid)
 
 
 @register("EuclideanLoss")

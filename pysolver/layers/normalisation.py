@@ -97,6 +97,7 @@ class BatchNorm(Layer):
     def set_up(self, bottom: Shape) -> None:
         p = self.param.batch_norm_param
         self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
+        self.check(p.eps >= 0, f"eps must not be negative: {p.eps:g}")
         self.use_global = p.use_global_stats if p.HasField("use_global_stats") else not self.is_training
         self.fraction, self.eps = p.moving_average_fraction, p.eps
         for shape in ((bottom[1],), (bottom[1],), (1,)):

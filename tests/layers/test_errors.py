@@ -78,6 +78,8 @@ AT_SET_UP = [
     ('type: "LRN" lrn_param { local_size: 4 }', [X], 1, "odd values for local_size"),
     ('type: "LRN"', [(2, 3)], 1, "must have 4 axes"),
     ('type: "BatchNorm"', [(2,)], 1, "2 or more axes"),
+    ('type: "BatchNorm" batch_norm_param { eps: -1 }', [X], 1, "eps must not be negative: -1"),
+    ('type: "InnerProduct" inner_product_param { num_output: 4294967295 }', [X], 1, "blob size exceeds INT_MAX"),
     ('type: "BatchNorm" param { lr_mult: 0 } param { decay_mult: 0 }', [X], 1, "Cannot configure batch normalization"),
     ('type: "MVN"', [(1, 1, 1, 1, 1)], 1, "at most 4 axes"),
     ('type: "Scale" scale_param { axis: 3 num_axes: 2 }', [X], 1, "past the end"),

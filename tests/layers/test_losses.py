@@ -22,6 +22,21 @@ def test_softmax_loss_is_capped_but_its_gradient_is_not(make):
     assert scores.grad.tolist() == [[1.0, -1.0]]
 
 
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ('type: "SoftmaxWithLoss"', [(0, 3, 2), (0, 2)]),
+        ('type: "SoftmaxWithLoss" softmax_param { axis: 0 }', [(3, 0), (3, 0)]),
+        ('type: "SigmoidCrossEntropyLoss"', [(0, 3), (0, 3)]),
+        ('type: "InfogainLoss"', [(0, 3), (0,), (3, 3)]),
+        ('type: "Accuracy"', [(0, 3), (0,)]),
+    ],
+)
+def test_a_batch_of_nothing_has_no_loss(make, text, shapes):
+    """As behind a Filter that selects nothing: a sum over nothing, divided by at least 1."""
+    assert make(text, *shapes)(*(torch.zeros(shape) for shape in shapes)).item() == 0
+
+
 def test_infogain_loss_is_capped_but_its_gradient_is_not(make):
     scores = torch.tensor([[200.0, 0.0]], requires_grad=True)
     loss = make('type: "InfogainLoss"', (1, 2), (1,), (2, 2))(scores, torch.tensor([1.0]), torch.eye(2))
