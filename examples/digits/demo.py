@@ -37,6 +37,8 @@ def main(out: Path) -> None:
     run("-m", "pysolver", "train", f"--solver={HERE / 'range_test_solver.prototxt'}", log=range_log)
     picture = out / "range_test.png"
     found = json.loads(run("tools/plot_range_test.py", str(range_log), "-o", str(picture), "--json"))
+    if not found["break_seen"]:
+        raise SystemExit(f"the range test saw no break: look at {picture}")
     max_lr = float(f"{found['max_lr']:.2g}")
     print(f"   largest usable rate: {max_lr:g}; one cycle starts at a tenth of it")
 
