@@ -204,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             function.__name__,
             help=function.__doc__,
-            description=function.__doc__.capitalize() + ".",
+            description=f"{function.__doc__[0].upper()}{function.__doc__[1:]}.",
             allow_abbrev=False,
         )
         sub.set_defaults(function=function)
@@ -255,9 +255,11 @@ def _flag(sub: argparse.ArgumentParser, *names: str, **options: object) -> None:
 _FLAGS = {
     "solver": lambda sub: _flag(sub, "solver", metavar="FILE", help="solver prototxt"),
     "model": lambda sub: _flag(sub, "model", metavar="FILE", help="net prototxt"),
-    "weights": lambda sub: _flag(sub, "weights", metavar="FILE[,FILE]", help="weights to start from"),
+    "weights": lambda sub: _flag(sub, "weights", metavar="FILE[,FILE]", help="weights, the later ones win"),
     "gpu": lambda sub: _flag(sub, "gpu", default="", metavar="IDS|all", help="GPU ids, separated by commas"),
-    "phase": lambda sub: _flag(sub, "phase", default="", metavar="TRAIN|TEST", help="network phase"),
+    "phase": lambda sub: _flag(
+        sub, "phase", default="", metavar="TRAIN|TEST", help="network phase; only `time` looks at it, as in Caffe"
+    ),
     "level": lambda sub: _flag(sub, "level", type=int, default=0, metavar="N", help="network level (default 0)"),
     "stage": lambda sub: _flag(sub, "stage", default="", metavar="S[,S]", help="network stages"),
     "python": lambda sub: _flag(
