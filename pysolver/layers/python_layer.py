@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,6 +89,9 @@ class Python(Layer):
         p = self.param.python_param
         if not self.context.allow_python_layers:
             self.fail("Python layers run code of the net's author: allow them with --allow-python-layers")
+        self.check(bool(p.module and p.layer), "python_param needs module and layer")
+        if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
+            importlib.import_module("pysolver.as_caffe").install()  # such modules `import caffe`
         cls = getattr(importlib.import_module(p.module), p.layer, None)
         if cls is None:
             self.fail(f"module '{p.module}' has no class '{p.layer}'")

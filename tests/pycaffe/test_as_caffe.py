@@ -91,3 +91,21 @@ def test_python_layer_of_the_script(tmp_path):
 def test_a_script_that_is_not_there(tmp_path, capsys):
     assert main(["run", str(tmp_path / "nope.py")]) == 1
     assert capsys.readouterr().err == f"pysolver: {tmp_path / 'nope.py'}: file not found\n"
+
+
+def test_a_python_layer_that_imports_caffe_in_the_command(tmp_path):
+    """As every Python layer written for Caffe does."""
+    (tmp_path / "layers.py").write_text(
+        "import caffe\n\n\nclass Sum(caffe.Layer):\n    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(1)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = bottom[0].data.sum()\n"
+    )
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 5 } data_filler { value: 2 }}}\n'
+        'layer { name: "s" type: "Python" bottom: "x" top: "s" python_param { module: "layers" layer: "Sum" } }\n'
+    )
+    code = "import pysolver.cli, sys; sys.path.insert(0, '.'); sys.exit(pysolver.cli.main(sys.argv[1:]))"
+    (tmp_path / "w.caffemodel").write_bytes(b"\n\x01n")
+    arguments = ["test", "--model=net.prototxt", "--weights=w.caffemodel", "--iterations=1", "--allow-python-layers"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "s = 10" in done.stderr, done.stderr
