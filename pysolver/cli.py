@@ -209,6 +209,8 @@ def parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(function=function)
         sub.add_argument("-debug", "--debug", action="store_true", help="show the traceback of an error")
+        _flag(sub, "minloglevel", type=int, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only")
+        _flag(sub, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
         for name in flags:
             _FLAGS[name](sub)
         return sub
@@ -372,18 +374,21 @@ def _command_first(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 failed, 2 usage."""
     args = parser().parse_args(_command_first(sys.argv[1:] if argv is None else argv))
+    if args.minloglevel is not None:
+        os.environ["GLOG_minloglevel"] = str(args.minloglevel)
     try:
         return args.function(args)
-    except CaffeError as error:
-        if args.debug:
-            raise
-        print(f"pysolver: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `pysolver schedule ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if args.debug:
+            raise
+        what = str(error) if isinstance(error, CaffeError) else f"{type(error).__name__}: {error} (--debug shows where)"
+        print(f"pysolver: {what}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
 
 
 if __name__ == "__main__":

@@ -34,9 +34,14 @@ def arguments() -> argparse.ArgumentParser:
         "'test1 NAME' (second test net), 'smoothed loss', gap, lr, momentum, weight_decay, speed; a wrong name lists "
         "what the log has")  # fmt: skip
     add("--x", choices=("iteration", "epoch", "seconds", "lr"), default="iteration", help="what to draw against")
-    add("--epoch-size", type=int, metavar="N", help="images of the training set, where the log does not tell")
-    add("--batch", type=int, metavar="N", help="images per iteration, where the log does not tell")
-    add("--smooth", type=int, default=1, metavar="N", help="running mean over N points")
+    add(
+        "--epoch-size",
+        type=command.positive,
+        metavar="N",
+        help="images of the training set, where the log does not tell",
+    )
+    add("--batch", type=command.positive, metavar="N", help="images per iteration, where the log does not tell")
+    add("--smooth", type=command.positive, default=1, metavar="N", help="running mean over N points")
     add("--group", metavar="REGEX", help="average the runs whose file names capture the same text")
     add("--rates", action="store_true", help="learning rate and momentum in a panel below")
     add("--log-x", action="store_true", help="logarithmic x axis")

@@ -98,7 +98,7 @@ def _write(runs: Sequence[Run], wish: Wish) -> None:
 
 def wanted_curves(runs: Sequence[Run], wish: Wish) -> tuple[list[c.Curve], c.Axis]:
     """The curves of a wish and their x axis."""
-    names = list(wish.names or dict.fromkeys(name for run in runs for name in c.default_series(run)))
+    names = list(wish.names or _common_series(runs))
     if wish.rates:
         names += [n for n in ("lr", "momentum") if n in {name for run in runs for name in c.available(run)}]
     if not names:
@@ -110,6 +110,15 @@ def wanted_curves(runs: Sequence[Run], wish: Wish) -> tuple[list[c.Curve], c.Axi
     if wish.group:
         drawn = c.group(drawn, c.group_names(runs, wish.group))
     return drawn, axis
+
+
+def _common_series(runs: Sequence[Run]) -> dict[str, None]:
+    """What is drawn unless something else is asked for; CaffeError if no two of the logs share any of it."""
+    offers = [c.default_series(run) for run in runs]
+    if len(runs) > 1 and len(set().union(*offers)) == sum(map(len, offers)):
+        has = "; ".join(f"{run.name} has {', '.join(offer) or 'nothing'}" for run, offer in zip(runs, offers))
+        raise CaffeError(f"the logs have nothing in common to draw: {has}")
+    return dict.fromkeys(name for offer in offers for name in offer)
 
 
 def _resume_marks(run: Run, x: c.Axis) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -51,7 +52,7 @@ class Solver:
 
     def step(self, iterations: int) -> None:
         """Train for so many iterations."""
-        self._solver.step(iterations)
+        self._solver.step(operator.index(iterations))
 
     def restore(self, state_file: str) -> None:
         """Take weights, history and iteration from a .solverstate."""
