@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from pysolver.errors import CaffeError
 
-PIECE = 1 << 19  # bytes read at once: what bounds the memory
+PIECE = 1 << 21  # bytes read at once: what bounds the memory
 _GZIP = b"\x1f\x8b"  # how a packed file begins
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
