@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from pysolver.arguments import positive
 from pysolver.errors import CaffeError, about
 
 Arguments = argparse.Namespace
@@ -217,14 +218,14 @@ def parser() -> argparse.ArgumentParser:
 
     _training(command(train, "solver", "weights", "gpu", "phase", "level", "stage", "python"))
     sub = command(test, "model", "weights", "gpu", "level", "stage", "python")
-    _flag(sub, "iterations", type=_positive, default=50, metavar="N", help="batches to run (default 50)")
+    _flag(sub, "iterations", type=positive, default=50, metavar="N", help="batches to run (default 50)")
     sub = command(time, "model", "gpu", "phase", "level", "stage", "python")
-    _flag(sub, "iterations", type=_positive, default=50, metavar="N", help="passes to time (default 50)")
+    _flag(sub, "iterations", type=positive, default=50, metavar="N", help="passes to time (default 50)")
     command(device_query, "gpu")
 
     sub = command(schedule, "solver")
     _flag(sub, "csv", metavar="FILE|-", help="write iter,lr,momentum,weight_decay there (default: standard output)")
-    _flag(sub, "every", type=_positive, default=1, metavar="N", help="only every N-th iteration")
+    _flag(sub, "every", type=positive, default=1, metavar="N", help="only every N-th iteration")
     _flag(sub, "plot", metavar="FILE", help="draw the schedule (PNG, SVG or PDF)")
 
     sub = command(data)
@@ -279,7 +280,7 @@ def _training(sub: argparse.ArgumentParser) -> None:
     for signal, effect in (("sigint", "stop"), ("sighup", "snapshot")):
         _flag(sub, f"{signal}_effect", default=effect, metavar="EFFECT",
               help=f"what {signal.upper()} does: stop, snapshot or none (default {effect})")  # fmt: skip
-    _flag(sub, "keep", type=_positive, metavar="N", help="keep only the newest N snapshots (default: all)")
+    _flag(sub, "keep", type=positive, metavar="N", help="keep only the newest N snapshots (default: all)")
     _flag(sub, "stop_on_nan", action="store_true", help="end with an error when the loss is not a finite number")
     _flag(sub, "tensorboard", metavar="DIR", help="write TensorBoard event files there")
     _flag(sub, "cache_data", "cache-data", type=_size, default=2 << 30, metavar="SIZE",
@@ -307,17 +308,10 @@ def _features(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("net", metavar="NET")
     sub.add_argument("blobs", metavar="BLOB[,BLOB...]")
     sub.add_argument("dbs", metavar="DB[,DB...]")
-    sub.add_argument("batches", metavar="BATCHES", type=_positive)
+    sub.add_argument("batches", metavar="BATCHES", type=positive)
     sub.add_argument("db_type", metavar="lmdb|leveldb")
     sub.add_argument("mode", metavar="CPU|GPU", nargs="?", default="CPU")
     sub.add_argument("device", metavar="DEVICE_ID", nargs="?", type=int, default=0)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
 
 
 def _size(text: str) -> int:
@@ -384,7 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if args.debug:
+        of_a_script = args.function is run and not isinstance(error, CaffeError)
+        if args.debug or of_a_script:  # a user's own script fails as it would under python
             raise
         what = str(error) if isinstance(error, CaffeError) else f"{type(error).__name__}: {error} (--debug shows where)"
         print(f"pysolver: {what}", file=sys.stderr)

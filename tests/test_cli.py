@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_wrong_usage_is_status_2(words, capsys):
         main(words)
     assert stop.value.code == 2
     assert "usage: pysolver" in capsys.readouterr().err
+
+
+def test_a_scripts_own_error_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # run_script replaces the first entry
+    script = tmp_path / "script.py"
+    script.write_text("1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        main(["run", str(script)])
 
 
 def test_an_unforeseen_error_is_one_line_too(solver, monkeypatch, capsys):

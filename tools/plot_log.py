@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
+from pysolver.arguments import positive
 from pysolver.logs import command
 from pysolver.logs.picture import CHARTS, Wish, draw
 
@@ -36,12 +37,12 @@ def arguments() -> argparse.ArgumentParser:
     add("--x", choices=("iteration", "epoch", "seconds", "lr"), default="iteration", help="what to draw against")
     add(
         "--epoch-size",
-        type=command.positive,
+        type=positive,
         metavar="N",
         help="images of the training set, where the log does not tell",
     )
-    add("--batch", type=command.positive, metavar="N", help="images per iteration, where the log does not tell")
-    add("--smooth", type=command.positive, default=1, metavar="N", help="running mean over N points")
+    add("--batch", type=positive, metavar="N", help="images per iteration, where the log does not tell")
+    add("--smooth", type=positive, default=1, metavar="N", help="running mean over N points")
     add("--group", metavar="REGEX", help="average the runs whose file names capture the same text")
     add("--rates", action="store_true", help="learning rate and momentum in a panel below")
     add("--log-x", action="store_true", help="logarithmic x axis")

@@ -25,14 +25,6 @@ def parser(description: str, examples: str, logs: str | None = "+") -> argparse.
     return made
 
 
-def positive(text: str) -> int:
-    """An argument that counts something."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
-
-
 def main(arguments: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int | None]) -> int:
     """Parses the command line, does the work, answers the exit status."""
     options = arguments.parse_args()
