@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -400,22 +399,3 @@ def _lines(source: str) -> int:
             return sum(1 for line in file if line.strip())
     except OSError:
         return 0
-
-
-def from_dump(solver: dict[str, Any]) -> SolverParameter:
-    """The solver that a log's head shows, as far as its fields are known to this project."""
-    message = SolverParameter()
-    for field in message.DESCRIPTOR.fields:
-        if field.name not in solver or field.message_type is not None:
-            continue
-        given = many(solver, field.name)
-        if field.enum_type is not None:
-            given = [field.enum_type.values_by_name[v].number for v in given if v in field.enum_type.values_by_name]
-        elif field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
-            given = [float(value) for value in given]
-        target = getattr(message, field.name)
-        if hasattr(target, "extend"):
-            target.extend(given)
-        elif given:
-            setattr(message, field.name, given[-1])
-    return message

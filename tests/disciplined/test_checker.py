@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pysolver.disciplined.checker import check_files, check_solver, check_training, from_dump
+from pysolver.disciplined.checker import check_files, check_solver, check_training
 from pysolver.logs import read_log
+from pysolver.logs.header import many
 from pysolver.logs.reader import Reader
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
@@ -18,6 +20,27 @@ GOOD = {
     "momentum": "0.95", "cyclical_momentum": "[0.85, 4500]", "weight_decay": "0.0001", "display": "100",
     "test_iter": "100", "test_interval": "500", "snapshot": "5000", "type": '"Nesterov"',
 }  # fmt: skip
+
+
+def from_dump(solver: dict[str, Any]) -> SolverParameter:
+    """The solver that a log's head shows, as far as its fields are known to this project."""
+    message = SolverParameter()
+    for field in message.DESCRIPTOR.fields:
+        if field.name not in solver or field.message_type is not None:
+            continue
+        given = many(solver, field.name)
+        if field.enum_type is not None:
+            given = [field.enum_type.values_by_name[v].number for v in given if v in field.enum_type.values_by_name]
+        elif field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
+            given = [float(value) for value in given]
+        target = getattr(message, field.name)
+        if hasattr(target, "extend"):
+            target.extend(given)
+        elif given:
+            setattr(message, field.name, given[-1])
+    return message
+
+
 NET = """
 layer {{ name: "in" type: "Data" top: "x" include {{ phase: TEST }}
   data_param {{ source: "{db}" batch_size: {batch} }} }}
