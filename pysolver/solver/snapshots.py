@@ -131,7 +131,7 @@ def check_model(state: State, path: str) -> None:
                 f"{path}: its model '{model}' is not the file that was written with it: damaged or replaced. "
                 f"To start a new training from that file, give it to --weights"
             )
-    elif not state_file.is_hdf5(model):
+    elif not state_file.is_named_hdf5(model):
         read_binary(model, caffe_pb2.NetParameter)
 
 

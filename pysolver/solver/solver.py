@@ -353,7 +353,7 @@ class Solver:
         self._check_history(state, file)
         snapshots.check_belongs(self.net, state.learned_net, file)
         self.net.copy_trained_layers_from(state.learned_net)
-        if not state_file.is_hdf5(file):
+        if not state_file.is_named_hdf5(file):
             self._emit(e.RestoringHistory())
         for blob, values in zip(self.history, state.history):
             blob.copy_(torch.from_numpy(values))

@@ -39,7 +39,7 @@ class State:
     note: dict[str, Any] | None = None
 
 
-def is_hdf5(path: str) -> bool:
+def is_named_hdf5(path: str) -> bool:
     """Caffe goes by the name."""
     return path.endswith(".h5")
 
@@ -102,7 +102,7 @@ def _unpack(value: dict[str, Any]) -> Any:
 
 def read(path: str) -> State:
     """The state in a file; CaffeError if there is none, if it is damaged, or if it is something else."""
-    state = _from_hdf5(path) if is_hdf5(path) else _from_binary(path)
+    state = _from_hdf5(path) if is_named_hdf5(path) else _from_binary(path)
     if state.iteration < 0 or state.current_step < 0:
         raise CaffeError(f"{path}: damaged: iter {state.iteration}, current_step {state.current_step}")
     return state
