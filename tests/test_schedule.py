@@ -16,7 +16,7 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 from pysolver.schedule_plot import plot_schedule
 
-DATA = Path(__file__).parent / "data" / "schedules"
+DATA = Path(__file__).parent / "golden" / "schedules"
 
 
 def runs(file: str) -> list:

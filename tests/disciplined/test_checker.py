@@ -14,7 +14,7 @@ from pysolver.logs.reader import Reader
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
 
-LOGS = Path(__file__).resolve().parent.parent / "data" / "logs"
+LOGS = Path(__file__).resolve().parent.parent / "golden" / "logs"
 GOOD = {
     "base_lr": "0.05", "max_lr": "0.5", "lr_policy": '"1cycle"', "stepsize": "4500", "max_iter": "10000",
     "momentum": "0.95", "cyclical_momentum": "[0.85, 4500]", "weight_decay": "0.0001", "display": "100",

@@ -12,7 +12,7 @@ from pysolver.errors import CaffeError
 from pysolver.logs import read_log
 from pysolver.logs.reader import Reader
 
-LOGS = Path(__file__).resolve().parent.parent / "data" / "logs"
+LOGS = Path(__file__).resolve().parent.parent / "golden" / "logs"
 N = 60
 X = np.linspace(0, 1, N)
 NOISE = np.random.default_rng(0).normal(0, 0.01, (2, N))

@@ -13,7 +13,7 @@ from pysolver.disciplined.range_test import RangeTest, analyse, read_curve
 from pysolver.errors import CaffeError
 from pysolver.logs import read_log
 
-LOGS = Path(__file__).resolve().parent.parent / "data" / "logs"
+LOGS = Path(__file__).resolve().parent.parent / "golden" / "logs"
 LINEAR = np.linspace(0, 3, 60)
 GEOMETRIC = np.geomspace(1e-4, 10, 80)
 

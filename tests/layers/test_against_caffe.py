@@ -1,6 +1,6 @@
 """Nets that a real Caffe computed: values, gradients and statistics, through the public interface.
 
-tests/data/layers: BVLC Caffe 1.0; tests/data/layers_ssd: a Caffe of the SSD line. Keys: in.BLOB, param.LAYER.I,
+tests/golden/layers: BVLC Caffe 1.0; tests/golden/layers_ssd: a Caffe of the SSD line. Keys: in.BLOB, param.LAYER.I,
 out.BLOB, topdiff.BLOB, indiff.BLOB, paramdiff.LAYER.I, param_after.LAYER.I, and in2, out2, param_after2 of a second
 forward.
 """
@@ -14,7 +14,7 @@ import pytest
 
 import pysolver as caffe
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "golden"
 CASES = sorted([*(DATA / "layers").glob("*.npz"), *(DATA / "layers_ssd").glob("*.npz")])
 
 

@@ -1,4 +1,4 @@
-"""The laws of the fillers, as measured from large samples of a real Caffe (tests/data/fillers.json)."""
+"""The laws of the fillers, as measured from large samples of a real Caffe (tests/golden/fillers.json)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pysolver.layers.fillers import fill
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 
-ENTRIES = json.loads((Path(__file__).parents[1] / "data" / "fillers.json").read_text())["entries"]
+ENTRIES = json.loads((Path(__file__).parents[1] / "golden" / "fillers.json").read_text())["entries"]
 
 
 def filler_of(entry: dict) -> caffe_pb2.FillerParameter:

@@ -1,14 +1,11 @@
-"""Makes the helper module beside it importable, and writes logs into files."""
+"""Writes logs into files."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 @pytest.fixture

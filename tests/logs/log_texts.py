@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "logs"
+DATA = Path(__file__).resolve().parent.parent / "golden" / "logs"
 GOLDEN = sorted(path.name for path in DATA.glob("*.log.gz"))
 
 

@@ -17,7 +17,7 @@ from pysolver.proto.blobproto import to_array
 from pysolver.proto.caffe_pb2 import ClipParameter, NetParameter
 from pysolver.proto.upgrade import read_weights
 
-OLD_MODEL = Path(__file__).parents[1] / "data/upgrade/v1_weights/v1.caffemodel"
+OLD_MODEL = Path(__file__).parents[1] / "golden/upgrade/v1_weights/v1.caffemodel"
 
 
 @pytest.fixture(autouse=True)

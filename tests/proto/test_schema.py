@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, text_format
 from pysolver.proto import caffe_pb2
 
 ROOT = Path(__file__).parents[2]
-TABLES = ROOT / "tests/data/proto"
+TABLES = ROOT / "tests/golden/proto"
 COMPILED = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "pysolver/proto/caffe.desc").read_bytes())
 MESSAGES = {message.name: message for message in COMPILED.file[0].message_type}
 

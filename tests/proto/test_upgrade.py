@@ -20,7 +20,7 @@ from pysolver.proto.upgrade import net_needs_upgrade, read_net, read_solver, rea
 from pysolver.proto.upgrade_v0 import TYPES as V0_TYPES
 from pysolver.proto.upgrade_v1 import TYPES as V1_TYPES
 
-DATA = Path(__file__).parents[1] / "data/upgrade"
+DATA = Path(__file__).parents[1] / "golden/upgrade"
 INDEX = json.loads((DATA / "index.json").read_text())
 
 

@@ -13,7 +13,7 @@ import torch
 
 import pysolver as caffe
 
-DENSE = (Path(__file__).parents[1] / "data/pycaffe/dense.prototxt").read_text()
+DENSE = (Path(__file__).parents[1] / "golden/pycaffe/dense.prototxt").read_text()
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
 """The two Caffes, built once a session; without them every test here fails, with the reason."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import real  # noqa: E402  (it lies beside this file)
+import real
 
 
 def _built(patched: bool) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from problems import write_tiny
 from real import CHECKOUT, rates, train
 
-AUTHOR = json.loads((CHECKOUT / "tests/data/schedules/author.json").read_text())["runs"]
+AUTHOR = json.loads((CHECKOUT / "tests/golden/schedules/author.json").read_text())["runs"]
 
 POLICIES = {
     "fixed": "",

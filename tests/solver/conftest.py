@@ -1,18 +1,15 @@
-"""Runs of a real Caffe (tests/data/solvers), laid out in a folder of their own as they were when Caffe ran them."""
+"""Runs of a real Caffe (tests/golden/solvers), laid out in a folder of their own as they were when Caffe ran them."""
 
 from __future__ import annotations
 
 import json
 import lzma
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
-
-GOLDEN = Path(__file__).parents[1] / "data" / "solvers"
+GOLDEN = Path(__file__).parents[1] / "golden" / "solvers"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 
 

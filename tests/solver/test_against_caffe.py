@@ -20,7 +20,7 @@ from pysolver.solver import state_file
 from pysolver.solver import train as train_module
 from pysolver.solver.solver import Solver
 
-GOLDEN = Path(__file__).parents[1] / "data" / "solvers"
+GOLDEN = Path(__file__).parents[1] / "golden" / "solvers"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 PREFIX = re.compile(r"([IWEF])\d{8} \d\d:\d\d:\d\d\.\d{6} +\d+ ([\w.]+):\d+\] (.*)")
 OTHER_THREADS = re.compile(r"Restarting data prefetching|Waiting for data")

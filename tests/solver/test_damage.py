@@ -113,7 +113,7 @@ def test_cuts(which, folder):
 def test_flips_in_files_of_a_real_caffe(case, which, golden):
     """They carry no checksum: a flip in a number is not to be seen, one in the structure is a clear error."""
     here = golden(case)
-    for file in (Path(__file__).parents[1] / "data" / "solvers" / case).glob("snap_iter_*"):
+    for file in (Path(__file__).parents[1] / "golden" / "solvers" / case).glob("snap_iter_*"):
         shutil.copy(file, here)
     damaged, state = next(here.glob(f"snap*.{which}*")), next(here.glob("snap*.solverstate*"))
     intact, target = damaged.read_bytes(), solver()

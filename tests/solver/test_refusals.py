@@ -12,7 +12,7 @@ import pytest
 from pysolver.errors import CaffeError
 from pysolver.solver.train import train
 
-DATA = Path(__file__).parents[1] / "data" / "solvers"
+DATA = Path(__file__).parents[1] / "golden" / "solvers"
 CASES = json.loads((DATA / "refusals.json").read_text())
 STRICTER = {"cyclical_momentum_one_value": "cyclical_momentum is given 1 times"}  # Caffe ignores a single value
 CHECK = re.compile(r"Check failed: .*(\([^()]+ vs\. [^()]+\)|size\(\)) ")  # the expression before the words

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOGS = ROOT / "tests" / "data" / "logs"
+LOGS = ROOT / "tests" / "golden" / "logs"
 TOOLS = ("parse_log", "plot_log", "plot_range_test", "diagnose_log", "log_to_tensorboard", "check_solver")
 
 

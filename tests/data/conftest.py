@@ -15,7 +15,7 @@ from pysolver.layers.base import Source, create
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 
-GOLDEN = Path(__file__).parents[1] / "data" / "transforms"
+GOLDEN = Path(__file__).parents[1] / "golden" / "transforms"
 
 
 @pytest.fixture
