@@ -18,7 +18,7 @@ from pysolver.layers.python_layer import PythonLayerBase as Layer
 from pysolver.logs import glog
 from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
-from pysolver.net.state import read_net_for
+from pysolver.net.filter import read_net_for
 from pysolver.pycaffe import mode
 
 __all__ = ["Blob", "Layer", "LayerView", "Net"]
