@@ -105,7 +105,7 @@ class Blob:
         return shape
 
     def release(self) -> None:
-        """Let the value go, since a pass has changed it without keeping it here; reading it is an error until the next."""
+        """Let the value go: a pass has changed it without keeping it here. Reading it is an error until it is set."""
         self._value, self._is_released = None, True
 
     def _first_value(self) -> _Synced:
