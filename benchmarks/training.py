@@ -35,7 +35,7 @@ SOLVER = """
 base_lr: 0.01 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed" max_iter: 1000000 random_seed: 1
 snapshot_after_train: false
 """
-CAFFE = Path.home() / ".cache/pysolver/real-caffe/plain/.temp_release/tools/caffe.bin"
+CAFFE = next(iter(Path.home().glob(".cache/pysolver/caffe-*/plain/.temp_release/tools/caffe.bin")), Path("none"))
 
 Step = Callable[[], object]
 
@@ -138,7 +138,9 @@ def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
     mine = speeds.pop("pysolver")
     middle = statistics.median(mine)
     spread = 100 * (max(mine) - min(mine)) / middle
-    ratios = [f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-" for other in speeds.values()]
+    ratios = [
+        f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-" for other in speeds.values()
+    ]
     memory = ["-"] * 3 if args.no_memory or threads > 1 else [f"{peak_mebibytes(loop, bench):.0f}" for loop in LOOPS]
     cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(memory)]
     return "| " + " | ".join(cells) + " |"
