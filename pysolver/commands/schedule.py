@@ -18,19 +18,22 @@ from pysolver.proto.upgrade import read_solver
 def options(parser: argparse.ArgumentParser) -> None:
     o.solver(parser)
     o.flag(parser, "csv", metavar="FILE|-", help="write iter,lr,momentum,weight_decay there (default: standard output)")
-    o.flag(parser, "every", type=o.positive, default=1, metavar="N", help="only every N-th iteration")
+    o.flag(parser, "every", type=o.positive, metavar="N", help="only every N-th iteration")
     o.flag(parser, "plot", metavar="FILE", help="draw the schedule (PNG, SVG or PDF)")
 
 
 def call(args: argparse.Namespace) -> None:
     solver = read_solver(o.required(args.solver, "Need a solver definition: --solver=FILE"))
     with about(args.solver):
-        rows = list(schedule.table(solver, every=args.every))
+        schedule.check_schedule(solver)
+        end, every = schedule.extent(solver)
+    if not solver.HasField("max_iter"):
+        print(f"max_iter is not set: the table goes to iteration {end}, by {args.every or every}", file=sys.stderr)
     if args.csv or not args.plot:
         with _output(args.csv or "-") as file:
-            schedule.write_csv(rows, file)
+            schedule.write_csv(schedule.table(solver, args.every), file)
     if args.plot:
-        plot_schedule(rows, args.plot, title=args.solver)
+        plot_schedule(schedule.table(solver, max(args.every or 1, -(-end // 20_000))), args.plot, title=args.solver)
 
 
 def _output(path: str) -> contextlib.AbstractContextManager[TextIO]:

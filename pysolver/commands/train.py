@@ -7,7 +7,7 @@ import argparse
 from pysolver.commands import _options as o
 from pysolver.disciplined.checker import check_training
 from pysolver.pycaffe import alias
-from pysolver.solver import train
+from pysolver.solver.train import TrainOptions, main
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +28,22 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     alias.offer()  # modules of Python layers `import caffe`
-    train.train(
-        o.required(args.solver, "Need a solver definition to train: --solver=FILE"),
-        snapshot=args.snapshot,
-        weights=args.weights,
-        gpu=args.gpu,
-        sigint_effect=args.sigint_effect,
-        sighup_effect=args.sighup_effect,
-        level=args.level,
-        stage=args.stage,
-        keep=args.keep,
-        stop_on_nan=args.stop_on_nan,
-        progress=args.progress,
-        tensorboard=args.tensorboard,
+    main(
+        TrainOptions(
+            o.required(args.solver, "Need a solver definition to train: --solver=FILE"),
+            snapshot=args.snapshot,
+            weights=args.weights,
+            gpu=args.gpu,
+            sigint_effect=args.sigint_effect,
+            sighup_effect=args.sighup_effect,
+            level=args.level,
+            stage=args.stage,
+            keep=args.keep,
+            stop_on_nan=args.stop_on_nan,
+            progress=args.progress,
+            tensorboard=args.tensorboard,
+            allow_python_layers=args.allow_python_layers,
+            cache_data=args.cache_data,
+        ),
         advise=check_training,
-        allow_python_layers=args.allow_python_layers,
-        cache_bytes=args.cache_data,
     )

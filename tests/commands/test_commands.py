@@ -148,7 +148,7 @@ def test_an_unforeseen_error_is_one_line_too(solver, monkeypatch, capsys):
     def breaks(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("pysolver.solver.train.train", breaks)
+    monkeypatch.setattr("pysolver.commands.train.main", breaks)
     assert main(["train", f"--solver={solver}"]) == 1
     assert "pysolver: ZeroDivisionError: division by zero (--debug shows where)" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
