@@ -52,6 +52,7 @@ class WindowData(BatchSource):
         self._log_parameters()
         try:
             require("cv2")
+            images.check_size(self._size, self._size)
             self._read_windows()
             self._mean = self._read_mean()
         except CaffeError as error:
