@@ -11,7 +11,6 @@ import numpy as np
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 
-
 LARGEST_IMAGE = 1 << 26  # pixels: 8192 x 8192, 200 MB in colour
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # OpenCV looks at it once, when it is loaded, and then refuses by the header, before it takes memory for the pixels.
