@@ -10,8 +10,8 @@ import io
 import h5py
 
 from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
 from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given
-from pysolver.proto.binary import write_atomic
 from pysolver.proto.hdf5 import Hdf5File, open_sealed, tell_class
 from pysolver.proto.seal import seal_hdf5
 

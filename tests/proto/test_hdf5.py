@@ -11,7 +11,7 @@ import pytest
 
 from pysolver.context import Context
 from pysolver.errors import CaffeError
-from pysolver.net import weights, weights_hdf5
+from pysolver.net import weights_hdf5
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
@@ -91,7 +91,7 @@ def test_weights_lie_in_their_file_under_one_name(net, trap) -> None:
         trap(file)
     before = [blob.detach().clone() for blob in net.layers[-1].blobs]
     with pytest.raises(CaffeError, match=f"^w.h5: {TRAPS[trap]}.*not allowed"):
-        weights.copy_trained_layers_from(net, "w.h5")
+        net.copy_trained_layers_from("w.h5")
     assert all((blob == old).all() for blob, old in zip(net.layers[-1].blobs, before))
 
 
@@ -126,7 +126,7 @@ def test_damage_to_any_bit_of_the_checksum_is_noticed(net) -> None:
     """The name of the checksum too: without it the check was silently left out."""
     for path in sealed_files(net):
         intact = Path(path).read_bytes()
-        read = state_file.read if "state" in path else lambda path: weights.copy_trained_layers_from(net, path)
+        read = state_file.read if "state" in path else lambda path: net.copy_trained_layers_from(path)
         read(path)
         for bit in range(8 * 19):
             damaged = bytearray(intact)
