@@ -117,7 +117,7 @@ def test_a_state_of_one_blob_under_ten_thousand_names() -> None:
 
 def sealed_files(net: Net) -> list[str]:
     weights_hdf5.save(net, "w.caffemodel.h5")
-    state = state_file.State(7, "w.caffemodel.h5", 0, [np.ones((3, 2), np.float32)], {"run": "x"})
+    state = state_file.State(7, "w.caffemodel.h5", 0, [np.ones((3, 2), np.float32)])
     Path("s.solverstate.h5").write_bytes(state_file.to_bytes(state, hdf5=True))
     return ["w.caffemodel.h5", "s.solverstate.h5"]
 
