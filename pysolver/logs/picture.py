@@ -1,17 +1,15 @@
-"""From a wish to a picture: reads the logs, picks the curves, draws and writes. What tools/plot_log.py does."""
+"""From a wish to a picture: reads the logs, picks the curves, draws and writes. What `pysolver plot_log` does."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pysolver.errors import CaffeError
+from pysolver.files import replacing
 from pysolver.logs import curves as c
-from pysolver.logs.command import read_logs
-from pysolver.logs.reader import follow_log
+from pysolver.logs.reader import follow_log, read_logs
 from pysolver.logs.run import Run
 
 
@@ -38,7 +36,7 @@ CHARTS = tuple(
 
 @dataclass(frozen=True)
 class Wish:
-    """What to draw and how; the options of tools/plot_log.py."""
+    """What to draw and how; the options of `pysolver plot_log`."""
 
     output: str | None = None
     interactive: str | None = None
@@ -145,14 +143,9 @@ def _size(text: str | None) -> tuple[float, float] | None:
 
 def swap_in(path: str, write: Callable[[str], object]) -> None:
     """The whole file or none, so that a viewer of a followed run never sees half a picture."""
-    target = Path(path)
-    aside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    aside = Path()
     try:
-        write(str(aside))
-        os.replace(aside, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        if isinstance(error, CaffeError):
-            raise CaffeError(str(error).replace(str(aside), path)) from None
-        raise
+        with replacing(path) as aside:
+            write(str(aside))
+    except CaffeError as error:
+        raise CaffeError(str(error).replace(str(aside), path)) from None
