@@ -8,7 +8,8 @@ from typing import Literal
 import onnx
 
 from pysolver.errors import CaffeError
-from pysolver.export.onnx.emit import emit, generalise
+from pysolver.export.onnx.emit import dims, emit, generalise
+from pysolver.export.onnx.fold import fold
 from pysolver.export.onnx.graph import NEWEST, OLDEST
 from pysolver.export.onnx.model import assemble
 from pysolver.export.program import program_of
@@ -22,6 +23,7 @@ def to_onnx(
     *,
     batch: int | Literal["dynamic"] | None = None,
     opset: int = OPSET,
+    folded: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """The deploy form of a net as an ONNX model: about one node a layer, named as in Caffe.
@@ -38,10 +40,12 @@ def to_onnx(
     size = None if batch == "dynamic" else batch
     program = program_of(net, size)
     graph = emit(program, opset)
-    shapes = graph.shapes
+    shapes = None
     if batch == "dynamic":
         first = next((value.shape[0] for value in program.inputs if value.shape), None)
         if first is None:
             raise CaffeError(f"net '{net.name}' has no input with a batch: --batch dynamic is not possible")
         shapes = generalise(graph, emit(program_of(net, first + 1), opset), first, first + 1)
-    return assemble(graph, shapes, metadata or {})
+    if folded:
+        fold(graph)
+    return assemble(graph, dims(graph, shapes), metadata or {})

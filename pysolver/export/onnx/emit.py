@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from onnx import helper
 
@@ -46,7 +48,21 @@ def _emit_layer(graph: Graph, step: Step, inputs: list[str]) -> tuple[str, ...]:
             tensor = value.name
         named.append(tensor)
     scope.close()
+    axis = scope.varying_axis
+    for name in inputs if axis is None else []:
+        axis = graph.varying.get(name, axis)
+    if axis is not None:
+        graph.varying.update(dict.fromkeys(named, axis))
     return tuple(named)
+
+
+def dims(graph: Graph, shapes: Mapping[str, Sequence[int | str]] | None = None) -> dict[str, list[int | str]]:
+    """The dimensions of all blobs' tensors: the graph's own, or `shapes`; `?` where the data decide."""
+    found = {name: list(shape) for name, shape in (shapes or graph.shapes).items()}
+    for name, axis in graph.varying.items():
+        if name in found and axis < len(found[name]):
+            found[name][axis] = "?"
+    return found
 
 
 def generalise(graph: Graph, other: Graph, batch: int, other_batch: int) -> dict[str, tuple[int | str, ...]]:

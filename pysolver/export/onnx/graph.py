@@ -69,6 +69,7 @@ class Graph:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    varying: dict[str, int] = field(default_factory=dict)  # tensors with an axis whose length the data decide
     layer_of: dict[str, str] = field(default_factory=dict)  # node or constant -> Caffe layer
     blob_constants: dict[tuple[int, Shape], str] = field(default_factory=dict)  # shared parameters are one constant
 
@@ -81,6 +82,7 @@ class Scope:
         self.layer: Layer = step.layer
         self.bottoms: list[Shape] = [value.shape for value in step.inputs]
         self.tops: list[Shape] = [value.shape for value in step.outputs]
+        self.varying_axis: int | None = None
         self._own: list[NodeProto] = []
         self._tensors: set[str] = set()
 
@@ -175,6 +177,10 @@ class Scope:
 
     def to_float(self, x: str) -> str:
         return self.node("Cast", x, to=onnx.TensorProto.FLOAT)
+
+    def varying(self, axis: int) -> None:
+        """The data decide how long the tops are along this axis."""
+        self.varying_axis = axis
 
     def cannot(self, why: str) -> NoReturn:
         """ONNX has no form for this layer."""

@@ -25,11 +25,13 @@ def assemble(graph: Graph, shapes: Mapping[str, Dims], metadata: Mapping[str, st
     outputs = [_info(name, shapes[name]) for name in graph.outputs]
     written = {name for node in graph.nodes for name in node.output}
     inner = [_info(n, dims) for n, dims in shapes.items() if n in written and n not in graph.outputs]
-    constants = [numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
-    proto = helper.make_graph(graph.nodes, graph.name, inputs, outputs, constants, value_info=inner)
-    opset = helper.make_opsetid("", graph.opset)
-    model = helper.make_model(proto, opset_imports=[opset], producer_name="pysolver", producer_version=_version())
-    model.ir_version = helper.find_min_ir_version_for([opset])
+    model = onnx.ModelProto(producer_name="pysolver", producer_version=_version())
+    model.opset_import.append(helper.make_opsetid("", graph.opset))
+    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    model.graph.MergeFrom(helper.make_graph(graph.nodes, graph.name, inputs, outputs, value_info=inner))
+    for name, array in graph.constants.items():  # written in its place: a large net's weights are copied once
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        model.graph.initializer.add(name=name, data_type=kind, dims=array.shape).raw_data = array.tobytes()
     helper.set_model_props(model, dict(metadata))
     return model
 

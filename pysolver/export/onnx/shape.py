@@ -59,4 +59,5 @@ def filter_(g: Scope, layer: layers.Filter, *bottoms: str) -> tuple[str, ...]:
     *values, selector = bottoms
     count = g.bottoms[-1][0]
     chosen = g.node("Cast", g.reshape(selector, g.bottoms[-1], (count,)), to=onnx.TensorProto.BOOL)
+    g.varying(0)
     return tuple(g.node("Compress", x, chosen, axis=0) for x in values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import torch
 
 from pysolver.export.onnx.graph import Scope, emits
@@ -87,6 +86,9 @@ def _suppress(g: Scope, layer: layers.DetectionOutput, boxes: str, best: str, k:
     """Which of the candidates stay: (N, classes * k) of 0 and 1."""
     p = layer.param.detection_output_param
     least = p.confidence_threshold if p.HasField("confidence_threshold") else _LEAST
+    if p.code_type != _CENTER_SIZE:  # a box that is turned inside out overlaps nothing; ONNX would turn it back
+        low, high = g.split(boxes, [2, 2], 3)
+        boxes = g.node("Concat", low, g.node("Max", low, high), axis=3)
     pairs = g.node(
         "NonMaxSuppression",
         g.node("Reshape", boxes, g.indices([-1, k, 4], "pairs")),
@@ -127,9 +129,13 @@ def _rows(g: Scope, kept: str, best: str, boxes: str, labels: list[int], k: int)
     head = [g.node("Unsqueeze", part, column) for part in (g.to_float(image), label, score)]
     rows = g.node("Concat", *head, box, axis=1)
 
-    items = g.bottoms[0][0]
-    nobody = np.column_stack([np.arange(items), *[np.full(items, -1)] * 6])
-    total = g.reduce("ReduceSum", kept, [0, 1], keep=False)
-    is_empty = g.node("Expand", g.node("Not", g.node("Cast", total, to=onnx.TensorProto.BOOL)), g.indices([items], "items"))
-    instead = g.node("Compress", g.constant(nobody, hint="nobody"), is_empty, axis=0)
+    zero = g.constant(0, hint="zero")
+    of_image = g.reduce("ReduceSum", kept, [1], keep=False)
+    of_batch = g.node("Add", g.node("Mul", of_image, zero), g.reduce("ReduceSum", kept, [0, 1], keep=False))
+    number = g.node("NonZero", g.node("Add", of_image, g.constant(1, hint="one")))  # 0, 1, ... as (1, N)
+    number = g.to_float(g.node("Transpose", number, perm=[1, 0]))
+    blank = g.node("Add", g.node("Mul", number, zero), g.constant([[-1] * 6], hint="blank"))
+    nobody = g.node("Concat", number, blank, axis=1)
+    instead = g.node("Compress", nobody, g.node("Less", of_batch, g.constant(0.5, hint="half")), axis=0)
+    g.varying(2)
     return g.node("Reshape", g.node("Concat", rows, instead, axis=0), g.indices([1, 1, -1, 7], "rows"))
