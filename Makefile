@@ -39,4 +39,4 @@ pictures: demo  # those of the README; that of both backends comes from test-caf
 	$(PY) -m pysolver schedule --solver=examples/mnist/lenet_1cycle_solver.prototxt --plot docs/images/schedule.png
 
 clean:
-	rm -rf .venv demo build *.egg-info pysolver/proto/caffe.desc
+	rm -rf .venv demo build *.egg-info pysolver/proto/caffe.desc pysolver/proto/caffe_pb2.pyi

@@ -1,4 +1,4 @@
-"""The one build step that pyproject.toml cannot say: proto/caffe.proto becomes pysolver/proto/caffe.desc."""
+"""The one build step that pyproject.toml cannot say: proto/caffe.proto becomes the schema and its types."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from setuptools.command.build import build
 
 SCHEMA = "proto/caffe.proto"
 COMPILED = "pysolver/proto/caffe.desc"
+TYPES = "pysolver/proto/caffe_pb2.pyi"  # what a type checker and an editor know of the messages
 
 
 class BuildSchema(Command):
@@ -29,17 +30,18 @@ class BuildSchema(Command):
     def run(self):
         from grpc_tools import protoc  # not at the top: reading the metadata must work without it
 
-        target = Path(self.build_lib, COMPILED)
+        target, types = Path(self.build_lib, COMPILED), Path(self.build_lib, TYPES)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder, name = SCHEMA.split("/")
-        if protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={target}", name]) != 0:
+        outputs = [f"--descriptor_set_out={target}", f"--pyi_out={types.parent}"]
+        if protoc.main(["protoc", f"-I{folder}", *outputs, name]) != 0:
             raise SystemExit(f"{SCHEMA} does not compile")
 
     def get_source_files(self):
         return [SCHEMA]
 
     def get_outputs(self):
-        return [str(Path(self.build_lib, COMPILED))]
+        return [str(Path(self.build_lib, name)) for name in (COMPILED, TYPES)]
 
     def get_output_mapping(self):
         return {}

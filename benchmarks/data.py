@@ -33,10 +33,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pysolver.component import create
 from pysolver.context import Context
 from pysolver.data.database_writer import new_database, write_all
 from pysolver.data.databases import LMDB
-from pysolver.layers.base import create
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 from pysolver.solver.solver import Solver

@@ -9,52 +9,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.abc
-import importlib.machinery
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+
+from pysolver.pycaffe import alias
 
 _ON_PATH = Path(__file__).parent / "pycaffe" / "on_path"
-_FACADE = "pysolver.pycaffe"
-
-
-class _Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports `caffe.io` as the very module pysolver.pycaffe.io, not as a second copy of it."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
-        real = self._real(name)
-        return importlib.machinery.ModuleSpec(name, self, origin=real) if real else None
-
-    def _real(self, name: str) -> str | None:
-        top, _, rest = name.partition(".")
-        if top != "caffe" or not rest:
-            return None
-        return f"pysolver.{rest}" if rest.split(".")[0] == "proto" else f"{_FACADE}.{rest}"
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        try:
-            module = importlib.import_module(spec.origin)
-        except ModuleNotFoundError as error:
-            if error.name != spec.origin:
-                raise
-            raise ModuleNotFoundError(f"No module named '{spec.name}'", name=spec.name) from None
-        spec.loader_state = module.__spec__
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = module.__spec__.loader_state  # the import system has just put the alias there
 
 
 def install() -> None:
     """From now on `caffe` is pysolver, here and in processes that are started from here."""
-    if not any(isinstance(finder, _Aliases) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Aliases())
-    sys.modules["caffe"] = importlib.import_module(_FACADE)
+    alias.take()
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(_ON_PATH) not in folders:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(_ON_PATH), *filter(None, folders)])

@@ -78,6 +78,7 @@ class Blob:
         self._shape = self._checked(shape)
         self._value: _Synced | None = None
         self._gradient: _Synced | None = None
+        self._is_released = False
 
     @classmethod
     def over(cls, value: Tensor, gradient: Tensor | None = None) -> Blob:
@@ -103,6 +104,18 @@ class Blob:
             raise CaffeError(f"blob size exceeds INT_MAX: {list(shape)}")
         return shape
 
+    def release(self) -> None:
+        """Let the value go: a pass has changed it without keeping it here. Reading it is an error until it is set."""
+        self._value, self._is_released = None, True
+
+    def _first_value(self) -> _Synced:
+        if self._is_released:
+            raise CaffeError(
+                "The values of this blob were not kept: a net that runs as one function keeps its outputs, and blobs "
+                "whose data has been asked for before. Ask before the pass, or set layer_by_layer on the net."
+            )
+        return self._zeros()
+
     def _zeros(self) -> _Synced:
         return _Synced(torch.zeros(self._shape, device=self._device))
 
@@ -111,7 +124,7 @@ class Blob:
     @property
     def value(self) -> Tensor:
         if self._value is None:
-            self._value = self._zeros()
+            self._value = self._first_value()
         return self._value.tensor()
 
     @value.setter
@@ -119,7 +132,7 @@ class Blob:
         if tensor.shape != self._shape:
             self._shape, self._gradient = tuple(tensor.shape), None
         if self._value is None:
-            self._value = _Synced(tensor)
+            self._value, self._is_released = _Synced(tensor), False
         else:
             self._value.set(tensor)
 
@@ -151,7 +164,7 @@ class Blob:
     @property
     def data(self) -> np.ndarray:
         if self._value is None:
-            self._value = self._zeros()
+            self._value = self._first_value()
         return self._value.numpy()
 
     @property

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from pysolver.arguments import positive
 from pysolver.errors import CaffeError, about
+from pysolver.pycaffe import alias
 
 Arguments = argparse.Namespace
 
@@ -368,6 +369,7 @@ def _command_first(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 failed, 2 usage."""
     args = parser().parse_args(_command_first(sys.argv[1:] if argv is None else argv))
+    alias.offer()  # modules of Python layers `import caffe`
     if args.minloglevel is not None:
         os.environ["GLOG_minloglevel"] = str(args.minloglevel)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pysolver.data  # noqa: F401  registers the data layers
 import pysolver.layers  # noqa: F401  registers the others
-from pysolver.layers.base import Arity, Layer, layer_types
+from pysolver.component import Arity, Component, layer_types
 
 PATH = Path("docs/layers.md")
 
@@ -36,7 +36,7 @@ def table() -> str:
     )
 
 
-def _rows(kinds: dict[str, type[Layer]]) -> list[str]:
+def _rows(kinds: dict[str, type[Component]]) -> list[str]:
     rows = ["| type | bottoms | tops | what it does | differs |", "| --- | --- | --- | --- | --- |"]
     for name, cls in kinds.items():
         path = "../" + cls.__module__.replace(".", "/") + ".py"
@@ -45,7 +45,7 @@ def _rows(kinds: dict[str, type[Layer]]) -> list[str]:
     return rows
 
 
-def summary(cls: type[Layer]) -> str:
+def summary(cls: type[Component]) -> str:
     """The first paragraph of the docstring."""
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pysolver.proto import caffe_pb2
+from pysolver.proto.net_spec import NetSpec, Top
+from pysolver.proto.net_spec import layers as L
+from pysolver.proto.net_spec import params as P
 from pysolver.proto.text import to_text
-from pysolver.pycaffe.net_spec import NetSpec, Top
-from pysolver.pycaffe.net_spec import layers as L
-from pysolver.pycaffe.net_spec import params as P
 
 WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
 TRAIN, TEST = {"phase": caffe_pb2.TRAIN}, {"phase": caffe_pb2.TEST}

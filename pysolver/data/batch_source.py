@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pysolver.context import Context
 from pysolver.data.prefetch import Prefetcher
-from pysolver.layers.base import Source
+from pysolver.data.source import Source
 
 _PERMUTATIONS_KEPT = 4
 

@@ -14,9 +14,9 @@ from pysolver.data.database_records import DatabaseRecords
 from pysolver.data.databases import log_opened, open_database
 from pysolver.data.images import Colour
 from pysolver.data.records import Store
+from pysolver.data.source import between, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
-from pysolver.layers.base import between, register
 from pysolver.logs import glog
 
 _UNREAD = ("rand_skip", "force_encoded_color", "scale", "mean_file", "crop_size", "mirror")
@@ -35,10 +35,8 @@ class Data(BatchSource):
         super().__init__(param, context)
         self._param = param.data_param
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")
-        try:
+        with self.about():
             self._database = open_database(self._param.source, self._param.backend)
-        except CaffeError as error:
-            self.fail(str(error))
         log_opened(self._database, context.is_root)
 
     def set_up(self) -> None:
@@ -46,12 +44,10 @@ class Data(BatchSource):
         for name in _UNREAD:
             if self._param.HasField(name):
                 glog.warning("data_layer.cpp:1", f"layer '{self.name}': data_param.{name} is not read by a Data layer")
-        try:
+        with self.about():
             self._transform = Transformer(self.param.transform_param, self.phase, self.context)
             self._store = self._open_store()
             self._image_shape = self._transform.output_shape(self._store.shape)
-        except CaffeError as error:
-            self.fail(str(error))
         shape = self.top_shapes()[0]
         self.context.info("data_layer.cpp:45", f"output data size: {','.join(map(str, shape))}")
 
@@ -79,12 +75,10 @@ class Data(BatchSource):
     def make_batch(self, index: int) -> list[Tensor]:
         numbers = self.row_numbers(index, self._param.batch_size)
         self._log_restarts(numbers)
-        try:
+        with self.about():
             images, labels = self._store.fetch(numbers % self._store.size)
             draws = self._transform.draw(lambda: self.generator("transform", index), len(images))
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
-        except CaffeError as error:
-            self.fail(str(error))
         return tops[: len(self.param.top)]
 
     def _log_restarts(self, numbers: np.ndarray) -> None:

@@ -13,8 +13,8 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.records import format_shape
+from pysolver.data.source import at_least, register
 from pysolver.errors import CaffeError
-from pysolver.layers.base import at_least, register
 from pysolver.proto.hdf5 import tell_class
 
 
@@ -37,10 +37,8 @@ class HDF5Data(BatchSource):
         self.check(not self.param.HasField("transform_param"), "HDF5Data does not transform data: no transform_param")
         self.check(param.batch_size > 0, f"batch_size must be positive, not {param.batch_size}")
         self.check(bool(param.source), "hdf5_data_param.source is missing: a text file with names of HDF5 files")
-        try:
+        with self.about():
             self._files = self._open_list(param.source)
-        except CaffeError as error:
-            self.fail(str(error))
         self._rows = [file.rows for file in self._files]
         self.check(sum(self._rows) > 0, f"{param.source}: no file holds a row")
         self._keep_all = sum(file.size for file in self._files) <= self.context.cache_bytes
@@ -89,10 +87,8 @@ class HDF5Data(BatchSource):
             for other in self._files:
                 if other is not self._files[number]:
                     other.forget()
-        try:
+        with self.about():
             return self._files[number].load()
-        except CaffeError as error:
-            self.fail(str(error))
 
 
 class _File:

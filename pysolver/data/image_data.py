@@ -16,9 +16,9 @@ from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.image_lists import read_image_list
 from pysolver.data.parallel import usable_cores
 from pysolver.data.records import Record, Store
+from pysolver.data.source import exactly, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
-from pysolver.layers.base import exactly, register
 from pysolver.logs import glog
 
 
@@ -42,7 +42,7 @@ class ImageData(BatchSource):
             f"new_height and new_width must be set at the same time, not {param.new_height} and {param.new_width}",
         )
         self.check(bool(param.source), "image_data_param.source is missing: a file with a line `path label` an image")
-        try:
+        with self.about():
             self._open_list()
             self._transform = Transformer(self.param.transform_param, self.phase, self.context)
             first = self.read(self._places(np.array([0])).tolist())[0]
@@ -55,8 +55,6 @@ class ImageData(BatchSource):
                 pinned=self.context.device.type == "cuda",
             )
             self._image_shape = self._transform.output_shape(first.image.shape)
-        except CaffeError as error:
-            self.fail(str(error))
         glog.info("image_data_layer.cpp:90", f"output data size: {','.join(map(str, self.top_shapes()[0]))}")
 
     def _open_list(self) -> None:
@@ -84,12 +82,10 @@ class ImageData(BatchSource):
 
     def make_batch(self, index: int) -> list[Tensor]:
         batch = self._param.batch_size
-        try:
+        with self.about():
             pixels, labels = self._store.fetch(self._places(np.arange(index * batch, (index + 1) * batch)))
             draws = self._transform.draw(lambda: self.generator("transform", index), batch)
             return [self._transform(pixels, draws), to_device(labels, self.context.device)]
-        except CaffeError as error:
-            self.fail(str(error))
 
     def _places(self, numbers: np.ndarray) -> np.ndarray:
         """Lines of the list for running numbers of images."""

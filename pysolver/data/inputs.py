@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.data.batch_source import BatchSource
-from pysolver.layers.base import Source, at_least, register
+from pysolver.data.source import Source, at_least, register
+from pysolver.layers.fillers import fill
 from pysolver.proto import caffe_pb2
 
 
@@ -81,7 +82,8 @@ class DummyData(BatchSource):
 
     def _filled(self, shape: Shape, filler: caffe_pb2.FillerParameter) -> Tensor:
         blob = torch.empty(shape, device=self.context.device)
-        self.fill(blob, filler)
+        with self.about():
+            fill(blob, filler)
         return blob
 
     @contextlib.contextmanager

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
-from pysolver.errors import CaffeError
-from pysolver.layers.base import Source, exactly, register
+from pysolver.data.source import Source, exactly, register
 from pysolver.logs import glog
 
 
@@ -58,7 +57,7 @@ class MemoryData(Source):
 
     def next_batch(self) -> list[Tensor]:
         if self._data is None:
-            raise CaffeError(f"layer '{self.name}' (MemoryData): needs to be initialized by calling set_input_arrays")
+            self.fail("needs to be initialized by calling set_input_arrays")
         rows = slice(self._position, self._position + self._shape[0])
         self._position = rows.stop % len(self._data)
         # Copies: the net may write into its blobs, and the arrays are the caller's.

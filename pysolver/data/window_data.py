@@ -16,11 +16,11 @@ from pysolver.context import Context
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.parallel import usable_cores
+from pysolver.data.source import exactly, register
 from pysolver.data.transformer import read_mean
 from pysolver.data.window_file import Window, read_window_file
 from pysolver.errors import CaffeError
 from pysolver.extras import require
-from pysolver.layers.base import exactly, register
 from pysolver.logs import glog
 
 
@@ -50,12 +50,10 @@ class WindowData(BatchSource):
         self._foregrounds = int(np.float32(param.batch_size) * np.float32(param.fg_fraction))
         self.check(0 <= self._foregrounds <= param.batch_size, f"fg_fraction {param.fg_fraction:g} is not in 0..1")
         self._log_parameters()
-        try:
+        with self.about():
             require("cv2")
             self._read_windows()
             self._mean = self._read_mean()
-        except CaffeError as error:
-            self.fail(str(error))
         self._scale = param.scale if param.HasField("scale") else self._transform.scale
         glog.info("window_data_layer.cpp:180", f"output data size: {','.join(map(str, self.top_shapes()[0]))}")
 
@@ -137,10 +135,8 @@ class WindowData(BatchSource):
         pools = [self._background if back else self._foreground for back in is_background]
         windows = [pool[draw % len(pool)] for pool, draw in zip(pools, draws)]
         mirrored = [self._transform.mirror and draw % 2 == 1 for draw in mirrors]
-        try:
+        with self.about():
             cut = list(self._pool.map(self._cut, windows, mirrored))
-        except CaffeError as error:
-            self.fail(str(error))
         pixels, covered = (to_device(np.stack(part), self.context.device) for part in zip(*cut))
         value = pixels.float()
         if self._mean is not None:

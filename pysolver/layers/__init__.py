@@ -12,10 +12,11 @@ from pysolver.layers import (  # noqa: F401
     arithmetic,
     convolution,
     dense,
-    ends,
     forks,
+    hdf5_output,
     losses,
     normalisation,
+    parameter,
     pooling,
     python_layer,
     recurrent,
@@ -27,6 +28,6 @@ def __getattr__(name: str) -> object:
     """`from pysolver import layers as L; L.Convolution(...)`: pycaffe's language for writing nets, see NetSpec."""
     if not name[:1].isupper():
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from pysolver.pycaffe.net_spec import layers
+    from pysolver.proto.net_spec import layers
 
     return getattr(layers, name)

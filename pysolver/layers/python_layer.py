@@ -1,47 +1,15 @@
-"""Layers written by users in Python, with pycaffe's interface (python_layer.hpp, python/caffe/_caffe.cpp)."""
+"""Layers written by users in Python (python_layer.hpp); their base class is pysolver.pycaffe.layer."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pysolver.blob import Blob, Shape
 from pysolver.layers.base import Layer, at_least, register
-
-
-class PythonLayerBase:
-    """pycaffe's `caffe.Layer`, the base class of users' layers.
-
-    Blobs have numpy `.data`, `.diff`, `.shape` and `.reshape(*dims)`. Set by the net before setup: `param_str`,
-    `phase` (0 TRAIN, 1 TEST) and `blobs`, whose add_blob(*shape) adds a learned blob of zeros.
-    """
-
-    type = "Python"
-    param_str: str
-    phase: int
-    blobs: ParameterBlobs
-
-    def __init__(self, param: Any) -> None:
-        """param: the LayerParameter."""
-        self.param = param
-
-    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Called once: check the bottoms, add blobs."""
-
-    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Called before each forward: give every top its shape."""
-
-    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Compute top[i].data from bottom[i].data."""
-
-    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
-        """Compute bottom[i].diff where propagate_down[i], and the diffs of self.blobs, from top[i].diff."""
 
 
 class ParameterBlobs:
@@ -90,8 +58,6 @@ class Python(Layer):
         if not self.context.allow_python_layers:
             self.fail("Python layers run code of the net's author: allow them with --allow-python-layers")
         self.check(bool(p.module and p.layer), "python_param needs module and layer")
-        if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
-            importlib.import_module("pysolver.as_caffe").install()  # such modules `import caffe`
         cls = getattr(importlib.import_module(p.module), p.layer, None)
         if cls is None:
             self.fail(f"module '{p.module}' has no class '{p.layer}'")

@@ -6,44 +6,21 @@ what users see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from pysolver.blob import Blob, Shape
+from pysolver.blob import Blob
+from pysolver.component import create, format_shape, layer_types
 from pysolver.context import Context
+from pysolver.data.source import Source
 from pysolver.errors import CaffeError
-from pysolver.layers.base import Layer, Source, create, format_shape, layer_types
+from pysolver.net.filter import filter_net
+from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
 from pysolver.net.splits import insert_splits
-from pysolver.net.state import filter_net
 from pysolver.proto.text import to_text
 
 AUTOMATIC = "(automatic)"  # the name of a loss top that the prototxt leaves out
-
-
-@dataclass
-class Node:
-    """A layer in its place: its blobs, its loss weights and which gradients it owes."""
-
-    layer: Layer
-    bottom_names: list[str]
-    top_names: list[str]
-    bottoms: list[Blob]
-    tops: list[Blob] = field(default_factory=list)
-    loss_weights: list[float] = field(default_factory=list)
-    bottom_need: list[bool] = field(default_factory=list)  # which bottoms get a gradient
-    needs_backward: bool = False
-    checked_shapes: list[Shape] = field(default_factory=list)
-
-    @property
-    def is_source(self) -> bool:
-        return isinstance(self.layer, Source)
-
-    def check_shapes(self) -> list[Shape]:
-        """The tops' shapes for the bottoms as they are now; CaffeError if they do not fit."""
-        self.checked_shapes = [blob.shape for blob in self.bottoms]
-        return [tuple(shape) for shape in self.layer.top_shapes(*self.checked_shapes)]
 
 
 @dataclass
@@ -107,16 +84,17 @@ class _Builder:
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
         info("net.cpp:86", f"Creating Layer {name}")
-        node = Node(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
+        kind = SourceNode if isinstance(layer, Source) else LayerNode
+        node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
         self._name_tops(node)
         layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
         layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")
         shapes = [blob.shape for blob in node.bottoms]
         layer.set_up(*shapes)
-        top_shapes = node.check_shapes()
-        self._shape_tops(node, top_shapes)
+        node.shape_tops()
         self._set_loss_weights(node)
-        self._log_set_up(node, top_shapes)
+        node.prepare()
+        self._log_set_up(node)
         self._need_backward(node, declared_specs)
         self.parameters.add(layer, self.context)
         return node
@@ -154,15 +132,6 @@ class _Builder:
             node.top_names.append(AUTOMATIC)
             node.tops.append(Blob((), self.context.device))
 
-    def _shape_tops(self, node: Node, shapes: Sequence[Shape]) -> None:
-        if len(shapes) != len(node.tops):
-            node.layer.fail(f"has {len(node.tops)} tops but shapes for {len(shapes)}")
-        for blob, shape in zip(node.tops, shapes):
-            blob.reshape(*shape)
-        if isinstance(node.layer, Source):
-            for blob, value in zip(node.tops, node.layer.initial_tops()):
-                blob.value = value
-
     def _set_loss_weights(self, node: Node) -> None:
         """Layer::SetLossWeights; a loss layer's default weight goes into its own parameters, and so into snapshots."""
         layer, count = node.layer, len(node.tops)
@@ -173,11 +142,11 @@ class _Builder:
             layer.fail(f"loss_weight must be unspecified or specified once per top blob ({count}), not {len(given)}")
         node.loss_weights = given or [0.0] * count
 
-    def _log_set_up(self, node: Node, top_shapes: Sequence[Shape]) -> None:
+    def _log_set_up(self, node: Node) -> None:
         info = self.context.info
         info("net.cpp:124", f"Setting up {node.layer.name}")
-        for blob, shape, weight in zip(node.tops, top_shapes, node.loss_weights):
-            info("net.cpp:131", f"Top shape: {format_shape(shape)}")
+        for blob, weight in zip(node.tops, node.loss_weights):
+            info("net.cpp:131", f"Top shape: {format_shape(blob.shape)}")
             if weight:
                 info("net.cpp:134", f"    with loss weight {weight:g}")
             self.memory += 4 * blob.count

@@ -15,8 +15,8 @@ from pysolver.data.database_writer import COMMIT_EVERY, Writer, new_database
 from pysolver.data.databases import backend_named
 from pysolver.errors import CaffeError, about
 from pysolver.logs import glog
+from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
-from pysolver.net.state import read_net_for
 from pysolver.proto import caffe_pb2
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError
-from pysolver.layers.base import Layer, format_shape
 from pysolver.proto import caffe_pb2
 
 
@@ -18,7 +18,7 @@ from pysolver.proto import caffe_pb2
 class Slot:
     """One parameter blob of one layer."""
 
-    layer: Layer
+    layer: Component
     index: int  # among the layer's blobs
     name: str  # ParamSpec.name, "" if none
     owner: int | None  # index among the learnable parameters' slots it shares with; None: owns itself
@@ -44,7 +44,7 @@ class Parameters:
         self._owner_slots: list[Slot] = []
         self._said: list[dict[str, float]] = []  # multipliers given explicitly, per learnable parameter
 
-    def add(self, layer: Layer, context: Context) -> None:
+    def add(self, layer: Component, context: Context) -> None:
         """Take over the blobs of a layer that has just been set up."""
         specs = layer.param.param
         if len(specs) > len(layer.blobs):
@@ -58,7 +58,7 @@ class Parameters:
             else:
                 self._own(layer, index, spec)
 
-    def _own(self, layer: Layer, index: int, spec: caffe_pb2.ParamSpec) -> None:
+    def _own(self, layer: Component, index: int, spec: caffe_pb2.ParamSpec) -> None:
         blob = layer.blobs[index]
         blob.data = blob.data.to(layer.context.device)
         blob.grad = torch.zeros_like(blob)
@@ -72,7 +72,7 @@ class Parameters:
         self.decay_mults.append(spec.decay_mult)
         self._said.append({f: getattr(spec, f) for f in ("lr_mult", "decay_mult") if spec.HasField(f)})
 
-    def _share(self, layer: Layer, index: int, spec: caffe_pb2.ParamSpec, context: Context) -> None:
+    def _share(self, layer: Component, index: int, spec: caffe_pb2.ParamSpec, context: Context) -> None:
         owner_index = self._owners[spec.name]
         owner, owner_slot = self.learnable[owner_index], self._owner_slots[owner_index]
         shape = tuple(layer.blobs[index].shape)
@@ -99,7 +99,7 @@ class Parameters:
             values[owner_index] = value
 
     @staticmethod
-    def _check_shapes(owner: Slot, layer: Layer, spec: caffe_pb2.ParamSpec, shape: tuple) -> None:
+    def _check_shapes(owner: Slot, layer: Component, spec: caffe_pb2.ParamSpec, shape: tuple) -> None:
         owner_shape = tuple(owner.blob.shape)
         permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
         fits = math.prod(shape) == math.prod(owner_shape) if permissive else shape == owner_shape

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from pysolver.blob import Shape
+from pysolver.component import Component, format_shape
+from pysolver.context import Context
 from pysolver.errors import CaffeError, about
-from pysolver.layers.base import Layer, format_shape
 from pysolver.logs import glog
+from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary, write_atomic
 from pysolver.proto.seal import seal
 from pysolver.proto.upgrade import read_weights
 
-if TYPE_CHECKING:
-    from pysolver.net.net import Net
+
+class Weighted(Protocol):
+    """What is asked of a net here."""
+
+    name: str
+    context: Context
+    layers: Sequence[Component]
+    layer_names: Sequence[str]
+    parameters: Parameters
+
+    def flush_params(self) -> None:
+        """Bring what was written through numpy into the parameters."""
 
 
-def to_proto(net: Net, with_diff: bool = False) -> Any:
+def to_proto(net: Weighted, with_diff: bool = False) -> Any:
     """NetParameter with every layer as it is used, and its blobs (Net::ToProto)."""
     net.flush_params()
     proto = caffe_pb2.NetParameter(name=net.name)
@@ -34,23 +47,18 @@ def to_proto(net: Net, with_diff: bool = False) -> Any:
     return proto
 
 
-def save(net: Net, path: str, with_diff: bool = False) -> None:
+def save(net: Weighted, path: str, with_diff: bool = False) -> None:
     """Write a .caffemodel, whole or not at all."""
     write_atomic(path, to_bytes(net, with_diff))
 
 
-def to_bytes(net: Net, with_diff: bool = False) -> bytes:
+def to_bytes(net: Weighted, with_diff: bool = False) -> bytes:
     """The content of a .caffemodel, with a checksum where Caffe does not look."""
     return seal(to_proto(net, with_diff).SerializeToString())
 
 
-def copy_trained_layers_from(net: Net, path: str) -> None:
-    """Load weights by layer name; the file's content decides between HDF5 and binary (Net::CopyTrainedLayersFrom)."""
-    if is_hdf5(path):
-        from pysolver.net import weights_hdf5  # h5py only where it is needed
-
-        weights_hdf5.load(net, path)
-        return
+def load(net: Weighted, path: str) -> None:
+    """Load a .caffemodel by layer name."""
     try:
         proto = read_weights(path)
     except CaffeError:
@@ -85,7 +93,7 @@ def solver_state_given(path: str) -> CaffeError:
     )
 
 
-def copy_from_proto(net: Net, proto: Any, path: str) -> None:
+def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
     """Copy the blobs of each source layer into the first layer of its name, all checks before the first copy."""
     copies: list[tuple[nn.Parameter, Any]] = []
     targets = first_by_name(net.layers)
@@ -120,7 +128,7 @@ def assign(blob: nn.Parameter, values: Any) -> None:
         blob.copy_(torch.from_numpy(values).reshape(blob.shape))
 
 
-def share_trained_layers_with(net: Net, other: Net) -> None:
+def share_trained_layers_with(net: Weighted, other: Weighted) -> None:
     """Net::ShareTrainedLayersWith: from now on the parameters' data is the other net's memory."""
     targets = first_by_name(net.layers)
     net.flush_params()
@@ -137,15 +145,15 @@ def share_trained_layers_with(net: Net, other: Net) -> None:
             blob.data = given.data
 
 
-def first_by_name(layers: list[Layer]) -> dict[str, Layer]:
+def first_by_name(layers: list[Component]) -> dict[str, Component]:
     """Duplicate layer names are legal; loading finds the first."""
-    found: dict[str, Layer] = {}
+    found: dict[str, Component] = {}
     for layer in layers:
         found.setdefault(layer.name, layer)
     return found
 
 
-def check_count(layer: Layer, given: int, where: str) -> None:
+def check_count(layer: Component, given: int, where: str) -> None:
     """Caffe demands equal numbers of blobs, zero included."""
     if given != len(layer.blobs):
         raise CaffeError(
@@ -154,7 +162,7 @@ def check_count(layer: Layer, given: int, where: str) -> None:
         )
 
 
-def shape_mismatch(layer: Layer, index: int, source: Shape, target: Shape, where: str) -> CaffeError:
+def shape_mismatch(layer: Component, index: int, source: Shape, target: Shape, where: str) -> CaffeError:
     """The error for a parameter of another shape, in Caffe's words."""
     return CaffeError(
         f"{where}: Cannot copy param {index} weights from layer '{layer.name}'; shape mismatch.  "

@@ -6,22 +6,18 @@ Caffe cannot save layers with a slash in their names; here they become nested gr
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from pysolver.errors import CaffeError
-from pysolver.net.weights import assign, shape_mismatch, solver_state_given
+from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given
 from pysolver.proto.binary import write_atomic
 from pysolver.proto.hdf5 import open_hdf5, tell_class
 from pysolver.proto.seal import seal_hdf5
 
-if TYPE_CHECKING:
-    from pysolver.net.net import Net
 
-
-def to_bytes(net: Net, with_diff: bool = False) -> bytes:
+def to_bytes(net: Weighted, with_diff: bool = False) -> bytes:
     """The content of a .caffemodel.h5."""
     names = net.layer_names
     if len(set(names)) != len(names):
@@ -44,12 +40,12 @@ def to_bytes(net: Net, with_diff: bool = False) -> bytes:
     return seal_hdf5(buffer.getvalue())
 
 
-def save(net: Net, path: str, with_diff: bool = False) -> None:
+def save(net: Weighted, path: str, with_diff: bool = False) -> None:
     """Write a .caffemodel.h5, whole or not at all."""
     write_atomic(path, to_bytes(net, with_diff))
 
 
-def load(net: Net, path: str) -> None:
+def load(net: Weighted, path: str) -> None:
     """Load by layer name (of two layers of one name the last), all checks before the first copy."""
     targets = {layer.name: layer for layer in net.layers}
     sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}

@@ -11,7 +11,8 @@ from typing import Any
 __version__ = "1.0.0"
 
 _HOME = {  # module of this package -> its public names
-    "net": ("Net", "Blob", "Layer"),
+    "net": ("Net", "Blob"),
+    "layer": ("Layer",),
     "solvers": (
         *("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver"),
         *("Solver", "get_solver"),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pysolver.pycaffe.net_spec import Function, Top, layers
+from pysolver.proto.net_spec import Function, Top, layers
 
 PASS_THROUGH_LAYERS = [
     *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Exp", "Log", "LRN", "MVN", "Power"),

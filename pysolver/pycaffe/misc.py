@@ -19,7 +19,7 @@ def layer_type_list() -> list[str]:
     """All layer types, in byte order."""
     import pysolver.data
     import pysolver.layers  # noqa: F401  these two register them
-    from pysolver.layers.base import layer_types
+    from pysolver.component import layer_types
 
     return list(layer_types())
 

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from pysolver.blob import Blob
+from pysolver.component import Component
 from pysolver.errors import CaffeError, about
-from pysolver.layers import base
-from pysolver.layers.python_layer import PythonLayerBase as Layer
 from pysolver.logs import glog
 from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
-from pysolver.net.state import read_net_for
-from pysolver.pycaffe import mode
+from pysolver.net.filter import read_net_for
+from pysolver.pycaffe import alias, mode
 
-__all__ = ["Blob", "Layer", "LayerView", "Net"]
+__all__ = ["Blob", "LayerView", "Net"]
+
+alias.offer()  # modules of users' Python layers `import caffe`
 
 Arrays = dict[str, np.ndarray]
 
@@ -35,7 +36,7 @@ def check_file(path: str) -> None:
 class LayerView:
     """A layer of a net: its `type` and its parameter `blobs`."""
 
-    def __init__(self, net: core.Net, layer: base.Layer) -> None:
+    def __init__(self, net: core.Net, layer: Component) -> None:
         self._net = net
         self._layer = layer
 

@@ -14,8 +14,8 @@ from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
+from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
-from pysolver.net.state import read_net_for
 from pysolver.proto import caffe_pb2
 from pysolver.solver import devices, testing
 

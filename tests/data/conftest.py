@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import pysolver.data  # noqa: F401  registers the sources
+from pysolver.component import create
 from pysolver.context import Context
-from pysolver.layers.base import Source, create
+from pysolver.data.source import Source
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from pysolver.component import create
 from pysolver.context import Context
-from pysolver.layers.base import create
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 

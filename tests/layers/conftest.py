@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import pysolver.layers  # noqa: F401  registers the layers
+from pysolver.component import create
 from pysolver.context import Context
-from pysolver.layers.base import Layer, create
+from pysolver.layers.base import Layer
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pysolver.layers.base import Source, layer_types
+from pysolver.component import layer_types
+from pysolver.data.source import Source
 
 
 class Labels(NamedTuple):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pysolver import layer_table
+from pysolver.component import layer_types, register
 from pysolver.errors import CaffeError
-from pysolver.layers.base import Layer, layer_types, register
+from pysolver.layers.base import Layer
 
 # As BVLC Caffe 1.0 registers them.
 _CAFFE = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data

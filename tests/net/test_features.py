@@ -9,8 +9,8 @@ import pytest
 from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.net.features import extract_features
+from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
-from pysolver.net.state import read_net_for
 from pysolver.proto import caffe_pb2
 
 NET = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pysolver.proto.net_spec import layers as L
 from pysolver.pycaffe.coord_map import (
     AxisMismatchException,
     UndefinedMapException,
@@ -12,7 +13,6 @@ from pysolver.pycaffe.coord_map import (
     coord_map_from_to,
     crop,
 )
-from pysolver.pycaffe.net_spec import layers as L
 
 
 def _vgg_pools(pad: int):

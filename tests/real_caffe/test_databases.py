@@ -11,8 +11,8 @@ import real
 
 from pysolver.context import Context
 from pysolver.data.prepare import prepare
+from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
-from pysolver.net.state import read_net_for
 from pysolver.proto import caffe_pb2
 
 TOOL = f"{real.BUILT}/tools/extract_features.bin"

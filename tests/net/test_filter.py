@@ -6,7 +6,7 @@ import pytest
 
 from pysolver.context import Context
 from pysolver.errors import CaffeError
-from pysolver.net.state import filter_net
+from pysolver.net.filter import filter_net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 

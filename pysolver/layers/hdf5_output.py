@@ -1,4 +1,4 @@
-"""A learned blob without bottoms, and a file that takes blobs: Parameter, HDF5Output."""
+"""HDF5Output: a file that takes blobs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,6 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
 from pysolver.logs import glog
-
-
-@register("Parameter")
-class Parameter(Layer):
-    """A learned blob of `shape` as a top; it starts as zeros (parameter_layer.hpp)."""
-
-    bottoms = exactly(0)
-    deviations = "its gradient adds up over iter_size like any other"
-
-    def set_up(self) -> None:
-        self.add_blob(tuple(self.param.parameter_param.shape.dim))
-
-    def top_shapes(self) -> list[Shape]:
-        return [tuple(self.blobs[0].shape)]
-
-    def forward(self) -> Tensor:
-        return self.blobs[0].view_as(self.blobs[0])
 
 
 @register("HDF5Output")

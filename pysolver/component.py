@@ -1,0 +1,157 @@
+"""What a LayerParameter describes: a Layer, which computes, or a Source, which hands out batches.
+
+This is what both declare and share, and how a net finds either by its Caffe type name. Layers are in pysolver.layers,
+sources in pysolver.data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+
+from torch import nn
+
+from pysolver.blob import Shape
+from pysolver.context import Context
+from pysolver.errors import CaffeError
+from pysolver.proto import caffe_pb2
+
+
+class Arity(NamedTuple):
+    """How many bottoms or tops a component takes; `most` None is without limit."""
+
+    least: int
+    most: int | None
+
+    def check(self, count: int, type_name: str, verb: str, noun: str) -> None:
+        """Caffe's CheckBlobCounts (include/caffe/layer.hpp)."""
+        if self.least == self.most != count:
+            raise CaffeError(f"{type_name} Layer {verb} {self.least} {noun} blob(s) as {_ROLE[noun]}, not {count}.")
+        if count < self.least:
+            raise CaffeError(
+                f"{type_name} Layer {verb} at least {self.least} {noun} blob(s) as {_ROLE[noun]}, not {count}."
+            )
+        if self.most is not None and count > self.most:
+            raise CaffeError(
+                f"{type_name} Layer {verb} at most {self.most} {noun} blob(s) as {_ROLE[noun]}, not {count}."
+            )
+
+
+_ROLE = {"bottom": "input", "top": "output"}
+
+
+def exactly(count: int) -> Arity:
+    return Arity(count, count)
+
+
+def at_least(count: int) -> Arity:
+    return Arity(count, None)
+
+
+def between(least: int, most: int) -> Arity:
+    return Arity(least, most)
+
+
+class Component:
+    """What the net asks of everything that has a LayerParameter. Class variables declare, the net checks them.
+
+    Life: __init__ (opens what it reads), set_up (once, with the bottoms' shapes: checks and blobs), then used as
+    often as wanted; top_shapes before each use, since batch and image sizes may change.
+
+    blobs: the learned parameters in Caffe's order, which is the order of snapshots.
+    """
+
+    type_name: ClassVar[str] = ""
+    bottoms: ClassVar[Arity] = exactly(1)
+    tops: ClassVar[Arity] = exactly(1)
+    is_loss: ClassVar[bool] = False  # missing top is created, default loss_weight 1
+    allows_in_place: ClassVar[bool] = True
+    no_gradient_bottoms: ClassVar[frozenset[int]] = frozenset()  # labels, indices: never force_backward
+    deviations: ClassVar[str] = ""  # where it differs from Caffe, for the table of layers
+
+    blobs: Sequence[nn.Parameter]
+
+    def __init__(self, param: Any, context: Context) -> None:
+        self.param = param
+        self.name: str = param.name
+        self.phase: int = param.phase
+        self.top_count = len(param.top)  # as the prototxt names them: a loss may have one more
+        self.context = context
+
+    # ---- what a subclass says -----------------------------------------------------------------------------
+
+    def set_up(self, *bottom_shapes: Shape) -> None:
+        """Check the parameters against the shapes and add the blobs. Called once."""
+
+    def top_shapes(self, *bottom_shapes: Shape) -> list[Shape]:
+        """Shapes of the tops for these bottoms, without data. Raises CaffeError if the bottoms do not fit."""
+        raise NotImplementedError
+
+    # ---- what it can use ----------------------------------------------------------------------------------
+
+    @property
+    def is_training(self) -> bool:
+        return self.phase == caffe_pb2.TRAIN
+
+    def axis(self, axis: int, shape: Shape) -> int:
+        """A canonical axis: negative ones count from the end (Blob::CanonicalAxisIndex)."""
+        if not -len(shape) <= axis < len(shape):
+            self.fail(f"axis {axis} out of range for {len(shape)}-D Blob with shape {format_shape(shape)}")
+        return axis % len(shape) if shape else 0
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise a CaffeError that names this layer."""
+        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}") from None
+
+    def check(self, condition: bool, message: str) -> None:
+        """fail(message) unless the condition holds."""
+        if not condition:
+            self.fail(message)
+
+    @contextlib.contextmanager
+    def about(self, what: str = "") -> Iterator[None]:
+        """A CaffeError of the block names this layer, and then `what`."""
+        try:
+            yield
+        except CaffeError as error:
+            self.fail(f"{what}: {error}" if what else str(error))
+
+
+_Kind = TypeVar("_Kind", bound=type[Component])
+_REGISTRY: dict[str, type[Component]] = {}
+
+
+def register(type_name: str) -> Callable[[_Kind], _Kind]:
+    """Class decorator: this class is the layer type `type_name`. A second one of that name is an error."""
+
+    def add(cls: _Kind) -> _Kind:
+        if type_name in _REGISTRY:
+            raise CaffeError(f"Layer type {type_name} already registered.")
+        cls.type_name = type_name
+        _REGISTRY[type_name] = cls
+        return cls
+
+    return add
+
+
+def layer_types() -> dict[str, type[Component]]:
+    """All registered types, sources too, in byte order of their names."""
+    return dict(sorted(_REGISTRY.items()))
+
+
+def create(param: Any, context: Context) -> Component:
+    """The layer or source that `param` (LayerParameter) describes (LayerRegistry::CreateLayer)."""
+    context.info("layer_factory.hpp:77", f"Creating layer {param.name}")
+    cls = _REGISTRY.get(param.type)
+    if cls is None:
+        raise CaffeError(
+            f"layer '{param.name}': Unknown layer type: {param.type} (known types: {', '.join(layer_types())})"
+        )
+    return cls(param, context)
+
+
+def format_shape(shape: Shape) -> str:
+    """`64 1 28 28 (50176)`, as Blob::shape_string."""
+    return " ".join(map(str, shape)) + (" " if shape else "") + f"({math.prod(shape)})"

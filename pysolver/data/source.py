@@ -1,0 +1,34 @@
+"""Source: what hands out batches. It is no part of the computed net, so it is a plain object."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pysolver.component import Component, at_least, between, exactly, register
+
+__all__ = ["Source", "at_least", "between", "exactly", "register"]
+
+
+class Source(Component):
+    """A data layer of Caffe: no bottoms, no blobs, one tensor for each top and batch."""
+
+    bottoms = exactly(0)
+    blobs = ()
+
+    def initial_tops(self) -> list[Tensor]:
+        """What the tops hold before the first batch, if not zeros."""
+        return []
+
+    def next_batch(self) -> list[Tensor | None]:
+        """One tensor for each top, on context.device; None leaves the blob as it is (Input, constants)."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, int]:
+        """All that a resumed run needs to hand out the same batches: the position after the last batch taken."""
+        return {}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Continue from what state() returned."""
+
+    def close(self) -> None:
+        """Stop threads and close files."""

@@ -1,0 +1,111 @@
+"""The net as one function of its source blobs: what a solver trains, and what can be compiled, exported, distributed.
+
+Nothing is read from blobs or written to them. Values live in numbered slots, one for each blob; an in-place layer puts
+its top into the slot of its bottom. A value is let go as soon as its last reader has run, so that only what the
+backward pass needs stays alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pysolver.blob import Blob
+from pysolver.layers.base import Layer
+from pysolver.net.nodes import LayerNode, Node, SourceNode, as_tuple
+
+
+class Step(NamedTuple):
+    """One layer of the function, by slots."""
+
+    layer: Layer
+    bottoms: tuple[int, ...]
+    tops: tuple[int, ...]
+    needs: tuple[bool, ...]  # which bottoms get a gradient
+    differentiates: bool
+    losses: tuple[tuple[int, float], ...]  # (slot, weight) of the tops that count for the loss
+    done: tuple[int, ...] = ()  # slots that nobody reads afterwards
+
+
+class NetFunction(nn.Module):
+    """forward(*inputs) -> (loss, values): the weighted loss, 0-d, and the values of the slots `kept`.
+
+    inputs: the tops of the sources, in net order. kept: the slots of the net's outputs, in the order of their names,
+    unless keep() says otherwise.
+    """
+
+    def __init__(self, nodes: Sequence[Node], outputs: Iterable[Blob], device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.blobs = list(dict.fromkeys(blob for node in nodes for blob in node.tops))  # by slot
+        slot = {blob: index for index, blob in enumerate(self.blobs)}
+        sources = [node for node in nodes if isinstance(node, SourceNode)]
+        self.inputs = [slot[blob] for node in sources for blob in node.tops]
+        self.losses = tuple(loss for node in sources for loss in _losses(node, slot))
+        computed = [node for node in nodes if isinstance(node, LayerNode)]
+        self.layers = nn.ModuleList(node.layer for node in computed)
+        self._steps = [
+            Step(
+                node.layer,
+                tuple(slot[blob] for blob in node.bottoms),
+                tuple(slot[blob] for blob in node.tops),
+                tuple(node.bottom_need),
+                node.needs_backward,
+                _losses(node, slot),
+            )
+            for node in computed
+        ]
+        self.outputs = tuple(slot[blob] for blob in outputs)
+        self.keep(self.outputs)
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """From now on forward() returns the values of these slots, the last ones where a slot is written again."""
+        self.kept = tuple(slots)
+        self.plan = with_last_readers(self._steps, self.kept)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        slots: list[Tensor | None] = [None] * len(self.blobs)
+        for index, value in zip(self.inputs, inputs, strict=True):
+            slots[index] = value
+        total = _add(None, slots, self.losses)
+        for step in self.plan:
+            with torch.set_grad_enabled(step.differentiates and torch.is_grad_enabled()):
+                tops = _run(step, slots)
+            for index, top in zip(step.tops, tops):
+                slots[index] = top
+            del tops
+            total = _add(total, slots, step.losses)
+            for index in step.done:
+                slots[index] = None
+        loss = torch.zeros((), device=self.device) if total is None else total
+        return loss, tuple(slots[index] for index in self.kept)
+
+
+def _run(step: Step, slots: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """The step's tops. A bottom that needs no gradient is cut off, whatever lies below it."""
+    return as_tuple(step.layer(*(slots[i] if need else slots[i].detach() for i, need in zip(step.bottoms, step.needs))))
+
+
+def _losses(node: Node, slot: dict[Blob, int]) -> tuple[tuple[int, float], ...]:
+    return tuple((slot[blob], weight) for blob, weight in zip(node.tops, node.loss_weights) if weight)
+
+
+def _add(total: Tensor | None, slots: list[Tensor | None], losses: Iterable[tuple[int, float]]) -> Tensor | None:
+    for index, weight in losses:
+        value = slots[index].sum() if slots[index].dim() else slots[index]
+        value = value if weight == 1 else value * weight
+        total = value if total is None else total + value
+    return total
+
+
+def with_last_readers(steps: Sequence[Step], kept: Iterable[int]) -> list[Step]:
+    """The steps, each with the slots that no later one reads and nobody wants to keep."""
+    wanted, plan = set(kept), []
+    for step in reversed(steps):
+        used = dict.fromkeys((*step.bottoms, *step.tops))
+        plan.append(step._replace(done=tuple(index for index in used if index not in wanted)))
+        wanted.update(used)
+    return plan[::-1]
