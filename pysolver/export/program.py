@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,10 +19,8 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.errors import CaffeError
 from pysolver.layers.base import Layer
-
-if TYPE_CHECKING:
-    from pysolver.net.build import Node
-    from pysolver.net.net import Net
+from pysolver.net.net import Net
+from pysolver.net.nodes import LayerNode, SourceNode
 
 HEADS = {"SoftmaxWithLoss": "Softmax", "InfogainLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 _JUDGES = ("Accuracy", "DetectionEvaluate", "HDF5Output", "Silence")
@@ -79,6 +76,7 @@ def program_of(net: Net, batch: int | None = None) -> Program:
 
     The net is not changed. Errors: nothing is left to compute; shapes that do not fit the batch, as the layer says it.
     """
+    net.flush_params()
     return _Builder(net, batch).build()
 
 
@@ -94,7 +92,7 @@ class _Builder:
 
     def build(self) -> Program:
         for node in self.net.nodes:
-            if is_source(node):
+            if isinstance(node, SourceNode):
                 self._add_source(node)
             elif node.layer.type_name == "Split":
                 self.now.update((top, self.now[node.bottom_names[0]]) for top in self._known(node))
@@ -117,14 +115,14 @@ class _Builder:
         _give_names(program)
         return program
 
-    def _known(self, node: Node) -> list[str]:
+    def _known(self, node: LayerNode) -> list[str]:
         """The tops of a Split, unless what it splits is lost."""
         if node.bottom_names[0] in self.lost:
             self.lost.update(node.top_names)
             return []
         return node.top_names
 
-    def _add_source(self, node: Node) -> None:
+    def _add_source(self, node: SourceNode) -> None:
         constants = _constants(node)
         for name, blob, constant in zip(node.top_names, node.tops, constants, strict=True):
             shape = tuple(blob.shape)
@@ -136,10 +134,10 @@ class _Builder:
 
     def _with_batch(self, shape: Shape) -> Shape:
         """The first input says which first dimension is the batch; inputs that have another one keep theirs."""
-        first = next((blob.shape for node in self.net.nodes if is_source(node) for blob in node.tops if blob.shape), ())
+        first = next((blob.shape for node in self.net.nodes if isinstance(node, SourceNode) for blob in node.tops if blob.shape), ())
         return (self.batch, *shape[1:]) if shape[:1] == tuple(first[:1]) else shape
 
-    def _drop(self, node: Node) -> None:
+    def _drop(self, node: LayerNode) -> None:
         self.dropped.append(node.layer.name)
         self.lost.update(set(node.top_names) - set(node.bottom_names))
         labels = node.layer.no_gradient_bottoms if node.layer.is_loss else range(1, len(node.bottom_names))
@@ -147,7 +145,7 @@ class _Builder:
             self.now[name] for i, name in enumerate(node.bottom_names) if name not in self.lost and i not in labels
         ]
 
-    def _add_step(self, node: Node) -> None:
+    def _add_step(self, node: LayerNode) -> None:
         layer = node.layer
         inputs = [self.now[name] for name in node.bottom_names]
         top_names = list(node.top_names)
@@ -182,7 +180,7 @@ class _Builder:
         return outputs
 
     def _needed(self, outputs: list[Value]) -> list[Step]:
-        """The steps that the outputs need, and those whose tops nobody reads are kept with their outputs."""
+        """The steps without which an output could not be computed."""
         wanted, needed = set(outputs), []
         for step in reversed(self.steps):
             if any(value in wanted for value in step.outputs):
@@ -191,12 +189,7 @@ class _Builder:
         return needed[::-1]
 
 
-def is_source(node: Node) -> bool:
-    """Whether it hands out batches."""
-    return node.is_source
-
-
-def _constants(node: Node) -> list[Tensor | None]:
+def _constants(node: SourceNode) -> list[Tensor | None]:
     """For each top of a source its value, if that never changes."""
     none: list[Tensor | None] = [None] * len(node.tops)
     if node.layer.type_name != "DummyData":

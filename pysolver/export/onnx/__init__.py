@@ -8,7 +8,7 @@ from pysolver.export.onnx import (  # noqa: F401
     arithmetic,
     convolution,
     dense,
-    ends,
+    parameter,
     forks,
     losses,
     normalisation,
