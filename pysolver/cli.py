@@ -25,24 +25,26 @@ Arguments = argparse.Namespace
 def train(args: Arguments) -> int:
     """train or resume the net of a solver"""
     from pysolver.disciplined.checker import check_training
-    from pysolver.solver import train as run
+    from pysolver.solver.train import TrainOptions, main
 
-    run.train(
-        _required(args.solver, "Need a solver definition to train: --solver=FILE"),
-        snapshot=args.snapshot,
-        weights=args.weights,
-        gpu=args.gpu,
-        sigint_effect=args.sigint_effect,
-        sighup_effect=args.sighup_effect,
-        level=args.level,
-        stage=args.stage,
-        keep=args.keep,
-        stop_on_nan=args.stop_on_nan,
-        progress=args.progress,
-        tensorboard=args.tensorboard,
+    main(
+        TrainOptions(
+            _required(args.solver, "Need a solver definition to train: --solver=FILE"),
+            snapshot=args.snapshot,
+            weights=args.weights,
+            gpu=args.gpu,
+            sigint_effect=args.sigint_effect,
+            sighup_effect=args.sighup_effect,
+            level=args.level,
+            stage=args.stage,
+            keep=args.keep,
+            stop_on_nan=args.stop_on_nan,
+            progress=args.progress,
+            tensorboard=args.tensorboard,
+            allow_python_layers=args.allow_python_layers,
+            cache_data=args.cache_data,
+        ),
         advise=check_training,
-        allow_python_layers=args.allow_python_layers,
-        cache_bytes=args.cache_data,
     )
     return 0
 
@@ -94,14 +96,17 @@ def schedule(args: Arguments) -> int:
 
     solver = read_solver(_required(args.solver, "Need a solver definition: --solver=FILE"))
     with about(args.solver):
-        rows = list(schedules.table(solver, every=args.every))
+        schedules.check_schedule(solver)
+        end, every = schedules.extent(solver)
+    if not solver.HasField("max_iter"):
+        print(f"max_iter is not set: the table goes to iteration {end}, by {args.every or every}", file=sys.stderr)
     if args.csv or not args.plot:
         with _output(args.csv or "-") as file:
-            schedules.write_csv(rows, file)
+            schedules.write_csv(schedules.table(solver, args.every), file)
     if args.plot:
         from pysolver.schedule_plot import plot_schedule
 
-        plot_schedule(rows, args.plot, title=args.solver)
+        plot_schedule(schedules.table(solver, max(args.every or 1, -(-end // 20_000))), args.plot, title=args.solver)
     return 0
 
 
@@ -226,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(schedule, "solver")
     _flag(sub, "csv", metavar="FILE|-", help="write iter,lr,momentum,weight_decay there (default: standard output)")
-    _flag(sub, "every", type=positive, default=1, metavar="N", help="only every N-th iteration")
+    _flag(sub, "every", type=positive, metavar="N", help="only every N-th iteration")
     _flag(sub, "plot", metavar="FILE", help="draw the schedule (PNG, SVG or PDF)")
 
     sub = command(data)

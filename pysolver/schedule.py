@@ -1,11 +1,12 @@
 """Learning rate and momentum as pure functions of a SolverParameter and the iteration; no torch, no state.
 
-    learning_rate(solver, i)   what Caffe's GetLearningRate gives for update number i (src/caffe/solvers/sgd_solver.cpp)
-    momentum(solver, i)        `momentum`, or the cyclical momentum of L. N. Smith, arXiv:1803.09820
-    table(solver)              all of it as rows, without training
+    at(solver, i, current_step)   rate, momentum and weight decay of update number i, as one Row
+    learning_rate(solver, i)      what Caffe's GetLearningRate gives (src/caffe/solvers/sgd_solver.cpp)
+    momentum(solver, i)           `momentum`, or the cyclical momentum of L. N. Smith, arXiv:1803.09820
+    table(solver)                 all of it as rows, without training
 
 Iterations may be ints or integer arrays; results are float32. Each policy keeps the precision in which Caffe takes
-its power (float or double), so that the rates agree to the last bit.
+its power (float or double), so that the rates agree to the last bit. A policy is a row of POLICIES.
 
 Only `multistep` remembers something: how many of its stepvalues it has passed. The caller keeps that number
 (`current_step` in a solver state) and asks next_step for the new one.
@@ -14,18 +15,22 @@ Only `multistep` remembers something: how many of its stepvalues it has passed. 
 from __future__ import annotations
 
 import csv
+import ctypes
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pysolver import solver_types
 from pysolver.errors import CaffeError
 
 Iteration = int | NDArray[np.int64]
 Rate = np.float32 | NDArray[np.float32]
 
 _ONE = np.float32(1)
+_CHUNK = 1 << 15  # rows of a table that are computed at once
 
 
 # ---- the policies: rate of (solver, iterations as int64, current_step) --------------------------------------------
@@ -54,7 +59,7 @@ def _poly(solver: Any, i: Any, current_step: Any) -> Any:
 
 def _sigmoid(solver: Any, i: Any, current_step: Any) -> Any:
     exponent = -np.float32(solver.gamma) * (np.float32(i) - np.float32(solver.stepsize))
-    return np.float32(solver.base_lr) * (_ONE / (_ONE + np.float32(np.exp(np.float64(exponent)))))
+    return np.float32(solver.base_lr) * (_ONE / (_ONE + _expf(exponent)))
 
 
 def _triangular(solver: Any, i: Any, current_step: Any) -> Any:
@@ -95,55 +100,160 @@ def _difference(to: float, start: float) -> np.float64:
     return np.float64(np.float32(to) - np.float32(start))
 
 
-def _powf(base: Any, exponent: float) -> Any:
-    """C's powf: taken in double and rounded, which does not depend on the vector unit that numpy finds."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return np.float32(np.float64(base) ** np.float64(np.float32(exponent)))
+def _of_c(name: str, arguments: int, otherwise: Callable) -> Callable:
+    """A float function of the C library, which Caffe calls: its last bit is the library's own affair.
+
+    numpy's own differ with the vector unit that it finds. otherwise: the same in double, rounded, where there is none.
+    """
+    try:
+        function = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError, TypeError):
+        return lambda *values: np.float32(otherwise(*(np.float64(np.float32(value)) for value in values)))
+    function.argtypes, function.restype = [ctypes.c_float] * arguments, ctypes.c_float
+    return np.vectorize(function, otypes=[np.float32])
 
 
-POLICIES: dict[str, Callable] = {
-    "1cycle": _one_cycle,
-    "exp": _exp,
-    "exp_range": _exp_range,
-    "fixed": _fixed,
-    "inv": _inv,
-    "multistep": _step,
-    "poly": _poly,
-    "sigmoid": _sigmoid,
-    "step": _step,
-    "triangular": _triangular,
-    "triangular2": _triangular2,
+_powf = _of_c("powf", 2, np.power)
+_expf = _of_c("expf", 1, np.exp)
+
+
+# ---- current_step of the policies that go down in steps ------------------------------------------------------------
+
+
+class Steps(NamedTuple):
+    """next: (solver, iteration, current_step) -> its next value. taken: what that adds up to from iteration 0 on."""
+
+    next: Callable[[Any, int, int], int]
+    taken: Callable[[Any, NDArray[np.int64]], NDArray[np.int64]]
+
+
+def _next_stepvalue(solver: Any, iteration: int, current_step: int) -> int:
+    """At most one an iteration, in the order of the file: equal or unordered ones are taken one after the other."""
+    waiting = current_step < len(solver.stepvalue) and iteration >= solver.stepvalue[current_step]
+    return current_step + waiting
+
+
+def _stepvalues_taken(solver: Any, iterations: NDArray[np.int64]) -> NDArray[np.int64]:
+    passed: list[int] = []
+    for value in solver.stepvalue:
+        passed.append(max(value, passed[-1] + 1 if passed else 0))
+    return np.searchsorted(np.array(passed, np.int64), iterations, side="right")
+
+
+_EVERY_STEPSIZE = Steps(lambda solver, i, step: i // solver.stepsize, lambda solver, i: i // solver.stepsize)
+_AT_STEPVALUES = Steps(_next_stepvalue, _stepvalues_taken)
+_NO_STEPS = Steps(lambda solver, i, step: step, lambda solver, i: np.zeros_like(i))
+
+
+# ---- what a policy needs: the words of a refusal, or None ----------------------------------------------------------
+
+
+def _stepsize(solver: Any) -> str | None:
+    if solver.stepsize > 0:
+        return None
+    given = f"is {solver.stepsize}" if solver.HasField("stepsize") else "is not set"
+    return f'Check failed: stepsize() > 0: lr_policy "{solver.lr_policy}" needs stepsize, in iterations; it {given}'
+
+
+def _gamma(solver: Any) -> str | None:
+    if solver.gamma >= 0:
+        return None
+    return (
+        f'Check failed: gamma() >= 0: lr_policy "{solver.lr_policy}" needs a gamma of 0 or more, not {solver.gamma:g}'
+    )
+
+
+def _max_lr(solver: Any) -> str | None:
+    if solver.HasField("max_lr"):
+        return None
+    return f'max_lr is not set: lr_policy "{solver.lr_policy}" needs it, the other bound beside base_lr'
+
+
+def _max_iter(solver: Any) -> str | None:
+    if solver.max_iter > 0:
+        return None
+    return f'max_iter is {solver.max_iter}: lr_policy "{solver.lr_policy}" divides by it; it must be above 0'
+
+
+# ---- the rows ------------------------------------------------------------------------------------------------------
+
+
+class Policy(NamedTuple):
+    """A learning rate policy.
+
+    rate: the law: (solver, iterations as int64, current_step) -> rate; it is rounded to float32.
+    needs: each looks at the SolverParameter and gives the words of a refusal, or None.
+    span: iterations in which it shows what it does, for a table without max_iter; None if max_iter has to say.
+    steps: how current_step moves.
+    """
+
+    rate: Callable[[Any, Any, Any], Any]
+    needs: tuple[Callable[[Any], str | None], ...] = ()
+    span: Callable[[Any], int | None] = lambda solver: None
+    steps: Steps = _NO_STEPS
+
+
+def _hundred_steps(solver: Any) -> int:
+    return 100 * solver.stepsize
+
+
+def _ten_cycles(solver: Any) -> int:
+    return solver.start_lr_policy + 20 * solver.stepsize
+
+
+POLICIES: dict[str, Policy] = {
+    "1cycle": Policy(_one_cycle, (_stepsize, _max_lr), lambda solver: 3 * solver.stepsize),
+    "exp": Policy(_exp, (_gamma,)),
+    "exp_range": Policy(_exp_range, (_stepsize, _gamma, _max_lr), _ten_cycles),
+    "fixed": Policy(_fixed),
+    "inv": Policy(_inv, (_gamma,)),
+    "multistep": Policy(
+        _step, (_gamma,), lambda solver: 2 * max(solver.stepvalue) if solver.stepvalue else None, _AT_STEPVALUES
+    ),
+    "poly": Policy(_poly, (_max_iter,)),
+    "sigmoid": Policy(_sigmoid, (_stepsize, _gamma), _hundred_steps),
+    "step": Policy(_step, (_stepsize, _gamma), _hundred_steps, _EVERY_STEPSIZE),
+    "triangular": Policy(_triangular, (_stepsize, _max_lr), _ten_cycles),
+    "triangular2": Policy(_triangular2, (_stepsize, _max_lr), _ten_cycles),
 }
-CYCLICAL = ("1cycle", "exp_range", "triangular", "triangular2")
+CYCLICAL = tuple(name for name, policy in POLICIES.items() if _max_lr in policy.needs)
+
+
+def _policy(solver: Any) -> Policy:
+    if solver.lr_policy not in POLICIES:
+        raise CaffeError(
+            f"Unknown learning rate policy: {solver.lr_policy} (lr_policy is one of {', '.join(sorted(POLICIES))})"
+        )
+    return POLICIES[solver.lr_policy]
 
 
 # ---- what the solver asks -----------------------------------------------------------------------------------------
 
 
-def learning_rate(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Rate:
-    """The rate of the update that follows `iteration` updates.
+class Row(NamedTuple):
+    """The hyper-parameters of one update; the fields are arrays where the iteration is one."""
 
-    current_step: what next_step gave for this iteration (`step` and `multistep` only).
-    """
-    try:
-        policy = POLICIES[solver.lr_policy]
-    except KeyError:
-        raise CaffeError(_unknown_policy(solver.lr_policy)) from None
-    with np.errstate(over="ignore"):
-        return np.float32(policy(solver, np.asarray(iteration, np.int64)[()], current_step))
+    iter: int
+    lr: np.float32
+    momentum: np.float32
+    weight_decay: np.float32
+
+
+def at(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Row:
+    """The update that follows `iteration` updates. current_step: what next_step gave for this iteration."""
+    rate, m = learning_rate(solver, iteration, current_step), momentum(solver, iteration)
+    return Row(iteration, rate, m, np.full_like(m, solver.weight_decay)[()])
+
+
+def learning_rate(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Rate:
+    """The rate alone. CaffeError for an unknown policy."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return np.float32(_policy(solver).rate(solver, np.asarray(iteration, np.int64)[()], current_step))
 
 
 def next_step(solver: Any, iteration: int, current_step: int) -> int:
-    """`current_step` once the rate of this iteration has been asked for.
-
-    multistep passes at most one stepvalue an iteration, in the order of the file, so equal or unordered stepvalues
-    are taken one after the other.
-    """
-    if solver.lr_policy == "step":
-        return iteration // solver.stepsize
-    if solver.lr_policy == "multistep" and current_step < len(solver.stepvalue):
-        return current_step + (iteration >= solver.stepvalue[current_step])
-    return current_step
+    """`current_step` once the rate of this iteration has been asked for."""
+    return _policy(solver).steps.next(solver, iteration, current_step)
 
 
 def momentum(solver: Any, iteration: Iteration) -> Rate:
@@ -156,29 +266,40 @@ def momentum(solver: Any, iteration: Iteration) -> Rate:
     if len(solver.cyclical_momentum) != 2:
         return np.full_like(i, solver.momentum, dtype=np.float32)[()]
     bound, step_size = solver.cyclical_momentum
-    height, cycle = _triangle(i, int(step_size) if step_size.is_integer() else step_size)
+    exact = step_size.is_integer() and step_size < 2**53  # in int64, else in double
+    height, cycle = _triangle(i, int(step_size) if exact else step_size)
     return np.float32(solver.momentum + _difference(bound, solver.momentum) * height / 2.0**cycle)
 
 
-class Row(NamedTuple):
-    """One line of a schedule."""
+def table(solver: Any, every: int | None = None) -> Iterator[Row]:
+    """The schedule of a whole run, every so many iterations, as a training from iteration 0 goes through it.
 
-    iter: int
-    lr: np.float32
-    momentum: np.float32
-    weight_decay: np.float32
-
-
-def table(solver: Any, every: int = 1) -> Iterator[Row]:
-    """The schedule of a whole run, every so many iterations, as a training from iteration 0 goes through it."""
-    if every < 1:
+    every: 1 unless given; without max_iter, as many as extent() says.
+    """
+    if every is not None and every < 1:
         raise CaffeError(f"a schedule is printed every so many iterations: at least 1, not {every}")
     check_schedule(solver)
-    iterations = np.arange(0, _end(solver), every)
-    rates = learning_rate(solver, iterations, _steps_taken(solver, iterations))
-    decay = np.float32(solver.weight_decay)
-    for i, rate, m in zip(iterations.tolist(), rates, momentum(solver, iterations)):
-        yield Row(i, rate, m, decay)
+    end, chosen = extent(solver)
+    every, steps = every or chosen, _policy(solver).steps
+    for first in range(0, end, every * _CHUNK):
+        iterations = np.arange(first, min(end, first + every * _CHUNK), every)
+        columns = at(solver, iterations, steps.taken(solver, iterations))
+        yield from map(Row, iterations.tolist(), *columns[1:])
+
+
+def extent(solver: Any) -> tuple[int, int]:
+    """Where a table of this solver ends, and every how many iterations it has a row unless that is said.
+
+    Without max_iter it ends where the policy has shown what it does, in at most 20,000 rows a round number apart.
+    CaffeError for a policy that only max_iter ends.
+    """
+    if solver.max_iter > 0 or solver.HasField("max_iter"):
+        return max(0, solver.max_iter), 1
+    span = _policy(solver).span(solver)
+    if span is None:
+        raise CaffeError("max_iter is not set: the schedule has no end; set max_iter to the number of iterations")
+    rounds = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    return span, next(every for every in rounds if span <= 20_000 * every)
 
 
 def write_csv(rows: Iterable[Row], file: TextIO) -> None:
@@ -186,31 +307,6 @@ def write_csv(rows: Iterable[Row], file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Row._fields)
     writer.writerows(rows)
-
-
-def _steps_taken(solver: Any, iterations: NDArray[np.int64]) -> Any:
-    """What next_step adds up to from iteration 0 on."""
-    if solver.lr_policy == "step":
-        return iterations // solver.stepsize
-    passed: list[int] = []
-    for value in solver.stepvalue if solver.lr_policy == "multistep" else ():
-        passed.append(max(value, passed[-1] + 1 if passed else 0))
-    return np.searchsorted(np.array(passed, np.int64), iterations, side="right")
-
-
-def _end(solver: Any) -> int:
-    """max_iter; without one, an iteration by which the policy has shown what it does."""
-    if solver.max_iter > 0 or solver.HasField("max_iter"):
-        return max(0, solver.max_iter)
-    if solver.lr_policy == "1cycle":
-        return 3 * solver.stepsize
-    if solver.lr_policy in CYCLICAL:
-        return solver.start_lr_policy + 20 * solver.stepsize
-    if solver.lr_policy in ("step", "sigmoid"):
-        return 100 * solver.stepsize
-    if solver.lr_policy == "multistep" and solver.stepvalue:
-        return 2 * max(solver.stepvalue)
-    raise CaffeError("max_iter is not set: the schedule has no end; set max_iter to the number of iterations")
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------
@@ -221,22 +317,10 @@ def check_schedule(solver: Any) -> None:
 
     Caffe looks only when the first update is computed, and never at momentum, cyclical_momentum and max_lr.
     """
-    policy = solver.lr_policy
-    if policy not in POLICIES:
-        raise CaffeError(_unknown_policy(policy))
-    if policy in ("step", "sigmoid", *CYCLICAL) and solver.stepsize <= 0:
-        given = f"is {solver.stepsize}" if solver.HasField("stepsize") else "is not set"
-        raise CaffeError(
-            f'Check failed: stepsize() > 0: lr_policy "{policy}" needs stepsize, in iterations; it {given}'
-        )
-    if policy in ("step", "exp", "inv", "multistep", "sigmoid", "exp_range") and not solver.gamma >= 0:
-        raise CaffeError(
-            f'Check failed: gamma() >= 0: lr_policy "{policy}" needs a gamma of 0 or more, not {solver.gamma:g}'
-        )
-    if policy in CYCLICAL and not solver.HasField("max_lr"):
-        raise CaffeError(f'max_lr is not set: lr_policy "{policy}" needs it, the other bound beside base_lr')
-    if policy == "poly" and solver.max_iter <= 0:
-        raise CaffeError(f'max_iter is {solver.max_iter}: lr_policy "poly" divides by it; it must be above 0')
+    for need in _policy(solver).needs:
+        refusal = need(solver)
+        if refusal:
+            raise CaffeError(refusal)
     if not 0 <= solver.momentum <= 1:
         raise CaffeError(f"momentum is {solver.momentum:g}: it must lie between 0 and 1")
     _check_cyclical_momentum(solver)
@@ -251,10 +335,10 @@ def _check_cyclical_momentum(solver: Any) -> None:
             f"cyclical_momentum is given {len(values)} times: give it twice, first the other bound of the momentum, "
             "then half a cycle in iterations (cyclical_momentum: 0.85  cyclical_momentum: 2000)"
         )
-    if solver.type in ("AdaGrad", "RMSProp"):
+    if solver.type in solver_types.TYPES and not solver_types.TYPES[solver.type].takes_momentum:
         raise CaffeError(
             f'cyclical_momentum cannot be used with type "{solver.type}", which has no momentum: '
-            "remove it, or use SGD, Nesterov, Adam or AdaDelta"
+            f"remove it, or use {solver_types.with_momentum()}"
         )
     bound, step_size = values
     if not 0 <= bound <= 1:
@@ -263,7 +347,3 @@ def _check_cyclical_momentum(solver: Any) -> None:
         raise CaffeError(
             f"cyclical_momentum: the second value, half a cycle in iterations, is {step_size:g}: it must be positive"
         )
-
-
-def _unknown_policy(policy: str) -> str:
-    return f"Unknown learning rate policy: {policy} (lr_policy is one of {', '.join(sorted(POLICIES))})"

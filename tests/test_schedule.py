@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,27 @@ def test_laws(text, expected):
     assert [lr for lr, _ in stepwise(param, len(expected))] == [row.lr for row in schedule.table(param)]
 
 
+@pytest.mark.parametrize(
+    ("text", "iteration", "rate"),
+    [  # what g++ 12 makes of Caffe's expressions, where a power in double, rounded, is another float
+        ('lr_policy: "inv" base_lr: 0.01 gamma: 0.0001 power: 0.75', 9018, "0x1.94acca0000000p-8"),
+        ('lr_policy: "inv" base_lr: 0.045 gamma: 0.98 power: 0.5', 286650, "0x1.641bd80000000p-14"),
+        ('lr_policy: "inv" base_lr: 0.001 gamma: 0.0005 power: 1.5', 7000, "0x1.b761820000000p-14"),
+        ('lr_policy: "poly" base_lr: 0.01 power: 0.75 max_iter: 10000', 75, "0x1.45d5c80000000p-7"),
+        ('lr_policy: "poly" base_lr: 0.045 power: 0.5 max_iter: 450000', 352800, "0x1.56a8260000000p-6"),
+        ('lr_policy: "sigmoid" base_lr: 0.01 gamma: 0.0001 stepsize: 5000', 8841, "0x1.85d9360000000p-8"),
+    ],
+)
+def test_powers_are_those_of_the_c_library(text, iteration, rate):
+    assert float(schedule.learning_rate(solver(text), iteration)) == float.fromhex(rate)
+
+
+@pytest.mark.parametrize("step_size", [2.0**53, 1e19, 3e38])
+def test_a_momentum_that_hardly_moves(step_size):
+    param = solver(f'lr_policy: "fixed" momentum: 0.9 cyclical_momentum: [0.8, {step_size}] max_iter: 3')
+    assert [row.momentum for row in schedule.table(param)] == [np.float32(0.9)] * 3
+
+
 def test_cyclical_momentum_halves_with_each_cycle_and_ignores_the_rates_policy():
     param = solver(
         'lr_policy: "fixed" momentum: 1 cyclical_momentum: 0.5 cyclical_momentum: 2 start_lr_policy: 5 max_iter: 12'
@@ -106,6 +129,26 @@ def test_table_every_and_weight_decay():
     assert rows[0] == (0, np.float32(0.1), np.float32(0.9), np.float32(0.0005))
     with pytest.raises(CaffeError, match="at least 1"):
         list(schedule.table(param, every=0))
+
+
+def test_a_table_without_max_iter_has_few_rows():
+    """A step size of 640000 once gave 64 million rows."""
+    rows = list(schedule.table(solver('lr_policy: "step" stepsize: 640000 base_lr: 1 gamma: 0.5')))
+    assert [row.iter for row in rows] == list(range(0, 64_000_000, 5000))
+    assert [row.lr for row in rows[::128]] == [0.5**k for k in range(100)]
+
+
+def test_a_long_table_is_streamed():
+    """Rows come before the last of five million is computed, in pieces that join."""
+    param = solver('lr_policy: "multistep" stepvalue: [40000, 70000] gamma: 0.5 base_lr: 1 max_iter: 5000000')
+    rows = list(itertools.islice(schedule.table(param), 80_000))
+    assert [row.iter for row in rows] == list(range(80_000))
+    assert [row.lr for row in rows] == [1] * 40_000 + [0.5] * 30_000 + [0.25] * 10_000
+    tracemalloc.start()
+    assert sum(1 for _ in schedule.table(param, 10)) == 500_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 << 20
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,14 @@ class Display(Event):
 
 
 @event
+class Iteration(Event):
+    """The loss of one iteration, as it was computed. No line of a log says it."""
+
+    iteration: int
+    loss: float
+
+
+@event
 class MultiStep(Event):
     """The multistep policy passes a stepvalue."""
 
@@ -229,6 +237,14 @@ class Snapshot(Event):
 @event
 class StoppedEarly(Event):
     """The run was asked to stop."""
+
+
+@event
+class GoOn(Event):
+    """How a run that was asked to stop is taken up again."""
+
+    solver: str
+    snapshot: str
 
 
 @event

@@ -193,6 +193,7 @@ FORMS: tuple[Form, ...] = (
         e.Snapshot, "sgd_solver.cpp:296", "Snapshotting solver state to HDF5 file {file}", kind="state", format="HDF5"
     ),
     _say(e.StoppedEarly, "solver.cpp:311", "Optimization stopped early."),
+    _say(e.GoOn, "caffe.cpp:1", "To go on: pysolver train --solver={solver} --snapshot={snapshot}"),
     _say(e.Done, "solver.cpp:332", "Optimization Done.", by="solver"),
     _say(e.Done, "caffe.cpp:250", "Optimization Done.", by="tool"),
     _say(e.RestartingData, "data_layer.cpp:73", "Restarting data prefetching from start."),
@@ -265,6 +266,11 @@ def _forms_of(event: type[e.Event]) -> tuple[Form, ...]:
 def _alternatives(file: str | None) -> Alternatives | None:
     forms = [form for form in FORMS + DIALECTS if file in (None, form.file)]
     return Alternatives(forms) if forms else None
+
+
+def is_written(event: e.Event) -> bool:
+    """Whether a log has a line for such events at all."""
+    return bool(_forms_of(type(event)))
 
 
 def form_of(event: e.Event) -> Form:

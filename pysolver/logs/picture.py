@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pysolver.errors import CaffeError
+from pysolver.files import replacing
 from pysolver.logs import curves as c
 from pysolver.logs.command import read_logs
 from pysolver.logs.reader import follow_log
@@ -145,14 +144,9 @@ def _size(text: str | None) -> tuple[float, float] | None:
 
 def swap_in(path: str, write: Callable[[str], object]) -> None:
     """The whole file or none, so that a viewer of a followed run never sees half a picture."""
-    target = Path(path)
-    aside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    aside = Path()
     try:
-        write(str(aside))
-        os.replace(aside, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        if isinstance(error, CaffeError):
-            raise CaffeError(str(error).replace(str(aside), path)) from None
-        raise
+        with replacing(path) as aside:
+            write(str(aside))
+    except CaffeError as error:
+        raise CaffeError(str(error).replace(str(aside), path)) from None

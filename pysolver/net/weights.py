@@ -12,10 +12,11 @@ from pysolver.blob import Shape
 from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
+from pysolver.files import write_atomic
 from pysolver.logs import glog
 from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
-from pysolver.proto.binary import read_binary, write_atomic
+from pysolver.proto.binary import read_binary
 from pysolver.proto.seal import seal
 from pysolver.proto.upgrade import read_weights
 

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
 from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given
-from pysolver.proto.binary import write_atomic
 from pysolver.proto.hdf5 import open_hdf5, tell_class
 from pysolver.proto.seal import seal_hdf5
 

@@ -1,38 +1,19 @@
-"""Files of bytes: bounded reading of binary messages, and writing that leaves the old file or the new one."""
+"""Binary messages in files."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import stat
 from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_bytes
 from pysolver.proto.seal import open_seal
 
 LARGEST_MESSAGE = (1 << 31) - 1  # bytes: the limit of protobuf itself, and so of a caffemodel
 
 M = TypeVar("M", bound=Message)
-
-
-def read_bytes(path: str | Path, largest: int) -> bytes:
-    """The file's content; CaffeError if there is none, if it is a folder, unreadable or larger than `largest` bytes."""
-    try:
-        with open(path, "rb") as file:
-            info = os.fstat(file.fileno())
-            # read(n) reserves n bytes: of a plain file ask for no more than there is
-            data = file.read((min(info.st_size, largest) if stat.S_ISREG(info.st_mode) else largest) + 1)
-    except FileNotFoundError:
-        raise CaffeError(f"{path}: file not found") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise CaffeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > largest:
-        raise CaffeError(f"{path}: larger than {largest} bytes, the most that is read")
-    return data
 
 
 def read_binary(path: str | Path, kind: type[M]) -> M:
@@ -68,27 +49,3 @@ def _mend_strings(message: Message) -> None:
                     value[index] = item.decode(errors="backslashreplace")
         elif field.type == field.TYPE_STRING and isinstance(value, bytes):
             setattr(message, field.name, value.decode(errors="backslashreplace"))
-
-
-def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write all of `data` or nothing: a crash or a full disk leaves whatever `path` was before.
-
-    The bytes go to a temporary file in the same folder (a rename across file systems is a copy), reach the disk,
-    and take the name in one step.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
-            path.write_bytes(data)
-            return
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise CaffeError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            os.unlink(temporary)  # already gone if all went well

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import h5py
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_bytes
 from pysolver.logs import glog
-from pysolver.proto.binary import read_bytes
 from pysolver.proto.seal import check_hdf5
 
 LARGEST_HDF5 = 1 << 40  # bytes: HDF5 itself knows no limit

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
-from pysolver.proto.binary import read_bytes
+from pysolver.files import read_bytes
 from pysolver.proto.parser import Parser
 
 LARGEST_TEXT = 64 << 20  # bytes; the longest published prototxts have less than one MB

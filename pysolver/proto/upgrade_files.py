@@ -8,8 +8,9 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
 from pysolver.logs import glog
-from pysolver.proto.binary import read_binary, write_atomic
+from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text, to_text
 from pysolver.proto.upgrade import net_needs_upgrade, try_upgrade_net, upgrade_solver

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from pysolver.solver_types import TYPES
+
 __version__ = "1.0.0"
 
 _HOME = {  # module of this package -> its public names
     "net": ("Net", "Blob"),
     "layer": ("Layer",),
     "solvers": (
-        *("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver"),
+        *(f"{name}Solver" for name in TYPES),
         *("Solver", "get_solver"),
     ),
     "mode": (

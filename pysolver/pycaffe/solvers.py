@@ -76,51 +76,26 @@ class Solver:
 
 
 class SGDSolver(Solver):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum; in pycaffe the base of all others."""
 
-    _kind = core.SGDSolver
-
-
-class NesterovSolver(SGDSolver):
-    """Nesterov's accelerated gradient."""
-
-    _kind = core.NesterovSolver
+    _kind = core.SOLVERS["SGD"]
 
 
-class AdaGradSolver(SGDSolver):
-    """AdaGrad."""
-
-    _kind = core.AdaGradSolver
-
-
-class RMSPropSolver(SGDSolver):
-    """RMSProp."""
-
-    _kind = core.RMSPropSolver
+def _of_type(name: str) -> type[Solver]:
+    if name == "SGD":
+        return SGDSolver
+    members = {"_kind": core.SOLVERS[name], "__doc__": core.SOLVERS[name].__doc__, "__module__": __name__}
+    return type(f"{name}Solver", (SGDSolver,), members)
 
 
-class AdaDeltaSolver(SGDSolver):
-    """AdaDelta."""
-
-    _kind = core.AdaDeltaSolver
-
-
-class AdamSolver(SGDSolver):
-    """Adam."""
-
-    _kind = core.AdamSolver
-
-
-_BY_TYPE = {
-    cls._kind.type_name: cls
-    for cls in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
-}
+BY_TYPE = {name: _of_type(name) for name in core.SOLVERS}
+globals().update({cls.__name__: cls for cls in BY_TYPE.values()})  # caffe.AdamSolver and the others
 
 
 def get_solver(solver_file: str) -> Solver:
     """The solver of the type that the file names."""
     param = read_solver(os.fspath(solver_file))
-    cls = _BY_TYPE.get(param.type, Solver)  # Solver refuses a type that nobody knows
+    cls = BY_TYPE.get(param.type, Solver)  # Solver refuses a type that nobody knows
     solver = cls.__new__(cls)
     solver._begin(param)
     return solver

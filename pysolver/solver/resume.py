@@ -1,57 +1,88 @@
 """Exact resume: all that decides a run's future beside weights, history, iteration and step.
 
-Caffe forgets it, so that a resumed run reads its data from the start again. Here the state's note holds it: the
-position of every source, of the train net and of the test nets (and of any other layer that has a state()), torch's
-random generators, the window of the smoothed loss.
+Caffe forgets it, so that a resumed run reads its data from the start again. Here the state's note holds it, for each
+rank: the position of every source, of the train net and of the test nets (and of any other layer that has a state()),
+torch's random generators, the window of the smoothed loss.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from pysolver.errors import CaffeError
 from pysolver.logs import glog
 from pysolver.net.net import Net
-from pysolver.solver.smoothing import Smoothing
-
-if TYPE_CHECKING:
-    from pysolver.solver.solver import Solver
+from pysolver.solver.note import Point, Position, Window
 
 
-def capture(solver: Solver) -> dict[str, Any]:
+def capture(train: Net, tests: Sequence[Net], smoothing: Window) -> Point:
     """A copy of it, as plain data and tensors."""
-    device = solver.context.device
-    return {
-        "train": _positions(solver.net),
-        "test": [_positions(net) for net in solver.test_nets],
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "smoothing": solver.smoothing.state(),
-    }
+    device = train.context.device
+    return Point(
+        _positions(train),
+        tuple(_positions(net) for net in tests),
+        torch.get_rng_state(),
+        torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        smoothing,
+    )
 
 
-def restore(solver: Solver, point: dict[str, Any]) -> None:
-    """Put the solver where capture() found another one of the same nets."""
-    _go_to(solver.net, point["train"], "train net")
-    tests = point["test"] + [[]] * len(solver.test_nets)
-    for number, (net, positions) in enumerate(zip(solver.test_nets, tests)):
-        _go_to(net, positions, f"test net #{number}")
-    torch.set_rng_state(point["rng"])
-    if point["cuda_rng"] is not None and solver.context.device.type == "cuda":
-        torch.cuda.set_rng_state(point["cuda_rng"], solver.context.device)
-    solver.smoothing = Smoothing.from_state(solver.param.average_loss, point["smoothing"])
+def check(point: Point, train: Net, tests: Sequence[Net]) -> None:
+    """CaffeError if a layer of these nets could not take its place from the point. Nothing is changed."""
+    for net, positions in _pairs(point, train, tests):
+        for layer, position in _matches(net, positions):
+            if not _is_like(position.state, layer.state()):
+                raise CaffeError(f"damaged: the position of layer '{layer.name}' is none that it can take")
 
 
-def _positions(net: Net) -> list[list[Any]]:
-    return [[layer.name, layer.type_name, layer.state()] for layer in net.layers if hasattr(layer, "state")]
+def restore(point: Point, train: Net, tests: Sequence[Net]) -> None:
+    """Put the nets and the generators where capture() found others like them."""
+    for number, (net, positions) in enumerate(_pairs(point, train, tests)):
+        matches = _matches(net, positions)
+        if _movable(net) and not matches:
+            which = f"test net #{number - 1}" if number else "train net"
+            glog.warning("solver.cpp:1", f"The {which} has other sources than in the snapshot: its data start over.")
+        for layer, position in matches:
+            layer.load_state(position.state)
+    if _is_like(point.rng, torch.get_rng_state()):
+        torch.set_rng_state(point.rng)
+    device = train.context.device
+    if device.type == "cuda" and _is_like(point.cuda_rng, torch.cuda.get_rng_state(device)):
+        torch.cuda.set_rng_state(point.cuda_rng, device)
 
 
-def _go_to(net: Net, positions: list[list[Any]], which: str) -> None:
-    layers = [layer for layer in net.layers if hasattr(layer, "state")]
-    if [(layer.name, layer.type_name) for layer in layers] != [(name, kind) for name, kind, _ in positions]:
-        glog.warning("solver.cpp:1", f"The {which} has other sources than in the snapshot: its data start over.")
-        return
-    for layer, (_, _, state) in zip(layers, positions):
-        if state:
-            layer.load_state(state)
+def _pairs(point: Point, train: Net, tests: Sequence[Net]) -> list[tuple[Net, Sequence[Position]]]:
+    """Each net with its positions; a test net that the point does not know has none."""
+    return [(train, point.train), *itertools.zip_longest(tests, point.test[: len(tests)], fillvalue=())]
+
+
+def _matches(net: Net, positions: Sequence[Position]) -> list[tuple[Any, Position]]:
+    """Each layer that moves with its position; nothing if the net has other such layers than the positions."""
+    layers = _movable(net)
+    if [(layer.name, layer.type_name) for layer in layers] != [(each.layer, each.type) for each in positions]:
+        return []
+    return list(zip(layers, positions))
+
+
+def _positions(net: Net) -> tuple[Position, ...]:
+    return tuple(Position(each.name, each.type_name, each.state()) for each in _movable(net))
+
+
+def _movable(net: Net) -> list[Any]:
+    return [layer for layer in net.layers if hasattr(layer, "state")]
+
+
+def _is_like(given: Any, own: Any) -> bool:
+    """Whether it has the same fields of the same kinds. A list of tensors may be longer, an integer is 0 or more."""
+    if isinstance(own, dict):
+        return isinstance(given, dict) and given.keys() == own.keys() and all(_is_like(given[k], own[k]) for k in own)
+    if isinstance(own, Tensor):
+        return isinstance(given, Tensor) and (given.dtype, given.shape) == (own.dtype, own.shape)
+    if isinstance(own, list):
+        return isinstance(given, list) and all(isinstance(each, Tensor) for each in given)
+    return type(given) is type(own) and (not isinstance(own, int) or 0 <= given < 1 << 62)

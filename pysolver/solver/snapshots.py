@@ -6,20 +6,25 @@ A snapshot is complete when its state is there, since the model is written first
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
 import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from pysolver.errors import CaffeError
+from pysolver.files import TEMPORARY, read_bytes
 from pysolver.logs import glog
 from pysolver.net import weights
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
-from pysolver.proto.binary import read_binary, read_bytes
+from pysolver.proto.binary import read_binary
 from pysolver.proto.hdf5 import LARGEST_HDF5, open_hdf5
 from pysolver.solver import state_file
+from pysolver.solver.note import Fingerprint
 from pysolver.solver.state_file import State
 
 _NAME = re.compile(r"_iter_(\d+)\.(caffemodel|solverstate)(\.h5)?")
@@ -39,7 +44,7 @@ def names(prefix: str, iteration: int, hdf5: bool) -> Names:
 
 
 def probe(prefix: str) -> None:
-    """Find out now, not after days of training, that nothing can be written there; remove what killed runs left."""
+    """Find out now, not after days of training, that nothing can be written there."""
     message = f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists and is writable."
     file = f"{prefix}.probe_{secrets.token_hex(4)}"
     try:
@@ -48,8 +53,62 @@ def probe(prefix: str) -> None:
         os.unlink(file)
     except (OSError, ValueError) as error:
         raise CaffeError(f"{message} ({getattr(error, 'strerror', None) or error})") from None
+
+
+@contextlib.contextmanager
+def claim(prefix: str) -> Iterator[None]:
+    """Have the prefix alone while the block runs: CaffeError if another run has it. Removes what killed runs left.
+
+    The lock is the kernel's (flock on a hidden file), so it ends with its process, however that ends. A folder that
+    cannot be written is left to probe(), and a file system without locks has none.
+    """
     folder, stem = os.path.split(prefix)
-    leftover = re.compile(rf"\.{re.escape(stem)}_iter_\d+\.\w+(\.h5)?\.[0-9a-f]{{8}}\.tmp")
+    path = os.path.join(folder, f".{stem}.lock")
+    try:
+        handle = _lock(path)
+    except BlockingIOError:
+        holder = _holder(path)
+        raise CaffeError(
+            f"snapshot prefix '{prefix}' is in use by another run{holder}: their snapshots would replace each other. "
+            "Give this one another snapshot_prefix"
+        ) from None
+    except (OSError, ValueError):
+        yield
+        return
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        _remove_leftovers(folder, stem)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(handle)
+
+
+def _lock(path: str) -> int:
+    """An open file that holds the lock, and that still bears the name: its last holder may just have removed it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _holder(path: str) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return f" (process {int(Path(path).read_text())})"
+    return ""
+
+
+def _remove_leftovers(folder: str, stem: str) -> None:
+    leftover = re.compile(rf"{TEMPORARY}{re.escape(stem)}_iter_\d+\.\w+(\.h5)?")
     for entry in os.listdir(folder or "."):
         if leftover.fullmatch(entry):
             with contextlib.suppress(OSError):
@@ -102,7 +161,7 @@ def has_newer(path: str, state: State) -> bool:
         if iteration > state.iteration:
             with contextlib.suppress(CaffeError):
                 note = state_file.read(other).note
-                if note and state.note and note.get("run") == state.note.get("run"):
+                if note and state.note and note.run == state.note.run:
                     return True
     return False
 
@@ -110,9 +169,9 @@ def has_newer(path: str, state: State) -> bool:
 # ---- a state and its model ----------------------------------------------------------------------------------------
 
 
-def fingerprint(model: bytes) -> dict[str, int]:
+def fingerprint(model: bytes) -> Fingerprint:
     """What a state remembers of its model."""
-    return {"bytes": len(model), "crc32": zlib.crc32(model)}
+    return Fingerprint(len(model), zlib.crc32(model))
 
 
 def check_model(state: State, path: str) -> None:
@@ -124,7 +183,7 @@ def check_model(state: State, path: str) -> None:
         raise CaffeError(
             f"{path}: its model '{model}' is not there (the name is relative to the working directory){hint}"
         )
-    known = (state.note or {}).get("model")
+    known = state.note.model if state.note else None
     if known is not None:
         if fingerprint(read_bytes(model, LARGEST_HDF5)) != known:
             raise CaffeError(
@@ -156,12 +215,16 @@ def _layer_names(model: str) -> set[str]:
     return {layer.name for layer in proto.layer} | {layer.name or layer.layer.name for layer in proto.layers}
 
 
-def prune(prefix: str, current: int, keep: int) -> None:
-    """Of the complete snapshots up to iteration `current` remove all but the newest `keep`; states before models."""
+def prune(prefix: str, current: int, keep: int, ours: Callable[[int], bool]) -> None:
+    """Of the complete snapshots up to iteration `current` remove all but the newest `keep`; states before models.
+
+    ours: whether this run wrote or found intact the snapshot of an iteration. Others do not count among the `keep`: a
+    damaged one that a resume passed over must not stand in for one that can be read.
+    """
     past = [(iteration, kind, path) for iteration, kind, path in _files(prefix) if iteration <= current]
     complete = sorted({iteration for iteration, kind, _ in past if kind == "solverstate"})
-    old = set(complete[:-keep])
+    kept = [iteration for iteration in complete if ours(iteration)][-keep:]
     for iteration, _, path in sorted(past, key=lambda file: (file[0], file[1] == "caffemodel")):
-        if iteration in old:
+        if iteration in complete and iteration not in kept:
             with contextlib.suppress(OSError):
                 os.unlink(path)

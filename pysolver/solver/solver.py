@@ -18,17 +18,17 @@ from torch import Tensor
 
 from pysolver import schedule
 from pysolver.context import Context
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
-from pysolver.net import weights, weights_hdf5
-from pysolver.proto import caffe_pb2
-from pysolver.proto.binary import write_atomic
 from pysolver.proto.text import to_text
-from pysolver.solver import debug_info, nets, resume, snapshots, state_file, testing, updates
+from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
+from pysolver.solver.note import Note, Point
 from pysolver.solver.signals import Action, ActionFunction
-from pysolver.solver.smoothing import Smoothing
+from pysolver.solver.smoothing import Losses, Smoothing
+from pysolver.solver.state_file import State
+from pysolver.solver_types import TYPES, check_type
 
 Subscriber = Callable[[e.Event], None]
 
@@ -41,6 +41,7 @@ class Solver:
     action: asked once per iteration and before each test batch what is wanted from outside.
 
     iter: updates applied so far. history: one blob for each learnable parameter, or two (AdaDelta, Adam).
+    is_stopped: the last solve() ended because it was asked to. last_state: the state that was written last.
     """
 
     type_name: ClassVar[str] = ""
@@ -64,11 +65,13 @@ class Solver:
         self.current_step = 0  # stepvalues that multistep has passed
         self.run = uuid.uuid4().hex  # told to the snapshots, so that they know their siblings
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
-        self._stop = False
-        self._saved_at: int | None = None  # the iteration of the last snapshot
-        self._resume_point: dict[str, Any] | None = None  # taken before a test or the end move data and generators on
+        self.is_stopped = False
+        self.last_state: str | None = None
+        self._saved: set[int] = set()  # iterations of the snapshots that were written here
+        self._found_intact = -1  # the iteration of the snapshot that was restored
+        self._resume_point: Point | None = None  # taken before a test or the end move data and generators on
         self._continues = False  # the next step() goes on with the smoothed loss of the snapshot
-        self._losses: list[tuple[int, Tensor]] = []  # not yet smoothed: reading them waits for the device
+        self._losses = Losses(self.context.device)
         self._nan_told = False
         self._last_display: int | None = None
         self._timer = time.perf_counter()
@@ -81,17 +84,12 @@ class Solver:
         if self.context.seed is not None and param.random_seed >= 0:
             torch.manual_seed(self.context.seed)
         self.net = nets.build_train_net(param, self.context, self._emit)
-        self._decays = [np.float32(param.weight_decay) * np.float32(mult) for mult in self.net.decay_mults]
-        if any(self._decays):
+        if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
         self.test_nets = nets.build_test_nets(param, self.context, self._emit)
         self._emit(e.ScaffoldingDone())
-        blobs = self.net.learnable_params * self._rule.histories
+        blobs = self.net.learnable_params * TYPES[self.type].histories
         self.history: list[Tensor] = [torch.zeros_like(blob, requires_grad=False) for blob in blobs]
-
-    @property
-    def _rule(self) -> updates.Rule:
-        return updates.RULES[self.type]
 
     # ---- training --------------------------------------------------------------------------------------------
 
@@ -100,22 +98,22 @@ class Solver:
         param = self.param
         self._emit(e.Solving(self.net.name))
         self._emit(e.Policy(param.lr_policy))
-        self._stop = False
+        self.is_stopped = False
         if resume_file:
             self._emit(e.RestoringStatus(resume_file))
             self.restore(resume_file)
         if param.snapshot_after_train and self.context.is_root:
             snapshots.probe(param.snapshot_prefix)
         self.step(param.max_iter - self.iter)
-        saved = self._stop and self._saved_at == self.iter  # by the signal that stopped it
+        saved = self.is_stopped and self.iter in self._saved  # by the signal that stopped it
         if param.snapshot_after_train and (not param.snapshot or self.iter % param.snapshot) and not saved:
             self.snapshot()
-        if self._stop:
+        if self.is_stopped:
             self._emit(e.StoppedEarly())
             return
         self._resume_point = self._point()
         if param.display and self.iter % param.display == 0:
-            self._note_loss(self._last_forward(), now=True)
+            self._smooth(self.iter, float(self._last_forward()))
             self._emit(e.Display(self.iter, float(self.smoothing.value)))
         if param.test_interval and self.iter % param.test_interval == 0:
             self.test_all()
@@ -134,7 +132,7 @@ class Solver:
                 self._resume_point = None
                 self._resume_point = self._point()
                 self.test_all()
-                if self._stop:  # a snapshot after this begins with the same test again
+                if self.is_stopped:  # a snapshot after this begins with the same test again
                     break
             self._resume_point = None
             for on_start, _ in self._callbacks:
@@ -150,7 +148,7 @@ class Solver:
             if (param.snapshot and self.iter % param.snapshot == 0) or action in (Action.SNAPSHOT, Action.PREEMPT):
                 self.snapshot()
             if action in (Action.STOP, Action.PREEMPT):
-                self._stop = True
+                self.is_stopped = True
                 break
         self._settle_losses()
 
@@ -174,48 +172,36 @@ class Solver:
 
     def apply_update(self) -> None:
         """One update from the diffs as they are; afterwards they hold the applied step, and iter is one higher."""
-        param = self.param
-        step = schedule.next_step(param, self.iter, self.current_step)
+        param, net = self.param, self.net
+        row, step = self._row()
         if param.lr_policy == "multistep" and step != self.current_step:
             self._emit(e.MultiStep(self.iter, step))
         self.current_step = step
-        rate, momentum = schedule.learning_rate(param, self.iter, step), self.momentum
         if self._is_display_due():
-            self._emit(e.Rate(self.iter, float(rate), float(momentum), param.weight_decay))
-        self.net.flush_params()
-        values = [parameter.data for parameter in self.net.learnable_params]
-        diffs = [parameter.grad for parameter in self.net.learnable_params]
-        if values:
-            clipped = updates.clip(diffs, param.clip_gradients)
-            if clipped:
-                self._emit(e.Clipping(*clipped))
-            updates.normalise(diffs, param.iter_size)
-            updates.regularise(diffs, values, self._decays, param.regularization_type)
-            self._rule.update(diffs, self.history, self._hyper(rate, momentum))
-            updates.apply(values, diffs)
+            self._emit(e.Rate(self.iter, float(row.lr), float(row.momentum), float(row.weight_decay)))
+        net.flush_params()
+        values = [parameter.data for parameter in net.learnable_params]
+        diffs = [parameter.grad for parameter in net.learnable_params]
+        hyper = updates.Hyper.of(param, row, net.lr_mults, net.decay_mults)
+        clipped = updates.step(self.type, values, diffs, self.history, hyper)
+        if clipped:
+            self._emit(e.Clipping(*clipped))
         self.iter += 1
 
-    def _hyper(self, rate: np.float32, momentum: np.float32) -> updates.Hyper:
-        param = self.param
-        return updates.Hyper(
-            [rate * np.float32(mult) for mult in self.net.lr_mults],
-            momentum,
-            self.iter,
-            np.float32(param.momentum2),
-            np.float32(param.delta),
-            np.float32(param.rms_decay),
-        )
+    def _row(self) -> tuple[schedule.Row, int]:
+        """The hyper-parameters of the next update, and the current_step that goes with them."""
+        step = schedule.next_step(self.param, self.iter, self.current_step)
+        return schedule.at(self.param, self.iter, step), step
 
     @property
     def lr(self) -> np.float32:
         """The rate of the next update; reading it changes nothing."""
-        step = schedule.next_step(self.param, self.iter, self.current_step)
-        return schedule.learning_rate(self.param, self.iter, step)
+        return self._row()[0].lr
 
     @property
     def momentum(self) -> np.float32:
         """The momentum of the next update."""
-        return schedule.momentum(self.param, self.iter)
+        return self._row()[0].momentum
 
     def add_callback(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
         """Call on_start before the passes of each iteration and on_gradients_ready before its update."""
@@ -236,20 +222,20 @@ class Solver:
         self._timer, self._last_display = now, self.iter
 
     def _note_loss(self, loss: Tensor, now: bool) -> None:
-        """Take in the loss of this iteration; on a GPU only when somebody looks, since reading it stalls the device."""
-        self._losses.append((self.iter, loss))
-        if now or self.stop_on_nan or self.context.device.type == "cpu" or len(self._losses) >= 100:
+        """Take in the loss of this iteration. now: somebody looks at the smoothed one."""
+        self._losses.put(self.iter, loss)
+        if now or self.stop_on_nan or self._losses.are_due:
             self._settle_losses()
 
     def _settle_losses(self) -> None:
-        if not self._losses:
-            return
-        iterations, losses = zip(*self._losses)
-        self._losses = []
-        for iteration, loss in zip(iterations, torch.stack(losses).tolist()):
-            self.smoothing.add(iteration, loss)
-            if not math.isfinite(loss):
-                self._report_nan(iteration, loss)
+        for iteration, loss in self._losses.take():
+            self._emit(e.Iteration(iteration, loss))
+            self._smooth(iteration, loss)
+
+    def _smooth(self, iteration: int, loss: float) -> None:
+        self.smoothing.add(iteration, loss)
+        if not math.isfinite(loss):
+            self._report_nan(iteration, loss)
 
     def _report_nan(self, iteration: int, loss: float) -> None:
         message = f"Iteration {iteration}: the loss is {loss}"
@@ -268,7 +254,7 @@ class Solver:
     def test_all(self) -> None:
         """Test every test net, until a stop is asked for."""
         for number in range(len(self.test_nets)):
-            if self._stop:
+            if self.is_stopped:
                 return
             self.test(number)
 
@@ -293,8 +279,8 @@ class Solver:
             if action in (Action.SNAPSHOT, Action.PREEMPT):
                 self.snapshot()
             if action in (Action.STOP, Action.PREEMPT):
-                self._stop = True
-        return self._stop
+                self.is_stopped = True
+        return self.is_stopped
 
     # ---- snapshots -------------------------------------------------------------------------------------------
 
@@ -303,42 +289,22 @@ class Solver:
         if not self.context.is_root:
             return
         self._settle_losses()
-        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        kind = "HDF5" if hdf5 else "binary proto"
-        files = snapshots.names(self.param.snapshot_prefix, self.iter, hdf5)
-        try:
-            self._emit(e.Snapshot("model", kind, files.model))
-            model = self._model_bytes(hdf5)
-            write_atomic(files.model, model)
-            self._emit(e.Snapshot("state", kind, files.state))
-            write_atomic(files.state, state_file.to_bytes(self._state(files.model, model), hdf5))
-        except CaffeError as error:
-            raise CaffeError(f"No snapshot at iteration {self.iter}: {error}. Earlier snapshots are intact.") from error
-        self._saved_at = self.iter
-        if self.keep:
-            snapshots.prune(self.param.snapshot_prefix, self.iter, self.keep)
-
-    def _model_bytes(self, hdf5: bool) -> bytes:
-        if hdf5:
-            return weights_hdf5.to_bytes(self.net, self.param.snapshot_diff)
-        return weights.to_bytes(self.net, self.param.snapshot_diff)
-
-    def _state(self, model_file: str, model: bytes) -> state_file.State:
-        note = {
-            "run": self.run,
-            "type": self.type,
-            "model": snapshots.fingerprint(model),
-            "point": self._point(),
-        }
         history = [blob.cpu().numpy() for blob in self.history]
-        return state_file.State(self.iter, model_file, self.current_step, history, note)
+        note = Note(self.run, self.type, points=(self._point(),))
+        state = State(self.iter, "", self.current_step, history, note)
+        self.last_state = checkpoint.save(self.param, self.net, state, self._emit)
+        self._saved.add(self.iter)
+        if self.keep:
+            snapshots.prune(
+                self.param.snapshot_prefix, self.iter, self.keep, lambda i: i in self._saved or i <= self._found_intact
+            )
 
-    def _point(self) -> dict[str, Any]:
+    def _point(self) -> Point:
         """Where a run that is resumed from a snapshot of this moment goes on."""
         if self._resume_point is not None:
             return self._resume_point
         self._settle_losses()
-        return resume.capture(self)
+        return resume.capture(self.net, self.test_nets, self.smoothing.state())
 
     def restore(self, file: str, always_continue: bool = False) -> None:
         """Take weights, history, iteration and step from a solver state, Caffe's or ours.
@@ -348,45 +314,26 @@ class Solver:
         snapshots of the same prefix, is a *return to an earlier point*, and so is any state that Caffe wrote: as in
         Caffe, the data are then read from the start. always_continue: continue even then (--snapshot=auto).
         """
-        state = state_file.read(file)
-        snapshots.check_model(state, file)
-        self._check_history(state, file)
-        snapshots.check_belongs(self.net, state.learned_net, file)
-        self.net.copy_trained_layers_from(state.learned_net)
-        if not state_file.is_named_hdf5(file):
-            self._emit(e.RestoringHistory())
-        for blob, values in zip(self.history, state.history):
-            blob.copy_(torch.from_numpy(values))
-        self.iter, self.current_step = state.iteration, state.current_step
-        self._resume_point, self._losses = None, []
-        self._continues = state.note is not None and (always_continue or not snapshots.has_newer(file, state))
+        state = checkpoint.read(file, self.net, self.history, self.type)
+        point = state.note.points[0] if state.note and state.note.points else None
+        self._continues = point is not None and (always_continue or not snapshots.has_newer(file, state))
         if self._continues:
-            resume.restore(self, state.note["point"])
-            self.run = state.note["run"]
+            with about(file):
+                resume.check(point, self.net, self.test_nets)
+        checkpoint.take(state, file, self.net, self.history, self._emit)
+        self.iter, self.current_step = state.iteration, state.current_step
+        self._resume_point, self._losses = None, Losses(self.context.device)
+        self._found_intact = state.iteration
+        if self._continues:
+            resume.restore(point, self.net, self.test_nets)
+            self.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
+            self.run = state.note.run or self.run
             how = "Continuing exactly: data, random numbers and smoothed loss go on where the snapshot was taken."
-        elif state.note is None:
+        elif point is None:
             how = "A snapshot without data positions, as Caffe writes them: the data start over."
         else:
             how = "Returning to an earlier point, since newer snapshots of this run exist: the data start over."
         self.context.info("solver.cpp:1", how)
-
-    def _check_history(self, state: state_file.State, file: str) -> None:
-        """The state must be of this solver type and net, before anything is taken from it."""
-        kind = (state.note or {}).get("type", self.type)
-        fix = "; to start a new training from its weights, give the .caffemodel to --weights"
-        if kind != self.type:
-            raise CaffeError(f"{file}: a state of solver type {kind}, this solver is {self.type}{fix}")
-        if len(state.history) != len(self.history):
-            raise CaffeError(
-                f"{file}: Incorrect length of history blobs. The state has {len(state.history)}, a {self.type} solver "
-                f"of this net {len(self.history)}: a state of another solver type or net{fix}"
-            )
-        for index, (blob, values) in enumerate(zip(self.history, state.history)):
-            if tuple(blob.shape) != values.shape:
-                raise CaffeError(
-                    f"{file}: history blob {index} has shape {list(values.shape)}, its parameter {list(blob.shape)}: "
-                    f"a state of another net{fix}"
-                )
 
     def close(self) -> None:
         """Stop the threads of the nets' sources and close their files."""
@@ -401,7 +348,7 @@ class Solver:
 
 def check_parameters(param: Any, type_name: str) -> None:
     """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
-    updates.check_type(type_name, param)
+    check_type(type_name, param)
     nets.check_nets(param)
     schedule.check_schedule(param)
     if param.average_loss < 1:
@@ -424,9 +371,4 @@ def _of_type(name: str) -> type[Solver]:
     return type(f"{name}Solver", (Solver,), {"type_name": name, "__doc__": doc, "__module__": __name__})
 
 
-SGDSolver = _of_type("SGD")
-NesterovSolver = _of_type("Nesterov")
-AdaGradSolver = _of_type("AdaGrad")
-RMSPropSolver = _of_type("RMSProp")
-AdaDeltaSolver = _of_type("AdaDelta")
-AdamSolver = _of_type("Adam")
+SOLVERS: dict[str, type[Solver]] = {name: _of_type(name) for name in TYPES}

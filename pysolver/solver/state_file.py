@@ -3,27 +3,26 @@
     binary    a SolverState message; note and checksum in unknown fields (pysolver/proto/seal.py)
     HDF5      /iter, /current_step, /learned_net, /history/<i>; the note in /pysolver, the checksum behind the file
 
-The note is JSON with all that exact resume needs and Caffe's format has no room for. Tensors in it are base64.
+What the note holds: pysolver/solver/note.py.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from google.protobuf.message import DecodeError
 
 from pysolver.errors import CaffeError, about
+from pysolver.files import read_bytes
 from pysolver.proto import blobproto, caffe_pb2
-from pysolver.proto.binary import LARGEST_MESSAGE, read_bytes
+from pysolver.proto.binary import LARGEST_MESSAGE
 from pysolver.proto.hdf5 import open_hdf5
 from pysolver.proto.seal import open_seal, seal, seal_hdf5
+from pysolver.solver.note import Note, from_json, to_json
 
 _NOTE = "pysolver"  # name of the note's dataset
 
@@ -36,7 +35,7 @@ class State:
     learned_net: str
     current_step: int
     history: list[np.ndarray]
-    note: dict[str, Any] | None = None
+    note: Note | None = None
 
 
 def is_named_hdf5(path: str) -> bool:
@@ -57,7 +56,7 @@ def _to_binary(state: State) -> bytes:
         iter=state.iteration, learned_net=state.learned_net, current_step=state.current_step
     )
     message.history.extend(blobproto.from_array(blob) for blob in state.history)
-    return seal(message.SerializeToString(), _dump(state.note))
+    return seal(message.SerializeToString(), to_json(state.note or Note()))
 
 
 def _to_hdf5(state: State) -> bytes:
@@ -69,7 +68,7 @@ def _to_hdf5(state: State) -> bytes:
         history = file.create_group("history")
         for index, blob in enumerate(state.history):
             history[str(index)] = blob
-        file[_NOTE] = _c_string(_dump(state.note).decode())
+        file[_NOTE] = _c_string(to_json(state.note or Note()).decode())
     return seal_hdf5(buffer.getvalue())
 
 
@@ -77,24 +76,6 @@ def _c_string(text: str) -> np.ndarray:
     """A scalar with the NUL at its end that C readers rely on."""
     data = text.encode()
     return np.array(data, dtype=f"S{len(data) + 1}")
-
-
-def _dump(note: dict[str, Any] | None) -> bytes:
-    return json.dumps(note, default=_pack, separators=(",", ":")).encode()
-
-
-def _pack(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        array = value.detach().cpu().numpy()
-        return {"dtype": array.dtype.str, "shape": array.shape, "base64": base64.b64encode(array.tobytes()).decode()}
-    raise TypeError(f"{type(value).__name__} in the note of a solver state")
-
-
-def _unpack(value: dict[str, Any]) -> Any:
-    if value.keys() != {"dtype", "shape", "base64"}:
-        return value
-    data = bytearray(base64.b64decode(value["base64"]))
-    return torch.from_numpy(np.frombuffer(data, value["dtype"]).reshape(value["shape"]))
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
@@ -125,7 +106,7 @@ def _from_binary(path: str) -> State:
         if not message.HasField(field):
             raise CaffeError(f"{path}: not a solver state, or damaged (cut off?): it has no {field}")
     history = [_blob(blob, index, path) for index, blob in enumerate(message.history)]
-    return State(message.iter, message.learned_net, message.current_step, history, _load(note))
+    return State(message.iter, message.learned_net, message.current_step, history, _load(note, path))
 
 
 def _blob(blob: Any, index: int, path: str) -> np.ndarray:
@@ -142,11 +123,12 @@ def _from_hdf5(path: str) -> State:
         note = file[_NOTE][()] if _NOTE in file else None
         learned_net = file["learned_net"][()].rstrip(b"\0").decode()
         iteration, current_step = int(file["iter"][0]), int(file["current_step"][0])
-        return State(iteration, learned_net, current_step, blobs, _load(note))
+        return State(iteration, learned_net, current_step, blobs, _load(note, path))
 
 
-def _load(note: bytes | None) -> dict[str, Any] | None:
-    return json.loads(note, object_hook=_unpack) if note else None
+def _load(note: bytes | None, path: str) -> Note | None:
+    with about(path):
+        return from_json(note)
 
 
 def _is_model(data: bytes) -> bool:

@@ -1,6 +1,6 @@
 """One update of a net, as a chain of functions over lists of tensors (src/caffe/solvers/*.cpp).
 
-    clip -> normalise -> regularise -> RULES[type] -> apply
+    average -> unscale -> clip -> normalise -> regularise -> RULES[type] -> apply
 
 Gradients travel through the chain in place: the rule leaves in them the step that `apply` subtracts, so that
 afterwards a parameter's diff holds the applied step, as in Caffe. Every list is aligned with the net's learnable
@@ -19,23 +19,73 @@ import torch
 from torch import Tensor
 
 from pysolver.errors import CaffeError
+from pysolver.schedule import Row
 
 Tensors = list[Tensor]
+Link = Callable[[Tensors], object]
 
 
 class Hyper(NamedTuple):
     """The numbers of one update, float32 as in Caffe.
 
-    rates: learning rate times lr_mult, one for each parameter. iteration: updates before this one.
-    momentum: also beta1 of Adam and the decay of AdaDelta. momentum2: beta2 of Adam.
+    rates: learning rate times lr_mult, decays: weight decay times decay_mult, one for each parameter. iteration:
+    updates before this one. momentum: also beta1 of Adam and the decay of AdaDelta. momentum2: beta2 of Adam.
     """
 
     rates: Sequence[np.float32]
+    decays: Sequence[np.float32]
     momentum: np.float32
     iteration: int = 0
     momentum2: np.float32 = np.float32(0.999)
     delta: np.float32 = np.float32(1e-8)
     rms_decay: np.float32 = np.float32(0.99)
+    clip_gradients: float = -1
+    iter_size: int = 1
+    regularization_type: str = "L2"
+
+    @classmethod
+    def of(cls, solver: Any, row: Row, lr_mults: Sequence[float], decay_mults: Sequence[float]) -> Hyper:
+        """Those of a SolverParameter in one row of its schedule, for parameters with these multipliers."""
+        return cls(
+            [row.lr * np.float32(mult) for mult in lr_mults],
+            [row.weight_decay * np.float32(mult) for mult in decay_mults],
+            row.momentum,
+            row.iter,
+            np.float32(solver.momentum2),
+            np.float32(solver.delta),
+            np.float32(solver.rms_decay),
+            solver.clip_gradients,
+            solver.iter_size,
+            solver.regularization_type,
+        )
+
+
+def step(
+    kind: str,
+    params: Tensors,
+    grads: Tensors,
+    history: Tensors,
+    hyper: Hyper,
+    *,
+    average: Link = lambda grads: None,
+    unscale: Link = lambda grads: None,
+) -> Clip | None:
+    """The whole chain for a solver type; what the clipping did, if it did.
+
+    average: turns the gradients of this rank into their mean over all ranks. unscale: takes out the factor that mixed
+    precision puts into the loss. It comes second, since the sum over the ranks already runs during backward, and so
+    that a gradient that overflowed on one rank is seen by all.
+    """
+    if not params:
+        return None
+    average(grads)
+    unscale(grads)
+    clipped = clip(grads, hyper.clip_gradients)
+    normalise(grads, hyper.iter_size)
+    regularise(grads, params, hyper.decays, hyper.regularization_type)
+    RULES[kind](grads, history, hyper)
+    apply(params, grads)
+    return clipped
 
 
 class Clip(NamedTuple):
@@ -174,34 +224,14 @@ def _floats(values: Sequence[np.float32]) -> list[float]:
     return [float(value) for value in values]
 
 
-class Rule(NamedTuple):
-    """A solver type: its update, the history blobs it keeps for each parameter, whether it takes a momentum."""
-
-    update: Callable[[Tensors, Tensors, Hyper], None]
-    histories: int = 1
-    takes_momentum: bool = True
-
-
-RULES: dict[str, Rule] = {
-    "AdaDelta": Rule(adadelta, 2),
-    "AdaGrad": Rule(adagrad, takes_momentum=False),
-    "Adam": Rule(adam, 2),
-    "Nesterov": Rule(nesterov),
-    "RMSProp": Rule(rmsprop, takes_momentum=False),
-    "SGD": Rule(sgd),
+RULES: dict[str, Callable[[Tensors, Tensors, Hyper], None]] = {  # what else is known of the types: solver_types.py
+    "AdaDelta": adadelta,
+    "AdaGrad": adagrad,
+    "Adam": adam,
+    "Nesterov": nesterov,
+    "RMSProp": rmsprop,
+    "SGD": sgd,
 }
-
-
-def check_type(name: str, solver: Any) -> None:
-    """CaffeError for an unknown solver type, or for fields of a SolverParameter that the type does not take."""
-    if name not in RULES:
-        raise CaffeError(f"Unknown solver type: {name} (known types: {', '.join(sorted(RULES))})")
-    if not RULES[name].takes_momentum and solver.momentum != 0:
-        raise CaffeError(
-            f"Momentum cannot be used with {name}. (momentum is {solver.momentum:g}: remove it, or use another type)"
-        )
-    if name == "RMSProp" and not 0 <= solver.rms_decay < 1:
-        raise CaffeError(f"rms_decay should lie between 0 and 1. (it is {solver.rms_decay:g})")
 
 
 # ---- after the rule -----------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pysolver.logs import events as e
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.upgrade import read_weights
 from pysolver.solver import state_file
-from pysolver.solver import train as train_module
-from pysolver.solver.solver import Solver
+from pysolver.solver.train import TrainOptions, train
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "solvers"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
@@ -30,25 +30,18 @@ OURS = re.compile(
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?![\w.])")
 
 
-class Recorder(Solver):
-    """Notes the loss of every iteration."""
-
+def run(command: str, capsys) -> tuple[list[float], list[str]]:
+    """Losses and log lines of `caffe COMMAND`."""
     losses: list[float] = []
 
-    def _passes(self, debug):
-        loss = super()._passes(debug)
-        self.losses.append(float(loss))
-        return loss
+    def note(event: e.Event) -> None:
+        if isinstance(event, e.Iteration):
+            losses.append(event.loss)
 
-
-def run(command: str, monkeypatch, capsys) -> tuple[list[float], list[str]]:
-    """Losses and log lines of `caffe COMMAND`."""
-    monkeypatch.setattr(Recorder, "losses", [])
-    monkeypatch.setattr(train_module, "Solver", Recorder)
     options = dict(word.removeprefix("--").split("=") for word in command.split()[1:])
     capsys.readouterr()
-    train_module.train(options.pop("solver"), **options)
-    return Recorder.losses, plain(capsys.readouterr().err)
+    train(TrainOptions(**options), subscribers=[note])
+    return losses, plain(capsys.readouterr().err)
 
 
 def plain(log: str) -> list[str]:
@@ -105,10 +98,10 @@ def assert_same_blobs(got: list[np.ndarray], expected: list[np.ndarray], noise: 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_run(case, golden, monkeypatch, capsys):
+def test_run(case, golden, capsys):
     folder, spec = golden(case), CASES[case]
     noise = spec["noise"] or {"loss": None}
-    losses, log = run(spec["commands"][0], monkeypatch, capsys)
+    losses, log = run(spec["commands"][0], capsys)
     assert_same_losses(losses, folder / "trajectory.csv", noise["loss"])
     assert_same_log(log, (folder / "log.txt").read_text().splitlines(), noise["loss"])
     for final in GOLDEN.joinpath(case).glob("final.caffemodel*"):
@@ -127,15 +120,15 @@ RESUMES = [case for case in CASES if len(CASES[case]["commands"]) == 2]
 
 @pytest.mark.parametrize("written_by", ["caffe", "us"])
 @pytest.mark.parametrize("case", RESUMES)
-def test_resume(case, written_by, golden, monkeypatch, capsys):
+def test_resume(case, written_by, golden, capsys):
     """From Caffe's own snapshot, and from ours after the run has gone on: both read the data from the start."""
     folder, spec = golden(case), CASES[case]
     if written_by == "us":
-        run(spec["commands"][0], monkeypatch, capsys)
+        run(spec["commands"][0], capsys)
     else:
         for file in GOLDEN.joinpath(case).glob("snap_iter_*"):
             shutil.copy(file, folder)
-    losses, log = run(spec["commands"][1], monkeypatch, capsys)
+    losses, log = run(spec["commands"][1], capsys)
     assert_same_losses(losses, folder / "trajectory_resumed.csv", spec["noise"]["loss"])
     expected = [line for line in (folder / "log_resumed.txt").read_text().splitlines() if "H5T_FLOAT" not in line]
     assert_same_log([line for line in log if "H5T_FLOAT" not in line], expected, spec["noise"]["loss"])
@@ -144,13 +137,13 @@ def test_resume(case, written_by, golden, monkeypatch, capsys):
     assert_same_blobs(model_blobs(last), model_blobs(final), spec["noise"]["weights"])
 
 
-def test_files_have_what_caffe_reads(golden, monkeypatch, capsys):
+def test_files_have_what_caffe_reads(golden, capsys):
     """Messages and datasets as Caffe writes them; what is ours stays where Caffe does not look."""
     import h5py
 
     case = "lenet_resume_hdf5_nesterov"
     folder = golden(case)
-    run(CASES[case]["commands"][0], monkeypatch, capsys)
+    run(CASES[case]["commands"][0], capsys)
     for kind in ("caffemodel", "solverstate"):
         with (
             h5py.File(folder / f"snap_iter_40.{kind}.h5") as ours,
@@ -168,10 +161,10 @@ def layout(file) -> dict[str, tuple]:
     return found
 
 
-def test_binary_state_is_plain_protobuf(golden, monkeypatch, capsys):
+def test_binary_state_is_plain_protobuf(golden, capsys):
     case = "lenet_resume_multistep"
     folder = golden(case)
-    run(CASES[case]["commands"][0], monkeypatch, capsys)
+    run(CASES[case]["commands"][0], capsys)
     ours = caffe_pb2.SolverState.FromString((folder / "snap_iter_33.solverstate").read_bytes())
     caffes = caffe_pb2.SolverState.FromString((GOLDEN / case / "snap_iter_33.solverstate").read_bytes())
     assert (ours.iter, ours.learned_net, ours.current_step) == (caffes.iter, caffes.learned_net, caffes.current_step)

@@ -16,7 +16,7 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import snapshots
 from pysolver.solver.solver import Solver
-from pysolver.solver.train import train
+from pysolver.solver.train import TrainOptions, train
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_auto_falls_back_to_the_one_before_and_says_so(folder, capsys):
     other.write_bytes(other.read_bytes()[::-1])
     assert snapshots.newest(prefix).startswith("snap_iter_6.solverstate")
     assert "is not the file that was written with it" in capsys.readouterr().err
-    train("solver.prototxt", snapshot="auto")
+    train(TrainOptions("solver.prototxt", snapshot="auto"))
     log = capsys.readouterr().err
     assert "Resuming from snap_iter_6.solverstate" in log and "Continuing exactly" in log
 
@@ -149,7 +149,7 @@ def test_auto_falls_back_to_the_one_before_and_says_so(folder, capsys):
 def test_auto_without_any_intact_snapshot_starts_anew(folder, capsys):
     for file in folder.glob("*.solverstate*"):
         file.write_bytes(b"")
-    train("solver.prototxt", snapshot="auto")
+    train(TrainOptions("solver.prototxt", snapshot="auto"))
     log = capsys.readouterr().err
     assert log.count("Passing over a snapshot") == 3 and "the file is empty" in log
     assert "No intact snapshot of snap" in log and "Iteration 0, Testing net" in log
@@ -166,7 +166,7 @@ def test_a_disk_that_is_full(folder, capsys, databases):
     assert "No snapshot at iteration 15: snap_iter_15.caffemodel: cannot be written: File too large" in log
     assert "Earlier snapshots are intact" in log and "Traceback" not in log
     assert {file.name: file.read_bytes() for file in folder.glob("snap*")} == earlier
-    assert not list(folder.glob(".*tmp"))
+    assert not list(folder.glob(".*tmp*"))
 
 
 def test_history_of_another_shape_is_refused_though_caffe_takes_it(trained, monkeypatch):

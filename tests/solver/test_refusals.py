@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pysolver.errors import CaffeError
-from pysolver.solver.train import train
+from pysolver.solver.train import TrainOptions, train
 
 DATA = Path(__file__).parents[1] / "golden" / "solvers"
 CASES = json.loads((DATA / "refusals.json").read_text())
@@ -54,19 +54,19 @@ def test_case(name, folder, capsys):
     if "kept" in options.get("snapshot", ""):
         kept = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 4 snapshot_prefix: "kept"'
         (folder / "kept.prototxt").write_text(kept)
-        train("kept.prototxt")
+        train(TrainOptions("kept.prototxt"))
     (folder / "solver.prototxt").write_text(case["solver"])
     before = set(folder.rglob("*"))
     capsys.readouterr()
     if case["done"] and name not in STRICTER:
-        train("solver.prototxt", **options)
+        train(TrainOptions("solver.prototxt", **options))
         log = capsys.readouterr().err
         for line in case["says"]:
             if not line.startswith("Iteration"):
                 assert line in log
     else:
         with pytest.raises(CaffeError) as caught:
-            train("solver.prototxt", **options)
+            train(TrainOptions("solver.prototxt", **options))
         words = STRICTER.get(name) or OWN_WORDS.get(name) or CHECK.sub("", case["says"][-1])
         assert words in str(caught.value) and "\n" not in str(caught.value)
     written = sorted(str(file.relative_to(folder)) for file in set(folder.rglob("*")) - before)

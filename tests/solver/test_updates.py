@@ -13,6 +13,7 @@ import torch
 
 from pysolver.errors import CaffeError
 from pysolver.solver import updates
+from pysolver.solver_types import TYPES
 
 RNG = np.random.default_rng(7)
 X, T = RNG.normal(size=(4, 3)), RNG.normal(size=4)
@@ -74,23 +75,18 @@ class Reference:
 
 def ours(kind, lr_mults, decay_mults, weight_decay, regularization, iter_size, clip, schedule, dtype):
     params = [torch.tensor(w, dtype=dtype) for w in W0]
-    rule = updates.RULES[kind]
-    history = [torch.zeros_like(p) for p in params * rule.histories]
+    history = [torch.zeros_like(p) for p in params * TYPES[kind].histories]
     steps = []
     for i, (rate, m) in enumerate(schedule):
         grads = [torch.tensor(g * iter_size, dtype=dtype) for g in gradient([p.double().numpy() for p in params])]
-        updates.clip(grads, clip)
-        updates.normalise(grads, iter_size)
-        updates.regularise(
-            grads, params, [np.float32(weight_decay) * np.float32(d) for d in decay_mults], regularization
-        )
         hyper = updates.Hyper(
-            [np.float32(rate * mult) for mult in lr_mults], np.float32(m), i,
-            np.float32(MOMENTUM2), np.float32(DELTA), np.float32(RMS_DECAY),
+            [np.float32(rate * mult) for mult in lr_mults],
+            [np.float32(weight_decay) * np.float32(mult) for mult in decay_mults],
+            np.float32(m), i, np.float32(MOMENTUM2), np.float32(DELTA), np.float32(RMS_DECAY),
+            clip, iter_size, regularization,
         )  # fmt: skip
-        rule.update(grads, history, hyper)
         before = [p.clone() for p in params]
-        updates.apply(params, grads)
+        updates.step(kind, params, grads, history, hyper)
         steps.append([(b - p) for b, p in zip(before, params)])
         assert all(torch.allclose(s, g, atol=1e-6) for s, g in zip(steps[-1], grads)), "diffs hold the applied step"
     return params, history
@@ -109,16 +105,16 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "option"), list(itertools.product(updates.RULES, OPTIONS)))
+@pytest.mark.parametrize(("kind", "option"), list(itertools.product(TYPES, OPTIONS)))
 def test_update(kind, option):
-    schedule = MOVING if updates.RULES[kind].takes_momentum else [(rate, 0) for rate, _ in MOVING]
+    schedule = MOVING if TYPES[kind].takes_momentum else [(rate, 0) for rate, _ in MOVING]
     reference = Reference(kind, *OPTIONS[option])
     for rate, m in schedule:
         reference.step(float(np.float32(rate)), float(np.float32(m)))
     params, history = ours(kind, *OPTIONS[option], schedule, torch.float64)
     for got, want in zip(params, reference.w):
         np.testing.assert_allclose(got.numpy(), want, rtol=2e-6)
-    expected = reference.h1 + (reference.h2 if updates.RULES[kind].histories == 2 else [])
+    expected = reference.h1 + (reference.h2 if TYPES[kind].histories == 2 else [])
     for got, want in zip(history, expected, strict=True):
         np.testing.assert_allclose(got.numpy(), want, rtol=2e-6)
 
@@ -137,6 +133,27 @@ def test_clip_reports_what_it_did_and_leaves_short_and_nan_gradients():
     assert updates.clip(grads, 2.5) == (5, 2.5, 0.5)
     assert [g.tolist() for g in grads] == [[1.5], [[0, 2]]]
     assert updates.clip([torch.tensor([float("nan")])], 1) is None
+
+
+def test_every_type_has_its_rule():
+    assert TYPES.keys() == updates.RULES.keys()
+
+
+def test_the_mean_over_ranks_is_taken_before_the_clip_and_the_scale_out_after_it():
+    """Two ranks with gradients 8 (5, 0) and 8 (1, 8): their mean, without the scale, is (3, 4), clipped to length 1."""
+    params, history, seen = [torch.zeros(2)], [torch.zeros(2)], []
+
+    def average(grads):
+        grads[0].add_(torch.tensor([8.0, 64.0])).div_(2)
+
+    def unscale(grads):
+        seen.append(grads[0].tolist())
+        grads[0].div_(8)
+
+    hyper = updates.Hyper([np.float32(1)], [np.float32(0)], np.float32(0), clip_gradients=1)
+    clipped = updates.step("SGD", params, [torch.tensor([40.0, 0.0])], history, hyper, average=average, unscale=unscale)
+    assert seen == [[24, 32]] and clipped == (5, 1, np.float32(0.2))
+    assert params[0].tolist() == pytest.approx([-0.6, -0.8])
 
 
 def test_l1_has_no_pull_at_zero():

@@ -91,7 +91,7 @@ def _train(
     import torch
 
     from pysolver.errors import CaffeError
-    from pysolver.solver.train import train
+    from pysolver.solver.train import TrainOptions, main
 
     torch.set_num_threads(1)
     if die_at_call is not None:
@@ -102,7 +102,7 @@ def _train(
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     begin = time.process_time()
     try:
-        train("solver.prototxt", **options)
+        main(TrainOptions("solver.prototxt", **options))
         Path("seconds").write_text(str(time.process_time() - begin))
     except CaffeError as error:
         print(f"pysolver: {error}", file=sys.stderr)
@@ -111,7 +111,7 @@ def _train(
 
 def _die_at(call: int) -> None:
     """SIGKILL before, or in the middle of, the n-th file operation of write_atomic."""
-    from pysolver.proto import binary
+    from pysolver import files
 
     left = call
 
@@ -155,5 +155,5 @@ def _die_at(call: int) -> None:
         def __getattr__(self, name):
             return getattr(os, name)
 
-    binary.os = Os()
-    binary.open = lambda *args: Half(open(*args)) if "x" in args[1] else open(*args)  # noqa: SIM115
+    files.os = Os()
+    files.open = lambda *args: Half(open(*args)) if "x" in args[1] else open(*args)  # noqa: SIM115

@@ -11,9 +11,9 @@ from pysolver.data import datum
 from pysolver.data.databases import backend_named, open_database
 from pysolver.data.parallel import map_ahead
 from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
 from pysolver.logs import glog
 from pysolver.proto import caffe_pb2
-from pysolver.proto.binary import write_atomic
 
 
 def compute_image_mean(database: str, output: str | Path | None = None, backend: str = "lmdb") -> np.ndarray:

@@ -1,0 +1,73 @@
+"""Files of bytes: bounded reading, and writing that leaves the old file or the new one, nothing between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pysolver.errors import CaffeError
+
+TEMPORARY = r"\.[0-9a-f]{8}\.tmp\."  # how the name of an unfinished file begins: then comes its own
+
+
+def read_bytes(path: str | Path, largest: int) -> bytes:
+    """The file's content; CaffeError if there is none, if it is a folder, unreadable or larger than `largest` bytes."""
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            # read(n) reserves n bytes: of a plain file ask for no more than there is
+            data = file.read((min(info.st_size, largest) if stat.S_ISREG(info.st_mode) else largest) + 1)
+    except FileNotFoundError:
+        raise CaffeError(f"{path}: file not found") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CaffeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > largest:
+        raise CaffeError(f"{path}: larger than {largest} bytes, the most that is read")
+    return data
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write all of `data` or nothing: a crash or a full disk leaves whatever `path` was before. CaffeError if not."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
+            path.write_bytes(data)
+            return
+        with replacing(path) as temporary, open(temporary, "xb") as file:
+            file.write(data)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CaffeError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path for the block to write to; after the block that file has the name `path`, if nothing was raised.
+
+    It lies in the same folder (a rename across file systems is a copy) and ends in the same suffix. It reaches the
+    disk before it takes the name, and the name reaches the disk before this returns.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name[-100:]}")
+    try:
+        yield temporary
+        _sync(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+        _sync(path.parent, os.O_RDONLY)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            os.unlink(temporary)  # already gone if all went well
+
+
+def _sync(path: Path, mode: int) -> None:
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,97 @@
+"""Reading no more than allowed; writing all or nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pysolver.errors import CaffeError
+from pysolver.files import read_bytes, write_atomic
+
+
+def test_more_than_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(11))
+    assert len(read_bytes(path, 11)) == 11
+    with pytest.raises(CaffeError, match="larger than 10 bytes"):
+        read_bytes(path, 10)
+
+
+def test_writing_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_new_files_have_the_usual_rights(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "model", b"")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+def test_a_failure_keeps_the_old_file_and_removes_the_new(tmp_path, monkeypatch, at):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, at, full)
+    with pytest.raises(CaffeError) as caught:
+        write_atomic(path, b"new")
+    assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_an_interrupt_keeps_the_old_file_too(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_errors_of_writing_name_path_and_reason(tmp_path):
+    for path, reason in (
+        (tmp_path / "no" / "such" / "model", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (Path("/dev/full"), "No space left on device"),
+    ):
+        with pytest.raises(CaffeError, match=f"^{path}: cannot be written: {reason}$"):
+            write_atomic(path, b"x" * 10)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_writable(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(CaffeError, match="Permission denied"):
+        write_atomic(tmp_path / "model", b"")
+
+
+def test_a_pipe_is_written_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomic(pipe, b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
