@@ -1,7 +1,7 @@
 """Out of Caffe: nets as ONNX models and as plain PyTorch modules.
 
-    pysolver.export.to_onnx(net) -> onnx.ModelProto
-    pysolver.export.to_torch(net) -> torch.nn.Module, with nothing of pysolver inside
+pysolver.export.to_onnx(net) -> onnx.ModelProto
+pysolver.export.to_torch(net) -> torch.nn.Module, with nothing of pysolver inside
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ def differences(
         for name, expected in compute(program, inputs).items():
             same_shape = found[name].shape == expected.shape
             largest = float(np.abs(found[name] - expected).max(initial=0)) if same_shape else np.inf
-            yield Difference(data, name, np.inf if np.isnan(largest) else largest, float(np.abs(expected).max(initial=0)))
+            largest = np.inf if np.isnan(largest) else largest
+            yield Difference(data, name, largest, float(np.abs(expected).max(initial=0)))
 
 
 def _quiet(runtime: object) -> object:

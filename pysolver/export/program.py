@@ -134,8 +134,9 @@ class _Builder:
 
     def _with_batch(self, shape: Shape) -> Shape:
         """The first input says which first dimension is the batch; inputs that have another one keep theirs."""
-        first = next((blob.shape for node in self.net.nodes if isinstance(node, SourceNode) for blob in node.tops if blob.shape), ())
-        return (self.batch, *shape[1:]) if shape[:1] == tuple(first[:1]) else shape
+        sources = [node for node in self.net.nodes if isinstance(node, SourceNode)]
+        first = next((tuple(blob.shape) for node in sources for blob in node.tops if blob.shape), ())
+        return (self.batch, *shape[1:]) if shape[:1] == first[:1] else shape
 
     def _drop(self, node: LayerNode) -> None:
         self.dropped.append(node.layer.name)
@@ -176,7 +177,7 @@ class _Builder:
         outputs = [value for value in dict.fromkeys(ends + judged) if value in written]
         if not outputs:
             what = f"only {', '.join(self.dropped)}" if self.dropped else "no layer that computes"
-            raise CaffeError(f"net '{self.net.name}': nothing to export: without sources and training heads it has {what}")
+            raise CaffeError(f"net '{self.net.name}': nothing to export: beside its sources it has {what}")
         return outputs
 
     def _needed(self, outputs: list[Value]) -> list[Step]:

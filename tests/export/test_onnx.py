@@ -15,12 +15,14 @@ from pysolver.export.preprocess import preprocessing_of
 IN_PLACE = """
 name: 'in place'
 layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 3 dim: 9 dim: 9 } } }
-layer { name: 'conv1' type: 'Convolution' bottom: 'data' top: 'conv1' convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: 'conv1' type: 'Convolution' bottom: 'data' top: 'conv1'
+        convolution_param { num_output: 4 kernel_size: 3 } }
 layer { name: 'bn1' type: 'BatchNorm' bottom: 'conv1' top: 'conv1' }
 layer { name: 'scale1' type: 'Scale' bottom: 'conv1' top: 'conv1' scale_param { bias_term: true } }
 layer { name: 'relu1' type: 'ReLU' bottom: 'conv1' top: 'conv1' }
 layer { name: 'drop' type: 'Dropout' bottom: 'conv1' top: 'conv1' include { phase: TRAIN } }
-layer { name: 'pool1' type: 'Pooling' bottom: 'conv1' top: 'pool1' pooling_param { kernel_size: 3 stride: 2 pool: MAX } }
+layer { name: 'pool1' type: 'Pooling' bottom: 'conv1' top: 'pool1'
+        pooling_param { kernel_size: 3 stride: 2 pool: MAX } }
 layer { name: 'ip' type: 'InnerProduct' bottom: 'pool1' top: 'ip' inner_product_param { num_output: 5 } }
 """
 HEADS = """
@@ -114,10 +116,13 @@ def test_batches(batch, fed, folded, net_of, run):
 
 
 def test_a_net_that_depends_on_the_batch_says_where(net_of):
-    text = IN_PLACE + """layer { name: 'mix' type: 'Reshape' bottom: 'ip' top: 'mix'
+    text = (
+        IN_PLACE
+        + """layer { name: 'mix' type: 'Reshape' bottom: 'ip' top: 'mix'
                                  reshape_param { shape { dim: 1 dim: 5 dim: -1 } } }
                          layer { name: 'ip2' type: 'InnerProduct' bottom: 'mix' top: 'ip2'
                                  inner_product_param { num_output: 3 } }"""
+    )
     with pytest.raises(CaffeError, match="'ip2'"):
         to_onnx(net_of(text), batch="dynamic")
 
@@ -137,7 +142,8 @@ def test_folding_leaves_one_node_for_convolution_normalisation_and_scale(net_of,
     "type: 'InnerProduct' inner_product_param { num_output: 6 bias_term: false }",
 ])  # fmt: skip
 def test_folding_into(layer, net_of, run):
-    text = f"""layer {{ name: 'data' type: 'Input' top: 'data' input_param {{ shape {{ dim: 2 dim: 3 dim: 9 dim: 9 }} }} }}
+    text = f"""layer {{ name: 'data' type: 'Input' top: 'data'
+                        input_param {{ shape {{ dim: 2 dim: 3 dim: 9 dim: 9 }} }} }}
                layer {{ name: 'a' bottom: 'data' top: 'a' {layer} }}
                layer {{ name: 'bn' type: 'BatchNorm' bottom: 'a' top: 'b' }}
                layer {{ name: 'scale' type: 'Scale' bottom: 'b' top: 'c' scale_param {{ bias_term: true }} }}
@@ -152,7 +158,8 @@ def test_folding_into(layer, net_of, run):
 def test_folding_keeps_what_others_read(net_of, run):
     """conv1 is read twice: neither reader may become part of it."""
     text = """layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 3 dim: 9 dim: 9 } } }
-              layer { name: 'c' type: 'Convolution' bottom: 'data' top: 'c' convolution_param { num_output: 2 kernel_size: 3 } }
+              layer { name: 'c' type: 'Convolution' bottom: 'data' top: 'c'
+                      convolution_param { num_output: 2 kernel_size: 3 } }
               layer { name: 's' type: 'Scale' bottom: 'c' top: 's' }
               layer { name: 'e' type: 'Eltwise' bottom: 'c' bottom: 's' top: 'e' }"""
     net = net_of(text)
@@ -166,7 +173,7 @@ def test_preprocessing_takes_pictures(net_of, run):
                       transform_param { mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.5 }
                       dummy_data_param { data_filler { type: 'gaussian' } data_filler { type: 'uniform' }
                                          shape { dim: 2 dim: 3 dim: 9 dim: 9 } shape { dim: 2 } } }"""
-    net = net_of(data + IN_PLACE[IN_PLACE.index("layer { name: 'conv1'"):])
+    net = net_of(data + IN_PLACE[IN_PLACE.index("layer { name: 'conv1'") :])
     model = to_onnx(net, preprocessing=preprocessing_of(net.core, ["data"]))
     assert names(model.graph.node)[:3] == ["data/mean", "data/scale", "conv1"]
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 9, 9)).astype(np.float32)
@@ -191,7 +198,8 @@ def test_large_models_have_their_weights_beside_them(net_of, run, tmp_path):
 
 
 @pytest.mark.parametrize("layer, words", [
-    ("type: 'PSROIPooling' bottom: 'x' bottom: 'r' psroi_pooling_param { output_dim: 1 group_size: 2 spatial_scale: 1 }",
+    ("type: 'PSROIPooling' bottom: 'x' bottom: 'r' "
+     "psroi_pooling_param { output_dim: 1 group_size: 2 spatial_scale: 1 }",
      r"layer 'bad' \(PSROIPooling\): cannot be written as ONNX: .*bins"),
 ])  # fmt: skip
 def test_what_onnx_cannot_say_is_one_line(layer, words, net_of):
@@ -236,7 +244,8 @@ def test_roi_pooling_is_caffes(net_of, run):
 ])  # fmt: skip
 @pytest.mark.parametrize("batch", [None, "dynamic"])
 def test_layers_without_golden_data(layer, batch, net_of, run):
-    text = f"""layer {{ name: 'in' type: 'Input' top: 'data' input_param {{ shape {{ dim: 2 dim: 6 dim: 8 dim: 7 }} }} }}
+    text = f"""layer {{ name: 'in' type: 'Input' top: 'data'
+                        input_param {{ shape {{ dim: 2 dim: 6 dim: 8 dim: 7 }} }} }}
                layer {{ name: 'l' top: 'y' {layer} }}"""
     net = net_of(text)
     data = np.random.default_rng(0).standard_normal((2, 6, 8, 7)).astype(np.float32)

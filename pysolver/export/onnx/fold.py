@@ -150,4 +150,4 @@ def _replace(graph: Graph, node: NodeProto, index: int, array: np.ndarray) -> No
     name = base if len(_readers(graph, base)) <= 1 and index < len(node.input) else unique(base, graph.constants)
     graph.constants[name] = np.ascontiguousarray(array, np.float32)
     graph.layer_of[name] = node.name
-    node.input[index:index + 1] = [name]
+    node.input[index : index + 1] = [name]

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from pysolver.errors import CaffeError
 from pysolver.export.onnx.graph import Graph
-from pysolver.proto.binary import write_atomic
+from pysolver.files import write_atomic
 
 Dims = Sequence["int | str"]
 LARGEST = 2_000_000_000  # bytes in one file: protobuf takes no more than 2^31

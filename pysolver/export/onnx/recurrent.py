@@ -56,7 +56,9 @@ def _scan(g: Scope, layer: layers.Recurrent, bottoms: Sequence[str], body: Graph
     return [*last, y]
 
 
-def _body(layer: layers.Recurrent, streams: int, gates: int, nodes: list[NodeProto], names: dict[str, str]) -> GraphProto:
+def _body(
+    layer: layers.Recurrent, streams: int, gates: int, nodes: list[NodeProto], names: dict[str, str]
+) -> GraphProto:
     """The graph of one step. names: each state's new value by the state's letter; `y` is the output."""
     at = f"{layer.name}/step/"
 

@@ -53,9 +53,7 @@ def _per_class(g: Scope, x: str, count: int, classes: int, width: int, labels: l
     return x if len(labels) == classes else g.node("Gather", x, g.indices(labels, "classes"), axis=1)
 
 
-def _boxes(
-    g: Scope, layer: layers.DetectionOutput, locations: str, priors: str, count: int, labels: list[int]
-) -> str:
+def _boxes(g: Scope, layer: layers.DetectionOutput, locations: str, priors: str, count: int, labels: list[int]) -> str:
     """The decoded boxes, (N, classes, P, 4) (boxes.Priors.decode)."""
     p = layer.param.detection_output_param
     if layer.location_classes == 1:
