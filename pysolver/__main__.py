@@ -2,6 +2,6 @@
 
 import sys
 
-from pysolver.cli import main
+from pysolver.commands import main
 
 sys.exit(main())

@@ -13,6 +13,10 @@ class CaffeError(RuntimeError):
     """
 
 
+class UsageError(CaffeError):
+    """Wrong arguments of a command: exit status 2."""
+
+
 @contextlib.contextmanager
 def about(what: object) -> Iterator[None]:
     """Puts `what: ` in front of a CaffeError of the block: the file that it came from, say."""

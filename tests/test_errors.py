@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import pysolver as caffe
+from pysolver.commands.time import time
 from pysolver.errors import CaffeError
-from pysolver.solver import evaluate
 
 NET = """
 layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 3 }} }} }}
@@ -17,7 +17,7 @@ layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_para
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: evaluate.time("bad.prototxt"),
+        lambda: time("bad.prototxt"),
         lambda: caffe.Net("bad.prototxt", caffe.TEST),
         lambda: caffe.SGDSolver("trains.prototxt"),
         lambda: caffe.SGDSolver("tests.prototxt"),

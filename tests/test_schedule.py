@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from pysolver import schedule
+from pysolver.commands.schedule import plot_schedule
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
-from pysolver.schedule_plot import plot_schedule
 
 DATA = Path(__file__).parent / "golden" / "schedules"
 
@@ -222,5 +222,5 @@ def test_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, pysolver.schedule, pysolver.schedule_plot; assert 'torch' not in sys.modules"
+    code = "import sys, pysolver.schedule, pysolver.commands.schedule; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

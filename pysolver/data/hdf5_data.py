@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.records import format_shape
 from pysolver.data.source import at_least, register
 from pysolver.errors import CaffeError
-from pysolver.proto.hdf5 import tell_class
+from pysolver.proto.hdf5 import Hdf5File, open_hdf5, tell_class
 
 
 @register("HDF5Data")
@@ -97,7 +96,7 @@ class _File:
     def __init__(self, path: str, names: list[str]) -> None:
         self.path, self._names = path, names
         self._values: list[np.ndarray] | None = None
-        with self._open() as file:
+        with open_hdf5(path) as file:
             shapes = [self._shape(file, name) for name in names]
         self.rows = shapes[0][0]
         self.row_shapes = [shape[1:] for shape in shapes]
@@ -108,17 +107,11 @@ class _File:
                     f"{path}: dataset '{name}' has {shape[0]} rows, '{names[0]}' has {self.rows}: they must agree"
                 )
 
-    def _open(self) -> h5py.File:
-        try:
-            return h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            raise CaffeError(f"Failed opening HDF5 file: {self.path}: {error}") from None
-
-    def _shape(self, file: h5py.File, name: str) -> Shape:
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset):
+    def _shape(self, file: Hdf5File, name: str) -> Shape:
+        dataset = file.dataset(file.root, name)
+        if dataset is None:
             raise CaffeError(
-                f"{self.path}: Failed to find HDF5 dataset {name} (there are: {', '.join(file) or 'none'})"
+                f"{self.path}: Failed to find HDF5 dataset {name} (there are: {', '.join(file.root) or 'none'})"
             )
         if dataset.dtype.kind not in "fiu":
             raise CaffeError(f"{self.path}: dataset '{name}' is of type {dataset.dtype}, not of floats or integers")
@@ -138,11 +131,11 @@ class _File:
     def load(self) -> list[np.ndarray]:
         """The values of all datasets as float32."""
         if self._values is None:
-            try:
-                with self._open() as file:
-                    self._values = [np.asarray(file[name], np.float32) for name in self._names]
-            except (OSError, KeyError, MemoryError) as error:
-                raise CaffeError(f"{self.path}: cannot be read: {error}") from None
+            with open_hdf5(self.path) as file:
+                datasets = [file.dataset(file.root, name) for name in self._names]
+                if None in datasets:
+                    raise CaffeError(f"{self.path}: a dataset has vanished since the file was first opened")
+                self._values = [file.numbers(dataset) for dataset in datasets]
         return self._values
 
     def forget(self) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 
 import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.extras import require
+
+LARGEST_IMAGE = 1 << 26  # pixels: 8192 x 8192, 200 MB in colour
+_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
+# OpenCV looks at it once, when it is loaded, and then refuses by the header, before it takes memory for the pixels.
+os.environ.setdefault(_LIMIT, str(LARGEST_IMAGE))
 
 
 class Colour(enum.Enum):
@@ -25,11 +31,17 @@ def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.n
     Raises CaffeError for anything that is not a whole image with 8 bits a channel, in one or three channels.
     """
     cv2 = require("cv2")
+    check_size(height, width)
     if _is_cut_short(file):
         raise CaffeError(f"the JPEG is cut short ({len(file)} bytes)")
     try:
         image = cv2.imdecode(np.frombuffer(file, np.uint8), getattr(cv2, colour.value))
     except cv2.error as error:  # an empty buffer, absurd dimensions
+        if "CV_IO_MAX_IMAGE" in error.err:
+            raise CaffeError(
+                f"by its header the image has more than {os.environ[_LIMIT]} pixels, the most that is decoded "
+                f"(the environment variable {_LIMIT} is the limit)"
+            ) from None
         raise CaffeError(f"not an image: {error.err}") from None
     if image is None:
         raise CaffeError(f"not an image that OpenCV can decode ({len(file)} bytes)")
@@ -39,6 +51,12 @@ def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.n
     if height and width:
         image = cv2.resize(image, (width, height))  # INTER_LINEAR is the default of both
     return to_planes(image)
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises CaffeError if an image is to be resized to more pixels than an image may have."""
+    if height * width > LARGEST_IMAGE:
+        raise CaffeError(f"an image cannot be resized to {height} x {width}: more than {LARGEST_IMAGE} pixels")
 
 
 def read(path: str | Path, colour: Colour, height: int = 0, width: int = 0) -> np.ndarray:

@@ -52,6 +52,7 @@ class WindowData(BatchSource):
         self._log_parameters()
         with self.about():
             require("cv2")
+            images.check_size(self._size, self._size)
             self._read_windows()
             self._mean = self._read_mean()
         self._scale = param.scale if param.HasField("scale") else self._transform.scale

@@ -1,4 +1,4 @@
-"""From a wish to a picture: reads the logs, picks the curves, draws and writes. What tools/plot_log.py does."""
+"""From a wish to a picture: reads the logs, picks the curves, draws and writes. What `pysolver plot_log` does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from pysolver.errors import CaffeError
 from pysolver.files import replacing
 from pysolver.logs import curves as c
-from pysolver.logs.command import read_logs
-from pysolver.logs.reader import follow_log
+from pysolver.logs.reader import follow_log, read_logs
 from pysolver.logs.run import Run
 
 
@@ -37,7 +36,7 @@ CHARTS = tuple(
 
 @dataclass(frozen=True)
 class Wish:
-    """What to draw and how; the options of tools/plot_log.py."""
+    """What to draw and how; the options of `pysolver plot_log`."""
 
     output: str | None = None
     interactive: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -298,3 +299,14 @@ def _text(data: bytes, lines: bulk.Lines, start: int, stop: int) -> str:
     """The lines from start to stop."""
     begin = int(lines.ends[start - 1]) + 1 if start else 0
     return data[begin : int(lines.ends[stop - 1])].decode()
+
+
+def read_logs(paths: Sequence[str]) -> list[Run]:
+    """The runs of some logs; what was not understood is said on stderr."""
+    if list(paths).count("-") > 1:
+        raise CaffeError("standard input (-) can be read as one log only")
+    runs = [read_log(path) for path in paths]
+    for run in runs:
+        if run.unknown:
+            print(run.summary(), file=sys.stderr)
+    return runs

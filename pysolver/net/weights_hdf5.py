@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 
 import h5py
-import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given
-from pysolver.proto.hdf5 import open_hdf5, tell_class
+from pysolver.proto.hdf5 import Hdf5File, open_sealed, tell_class
 from pysolver.proto.seal import seal_hdf5
 
 
@@ -50,12 +49,13 @@ def load(net: Weighted, path: str) -> None:
     targets = {layer.name: layer for layer in net.layers}
     sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}
     copies = []
-    with open_hdf5(path) as file:
-        if "data" not in file:
-            if "iter" in file:
+    with open_sealed(path) as file:
+        data = file.group("data")
+        if data is None:
+            if "iter" in file.root:
                 raise solver_state_given(path)
             raise CaffeError(f"{path}: no group /data: this HDF5 file holds no weights of a net")
-        for name, group in _layers(file["data"]):
+        for name, group in _layers(file, data):
             layer = targets.get(name)
             if layer is None:
                 net.context.info("net.cpp:801", f"Ignoring source layer {name}")
@@ -66,32 +66,39 @@ def load(net: Weighted, path: str) -> None:
                     f"the source has {len(group)}, the net {len(layer.blobs)}"
                 )
             for index, blob in enumerate(layer.blobs):
-                if str(index) not in group:
+                values = file.dataset(group, str(index))
+                if values is None:
                     if id(blob) in sharers:
                         continue
                     raise CaffeError(f"{path}: Incompatible number of blobs for layer {name}: no dataset {index}")
-                values = group[str(index)]
-                if values.dtype.kind not in "fiu":
-                    raise CaffeError(f"{path}: /data/{name}/{index} holds {values.dtype}, not numbers")
-                tell_class(values)
                 if tuple(values.shape) != tuple(blob.shape):
                     raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
-                copies.append((blob, np.asarray(values, dtype=np.float32)))
+                copies.append((blob, file.numbers(values)))
+                tell_class(values)
     net.flush_params()
     for blob, values in copies:
         assign(blob, values)
 
 
-def _layers(data: h5py.Group) -> list[tuple[str, h5py.Group]]:
+def _layers(file: Hdf5File, data: h5py.Group) -> list[tuple[str, h5py.Group]]:
     """Layer groups by name; a group of groups is a name with slashes."""
     found: list[tuple[str, h5py.Group]] = []
+    seen = {h5py.h5o.get_info(data.id).addr}
 
-    def visit(prefix: str, group: h5py.Group) -> None:
-        for name, item in group.items():
+    def visit(prefix: str, group: h5py.Group) -> bool:
+        """Adds the layers below; whether the group holds a blob itself."""
+        has_blob = False
+        for name, item in file.items(group):
+            has_blob |= isinstance(item, h5py.Dataset)
             if isinstance(item, h5py.Group):
-                if any(isinstance(child, h5py.Dataset) for child in item.values()) or not len(item):
-                    found.append((prefix + name, item))
-                visit(f"{prefix}{name}/", item)
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:  # a tree of them has two to the power of its depth names
+                    raise CaffeError(f"{file.path}: the group {item.name} has a second name: not allowed")
+                seen.add(address)
+                place = len(found)
+                if visit(f"{prefix}{name}/", item) or not len(item):
+                    found.insert(place, (prefix + name, item))
+        return has_blob
 
     visit("", data)
     return found

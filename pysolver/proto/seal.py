@@ -11,6 +11,7 @@ file's own end, where the library does not look. Files without a seal (Caffe's o
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 from pysolver.errors import CaffeError
@@ -56,9 +57,28 @@ def _is_written_again(data: bytes) -> bool:
 
 
 def check_hdf5(data: bytes, path: str) -> None:
-    """CaffeError if the HDF5 file has a checksum that does not fit. The library itself finds files that are cut."""
+    """CaffeError if the HDF5 file has a checksum that does not fit. The library itself finds files that are cut.
+
+    The file says where it ends; what stands behind that can only be the checksum, so damage to its name shows too.
+    """
+    end = _hdf5_end(data)
     if data[-4 - len(_HDF5_END) : -4] == _HDF5_END:
         _check_sum(data, _HDF5_END, path)
+    elif end is not None and end < len(data):
+        raise CaffeError(f"{path}: damaged: {len(data) - end} bytes behind the end of the HDF5 file are no checksum")
+
+
+def _hdf5_end(data: bytes) -> int | None:
+    """The end-of-file address in the superblock, None where addresses have other sizes than 8 bytes."""
+    version = data[8] if len(data) > 13 else None
+    if version in (0, 1) and data[13] == 8:
+        start = 24 + 4 * version
+        base, _, end = struct.unpack_from("<3Q", data, start) if len(data) >= start + 24 else (0, 0, len(data))
+    elif version in (2, 3) and data[9] == 8:
+        base, _, end = struct.unpack_from("<3Q", data, 12) if len(data) >= 36 else (0, 0, len(data))
+    else:
+        return None
+    return end if base == 0 else None
 
 
 def _with_sum(data: bytes, tag: bytes) -> bytes:

@@ -22,7 +22,7 @@ from pysolver.net import weights
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import read_binary
-from pysolver.proto.hdf5 import LARGEST_HDF5, open_hdf5
+from pysolver.proto.hdf5 import LARGEST_HDF5, open_sealed
 from pysolver.solver import state_file
 from pysolver.solver.note import Fingerprint
 from pysolver.solver.state_file import State
@@ -208,8 +208,10 @@ def check_belongs(net: Net, model: str, path: str) -> None:
 def _layer_names(model: str) -> set[str]:
     if weights.is_hdf5(model):
         names: set[str] = set()
-        with open_hdf5(model) as file:
-            file["data"].visit(names.add)  # layers, parts of names with slashes, datasets
+        with open_sealed(model) as file:
+            data = file.group("data")
+            if data is not None:
+                data.visit(names.add)  # layers, parts of names with slashes, datasets
         return names
     proto = read_binary(model, caffe_pb2.NetParameter)
     return {layer.name for layer in proto.layer} | {layer.name or layer.layer.name for layer in proto.layers}

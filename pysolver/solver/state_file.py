@@ -20,7 +20,7 @@ from pysolver.errors import CaffeError, about
 from pysolver.files import read_bytes
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import LARGEST_MESSAGE
-from pysolver.proto.hdf5 import open_hdf5
+from pysolver.proto.hdf5 import Hdf5File, open_sealed
 from pysolver.proto.seal import open_seal, seal, seal_hdf5
 from pysolver.solver.note import Note, from_json, to_json
 
@@ -115,15 +115,21 @@ def _blob(blob: Any, index: int, path: str) -> np.ndarray:
 
 
 def _from_hdf5(path: str) -> State:
-    with open_hdf5(path) as file:
-        if "iter" not in file:
-            _refuse_model("data" in file, path)
-        history = file["history"]
-        blobs = [np.asarray(history[str(index)], np.float32) for index in range(len(history))]
-        note = file[_NOTE][()] if _NOTE in file else None
-        learned_net = file["learned_net"][()].rstrip(b"\0").decode()
-        iteration, current_step = int(file["iter"][0]), int(file["current_step"][0])
-        return State(iteration, learned_net, current_step, blobs, _load(note, path))
+    with open_sealed(path) as file:
+        if "iter" not in file.root:
+            _refuse_model("data" in file.root, path)
+        history = file.group("history")
+        blobs = [_hdf5_blob(file, history, index) for index in range(len(history or ()))]
+        note = file.one(_NOTE) if _NOTE in file.root else None
+        learned_net = file.one("learned_net").rstrip(b"\0").decode()
+        return State(int(file.one("iter")), learned_net, int(file.one("current_step")), blobs, _load(note, path))
+
+
+def _hdf5_blob(file: Hdf5File, history: h5py.Group, index: int) -> np.ndarray:
+    dataset = file.dataset(history, str(index))
+    if dataset is None:
+        raise CaffeError(f"{file.path}: damaged: no history blob {index}")
+    return file.numbers(dataset)
 
 
 def _load(note: bytes | None, path: str) -> Note | None:

@@ -97,7 +97,7 @@ def test_bad_lists_and_parameters(write_files, make_source, tmp_path) -> None:
         'source: "list.txt"': "batch_size must be positive, not 0",
         "batch_size: 1": "hdf5_data_param.source is missing",
         'source: "gone" batch_size: 1': "Failed opening HDF5 file: gone.h5",
-        'source: "text" batch_size: 1': "Failed opening HDF5 file: list.txt",
+        'source: "text" batch_size: 1': "list.txt: damaged, or not a readable HDF5 file: ",
     }
     for name, text in {"empty": " \n", "gone": "gone.h5", "text": "list.txt"}.items():
         (tmp_path / name).write_text(text)

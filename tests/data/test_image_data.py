@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -159,3 +164,35 @@ def test_images_of_other_sizes_need_resizing_or_a_crop(write_images, make_source
     assert resized.next_batch()[0].shape == (3, 3, 6, 7)
     cropped = make_source(IMAGES.format("transform_param { crop_size: 4 }", 3))
     assert cropped.next_batch()[0].shape == (3, 3, 4, 4)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims this size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_an_image_that_claims_gigabytes_is_refused_by_its_header(tmp_path) -> None:
+    """In a process of its own: OpenCV takes its limit when it is loaded, here by pysolver."""
+    (tmp_path / "large.png").write_bytes(png_header(24000, 24000))
+    code = (
+        "import resource; from pysolver.data import images\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: images.read('large.png', images.Colour.COLOR)\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    error, megabytes = done.stdout.splitlines()
+    assert "CaffeError Could not load large.png: by its header the image has more than 67108864 pixels" in error
+    assert int(megabytes) < 200  # OpenCV itself; the pixels would be 1700
+
+
+def test_a_resize_to_gigabytes_is_refused(write_images, make_source) -> None:
+    write_images(1)
+    with pytest.raises(CaffeError, match="list.txt:1: .*cannot be resized to 4000000000 x 4000000000"):
+        make_source(IMAGES.format("", "1 new_height: 4000000000 new_width: 4000000000"))

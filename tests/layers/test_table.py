@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pysolver import layer_table
+from pysolver.commands import layers
 from pysolver.component import layer_types, register
 from pysolver.errors import CaffeError
 from pysolver.layers.base import Layer
@@ -30,22 +30,12 @@ def test_every_layer_of_caffe_is_there():
 
 def test_the_page_is_fresh():
     page = Path(__file__).parents[2] / "docs" / "layers.md"
-    assert page.read_text() == layer_table.table(), "run python -m pysolver.layer_table"
-
-
-def test_check_sees_a_stale_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(layer_table, "PATH", tmp_path / "layers.md")
-    assert layer_table.main(["--check"]) == 1
-    assert layer_table.main([]) == 0
-    assert layer_table.main(["--check"]) == 0
-    (tmp_path / "layers.md").write_text("old")
-    assert layer_table.main(["--check"]) == 1
-    assert "stale" in capsys.readouterr().err
+    assert page.read_text() == layers.table(), "run pysolver layers > docs/layers.md"
 
 
 @pytest.mark.parametrize("name", sorted(layer_types()))
 def test_every_layer_says_what_it_does(name: str):
-    assert len(layer_table.summary(layer_types()[name])) > 10
+    assert len(layers.summary(layer_types()[name])) > 10
 
 
 def test_a_second_layer_of_a_name_is_refused():

@@ -44,7 +44,7 @@ def test_layers_is_the_language_of_netspec_too():
 
 def test_logs_and_netspec_need_no_torch():
     code = (
-        "import sys, pysolver, pysolver.logs, pysolver.as_caffe; dir(pysolver); pysolver.as_caffe.install();"
+        "import sys, pysolver, pysolver.logs, pysolver.pycaffe.run; dir(pysolver); pysolver.pycaffe.run.install();"
         "import caffe, caffe.io, caffe.draw, caffe.coord_map; from caffe import layers as L, params as P;"
         "caffe.NetSpec(), L.Input().to_proto(), P.Pooling.MAX, caffe.TEST, caffe.log('x'), caffe.proto;"
         "sys.exit('torch' in sys.modules)"

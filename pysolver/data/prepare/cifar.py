@@ -5,8 +5,6 @@ Colours stay in the order R, G, B of these files, as in Caffe's own conversion.
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 import zlib
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pysolver.data.prepare.cifar_pickle import NotABatch, read_batch
 from pysolver.data.prepare.download import fetch
 from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
@@ -142,20 +141,12 @@ def _parse_binary(kind: _Kind, content: bytes) -> Split | None:
 
 def _parse_pickle(kind: _Kind, content: bytes) -> Split | None:
     try:
-        fields = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-        images = np.asarray(fields[b"data"], np.uint8).reshape(-1, 3, 32, 32)
-        labels = np.asarray(fields[kind.label_key], np.uint8)
-    except Exception:  # noqa: BLE001  a damaged pickle can raise anything
+        fields = read_batch(content)
+    except NotABatch:
         return None
-    return Split(images, labels) if len(images) == len(labels) else None
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads plain values and numpy arrays; any other name in the stream, and so any code, is refused."""
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.zeros(0).__reduce__()[0]
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+    pixels, labels = fields.get(b"data"), fields.get(kind.label_key)
+    if not isinstance(pixels, np.ndarray) or not isinstance(labels, list) or pixels.size != _PIXELS * len(labels):
+        return None
+    if not all(type(label) is int and 0 <= label < 256 for label in labels):
+        return None
+    return Split(pixels.reshape(-1, 3, 32, 32), np.array(labels, np.uint8))

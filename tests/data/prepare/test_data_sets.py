@@ -218,13 +218,30 @@ class Trap:
         return (print, ("unpickled code ran",))
 
 
+def dumped(data: object, labels: object = (1,)) -> bytes:
+    return pickle.dumps({b"data": data, b"labels": list(labels)}, protocol=2 if isinstance(data, Trap) else 3)
+
+
+ROW = np.zeros((1, 3072), np.uint8)
+# The bytes of an array of objects are pointers: numpy.ndarray, allowed, reads memory wherever the file wants.
+OBJECTS = (
+    b"\x80\x02}(U\x04datacnumpy\nndarray\n(M\x00\x0c\x85U\x01OT\x00\x60\x00\x00"
+    + b"A" * 0x6000
+    + b"tRU\x06labels](K\x01eu."
+)
 BAD_CIFAR = {
-    "code": pickle.dumps({b"data": Trap(), b"labels": [1]}),
-    "code in numpy": pickle.dumps({b"data": np.array([Trap()], object), b"labels": [1]}),
+    "code": dumped(Trap()),
+    "code in numpy": dumped(np.array([Trap()], object)),
+    "pointers": OBJECTS,
     "text": b"hello",
-    "no labels": pickle.dumps({b"data": np.zeros((1, 3072), np.uint8)}),
-    "other lengths": pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [1, 2]}),
-    "a class too many": pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}),
+    "no labels": pickle.dumps({b"data": ROW}, protocol=3),
+    "other lengths": dumped(ROW, [1, 2]),
+    "other values": dumped(ROW, [1.5]),
+    "another type": dumped(ROW.astype(np.int16)),
+    "a class too many": dumped(ROW, [10]),
+    "a place of four thousand million in the memo": dumped(ROW)[:2] + b"Nr\xff\xff\xff\xff" + dumped(ROW)[2:-1],
+    "nested keys": b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s.",
+    "lists in themselves": b"\x80\x02}U\x06labels]q\x00(h\x00h\x00es.",
 }
 
 

@@ -1,5 +1,5 @@
-"""`import caffe` in a process that a script of pysolver.as_caffe started: its PYTHONPATH leads here."""
+"""`import caffe` in a process that a script of `pysolver run` started: its PYTHONPATH leads here."""
 
-from pysolver import as_caffe
+from pysolver.pycaffe import run
 
-as_caffe.install()
+run.install()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pysolver.cli import main
+from pysolver import commands
+from pysolver.commands import main
 
 SOLVER = 'net: "{net}" base_lr: 0.5 lr_policy: "fixed" momentum: 0.25 max_iter: 3 snapshot_prefix: "{prefix}"'
 NET = """
@@ -90,19 +92,63 @@ def test_wrong_usage_is_status_2(words, capsys):
     assert "usage: pysolver" in capsys.readouterr().err
 
 
-def test_a_scripts_own_error_keeps_its_traceback(tmp_path, monkeypatch):
+def test_help_lists_every_command_and_needs_no_torch():
+    code = """
+import sys
+from pysolver.commands import main
+try:
+    main(["--help"])
+finally:
+    assert not {"torch", "numpy", "matplotlib"} & set(sys.modules), sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = done.stdout.partition("commands:\n")[2].partition("\n\n")[0]
+    told = dict(line.split(None, 1) for line in listed.splitlines())
+    files = {path.stem for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
+    assert set(told) == files and len(files) >= 19 and all(text.strip() for text in told.values())
+
+
+@pytest.mark.parametrize("name", commands.names())
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    told = capsys.readouterr().out
+    assert stop.value.code == 0 and told.startswith(f"usage: pysolver {name}") and "--debug" in told
+
+
+def test_a_command_is_a_file(tmp_path, monkeypatch, capsys):
+    """Dropped into the package it is there, for `pysolver` and for a tool; no list names it."""
+    text = '"""Say a word."""\n\ndef options(parser): parser.add_argument("word")\n\ndef call(args): print(args.word)\n'
+    (tmp_path / "say.py").write_text(text)
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    assert main(["say", "hello"]) == 0
+    monkeypatch.setattr(sys, "argv", ["tools/say.py", "again"])
+    assert commands.tool("tools/say.py") == 0
+    assert capsys.readouterr().out == "hello\nagain\n"
+
+
+def test_a_near_miss_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    assert "there is no command 'trian'; did you mean train?" in capsys.readouterr().err
+
+
+def test_a_scripts_own_error_keeps_its_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", ["", *sys.path])  # run_script replaces the first entry
     script = tmp_path / "script.py"
     script.write_text("1 / 0")
-    with pytest.raises(ZeroDivisionError):
-        main(["run", str(script)])
+    assert main(["run", str(script)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback") and error.endswith("ZeroDivisionError: division by zero\n")
+    assert str(script) in error
 
 
 def test_an_unforeseen_error_is_one_line_too(solver, monkeypatch, capsys):
     def breaks(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("pysolver.solver.train.train", breaks)
+    monkeypatch.setattr("pysolver.commands.train.main", breaks)
     assert main(["train", f"--solver={solver}"]) == 1
     assert "pysolver: ZeroDivisionError: division by zero (--debug shows where)" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):

@@ -1,7 +1,8 @@
-"""extract_features: blobs of a net become databases (tools/extract_features.cpp)."""
+"""Write blobs of a net as databases of features (Caffe: tools/extract_features.cpp)."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from pysolver.blob import Blob
+from pysolver.commands import _options as o
 from pysolver.context import Context
 from pysolver.data.database_writer import COMMIT_EVERY, Writer, new_database
 from pysolver.data.databases import backend_named
@@ -18,6 +20,27 @@ from pysolver.logs import glog
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
+from pysolver.pycaffe import alias
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("weights_file", metavar="WEIGHTS")
+    add("net", metavar="NET")
+    add("blobs", metavar="BLOB[,BLOB...]")
+    add("dbs", metavar="DB[,DB...]")
+    add("batches", metavar="BATCHES", type=o.positive)
+    add("db_type", metavar="lmdb|leveldb")
+    add("mode", metavar="CPU|GPU", nargs="?", default="CPU")
+    add("device", metavar="DEVICE_ID", nargs="?", type=int, default=0)
+
+
+def call(args: argparse.Namespace) -> None:
+    alias.offer()  # modules of Python layers `import caffe`
+    blobs, databases = args.blobs.split(","), args.dbs.split(",")
+    extract_features(
+        args.weights_file, args.net, blobs, databases, args.batches, args.db_type, mode=args.mode, device=args.device
+    )
 
 
 def extract_features(

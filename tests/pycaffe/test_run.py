@@ -5,9 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-from pysolver.cli import main
+from pysolver.commands import main
 
 CHECK = """
 import sys, subprocess
@@ -30,15 +28,14 @@ print(*sys.argv[1:])
 """
 
 
-def _run(*args, cwd=None, module="pysolver.as_caffe"):
-    return subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=cwd)
+def _run(*args, cwd=None):
+    return subprocess.run([sys.executable, "-m", "pysolver", "run", *args], capture_output=True, text=True, cwd=cwd)
 
 
-@pytest.mark.parametrize("command", [["pysolver.as_caffe"], ["pysolver", "run"]])
-def test_script(tmp_path, command):
+def test_script(tmp_path):
     (tmp_path / "script.py").write_text(CHECK + "import beside")
     (tmp_path / "beside.py").write_text("")
-    done = _run(*command[1:], str(tmp_path / "script.py"), "a", "--flag=1", module=command[0])
+    done = _run(str(tmp_path / "script.py"), "a", "--flag=1")
     assert (done.returncode, done.stdout) == (0, "a --flag=1\n"), done.stderr
 
 
@@ -60,7 +57,6 @@ def test_exit_status(tmp_path):
     (tmp_path / "script.py").write_text("raise SystemExit(7)")
     assert _run(str(tmp_path / "script.py")).returncode == 7
     assert _run("-m").returncode == 2
-    assert "as_caffe" in _run("--help").stderr
 
 
 def test_python_layer_of_the_script(tmp_path):
@@ -104,7 +100,7 @@ def test_a_python_layer_that_imports_caffe_in_the_command(tmp_path):
         'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 5 } data_filler { value: 2 }}}\n'
         'layer { name: "s" type: "Python" bottom: "x" top: "s" python_param { module: "layers" layer: "Sum" } }\n'
     )
-    code = "import pysolver.cli, sys; sys.path.insert(0, '.'); sys.exit(pysolver.cli.main(sys.argv[1:]))"
+    code = "import pysolver.commands, sys; sys.path.insert(0, '.'); sys.exit(pysolver.commands.main(sys.argv[1:]))"
     (tmp_path / "w.caffemodel").write_bytes(b"\n\x01n")
     arguments = ["test", "--model=net.prototxt", "--weights=w.caffemodel", "--iterations=1", "--allow-python-layers"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)

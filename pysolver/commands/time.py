@@ -1,47 +1,38 @@
-"""`pysolver test` and `pysolver time`: a net without a solver (tools/caffe.cpp)."""
+"""Benchmark the layers of a net."""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import time as clock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from pysolver.context import Context
-from pysolver.errors import CaffeError, about
-from pysolver.logs import events as e
+from pysolver.commands import _options as o
+from pysolver.commands._net import open_net
+from pysolver.errors import CaffeError
 from pysolver.logs import glog
-from pysolver.logs.writer import CaffeLog
-from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
-from pysolver.solver import devices, testing
 
 
-def test(
-    model: str, weights: str, *, iterations: int = 50, gpu: str = "", level: int = 0, stage: str = "", **context: Any
-) -> None:
-    """Mean outputs of a net in TEST phase over so many batches, as `caffe test` prints them."""
-    log = CaffeLog()
-    with _net(model, caffe_pb2.TEST, gpu, level, stage, context) as net:
-        net.copy_trained_layers_from(weights)
-        log(e.RunningFor(iterations))
-        batch = 0
+def options(parser: argparse.ArgumentParser) -> None:
+    for add in (o.model, o.gpu, o.net_state):
+        add(parser)
+    o.flag(parser, "iterations", type=o.positive, default=50, metavar="N", help="passes to time (default 50)")
 
-        def forward() -> torch.Tensor:
-            nonlocal batch
-            loss = net.run()
-            for name, value, _ in testing.elements(net.output_values()):
-                log(e.BatchOutput(batch, name, float(value)))
-            batch += 1
-            return loss
 
-        result = testing.run_batches(net, iterations, forward)
-        log(e.MeanLoss(result.loss))
-        for name, value, weight in result.outputs:
-            log(e.MeanOutput(name, float(value), *testing.weighted(value, weight)))
+def call(args: argparse.Namespace) -> None:
+    time(
+        o.required(args.model, "Need a model definition to time: --model=FILE"),
+        iterations=args.iterations,
+        phase=args.phase,
+        gpu=args.gpu,
+        level=args.level,
+        stage=args.stage,
+        allow_python_layers=args.allow_python_layers,
+    )
 
 
 def time(
@@ -57,7 +48,7 @@ def time(
     """Time every layer forward and backward, and the whole net, as `caffe time` prints it."""
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{phase}"')
-    with _net(model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context) as net:
+    with open_net(model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context) as net:
         _say(351, "Performing Forward")
         _say(356, f"Initial loss: {net.forward():g}")
         _say(357, "Performing Backward")
@@ -101,20 +92,3 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
 
 def _say(line: int, text: str) -> None:
     glog.info(f"caffe.cpp:{line}", text)
-
-
-@contextlib.contextmanager
-def _net(model: str, phase: int, gpu: str, level: int, stage: str, context: dict[str, Any]) -> Iterator[Net]:
-    """The net of a file on the device that --gpu names (the first of several), closed at the end."""
-    log, ids = CaffeLog(), devices.gpu_ids(gpu)
-    if ids:
-        log(e.UseGpu(ids[0]))
-        log(e.GpuName(torch.cuda.get_device_name(ids[0])))
-    else:
-        log(e.UseCpu())
-    device = torch.device("cuda", ids[0]) if ids else torch.device("cpu")
-    param = read_net_for(model, phase, level, stage.split(","))
-    with about(model):
-        net = Net(param, Context(device, **context))
-    with contextlib.closing(net):
-        yield net

@@ -1,29 +1,30 @@
-"""docs/layers.md: the table of all layer types, from the registry.
-
-python -m pysolver.layer_table            writes it
-python -m pysolver.layer_table --check    fails if it is not what would be written
-"""
+"""Print the table of all layer types, from the registry: docs/layers.md."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import argparse
 
 import pysolver.data  # noqa: F401  registers the data layers
 import pysolver.layers  # noqa: F401  registers the others
 from pysolver.component import Arity, Component, layer_types
 
-PATH = Path("docs/layers.md")
-
 _HEAD = """\
 # Layers
 
-Written by `python -m pysolver.layer_table` from the registry; do not edit.
+Written by `pysolver layers > docs/layers.md` from the registry; do not edit.
 
 Every layer computes what BVLC Caffe 1.0 (or the fork it comes from) computes, forward and backward, in the shapes,
 defaults and errors that the docstring of its class gives; the last column says where it differs on purpose.
 `engine` is ignored everywhere: torch chooses the kernel. Counts are of bottoms and tops; a loss may leave out its top.
 """
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def call(args: argparse.Namespace) -> None:
+    print(table(), end="")
 
 
 def table() -> str:
@@ -58,19 +59,3 @@ def _count(arity: Arity) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
-
-
-def main(arguments: list[str]) -> int:
-    """Write the page, or compare it; the exit status."""
-    page = table()
-    if "--check" not in arguments:
-        PATH.write_text(page)
-        return 0
-    if PATH.is_file() and PATH.read_text() == page:
-        return 0
-    print(f"{PATH} is stale: run python -m pysolver.layer_table", file=sys.stderr)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -6,9 +6,9 @@ import lmdb
 import numpy as np
 import pytest
 
+from pysolver.commands.extract_features import extract_features
 from pysolver.context import Context
 from pysolver.errors import CaffeError
-from pysolver.net.features import extract_features
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2

@@ -1,0 +1,81 @@
+"""Options that several commands have, and kinds of their values."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser
+
+from pysolver.errors import UsageError
+
+
+def flag(parser: ArgumentParser, *names: str, **options: object) -> None:
+    """A flag in gflags' forms: one dash or two."""
+    dashed = [dashes + name for name in names for dashes in ("-", "--")]
+    parser.add_argument(*dashed, dest=names[0], **options)
+
+
+def solver(parser: ArgumentParser) -> None:
+    """--solver"""
+    flag(parser, "solver", metavar="FILE", help="solver prototxt")
+
+
+def model(parser: ArgumentParser) -> None:
+    """--model"""
+    flag(parser, "model", metavar="FILE", help="net prototxt")
+
+
+def weights(parser: ArgumentParser) -> None:
+    """--weights"""
+    flag(parser, "weights", metavar="FILE[,FILE]", help="weights, the later ones win")
+
+
+def gpu(parser: ArgumentParser) -> None:
+    """--gpu"""
+    flag(parser, "gpu", default="", metavar="IDS|all", help="GPU ids, separated by commas")
+
+
+def net_state(parser: ArgumentParser) -> None:
+    """--phase, --level, --stage and whether Python layers may run: which layers of a net file are in the net."""
+    flag(parser, "phase", default="", metavar="TRAIN|TEST", help="network phase; only `time` looks at it, as in Caffe")
+    flag(parser, "level", type=int, default=0, metavar="N", help="network level (default 0)")
+    flag(parser, "stage", default="", metavar="S[,S]", help="network stages")
+    flag(parser, "allow_python_layers", "allow-python-layers", action="store_true",
+         help="let Python layers of the net run their code")  # fmt: skip
+
+
+def logs(parser: ArgumentParser, count: int | str = "+") -> None:
+    """The LOG arguments; count is their nargs."""
+    parser.add_argument("logs", metavar="LOG", nargs=count, help="log of a Caffe solver, .gz too; - is standard input")
+
+
+def upgrade_files(parser: ArgumentParser) -> None:
+    """The two files of an upgrade."""
+    parser.add_argument("input", metavar="IN")
+    parser.add_argument("output", metavar="OUT")
+
+
+def required(value: str | None, message: str) -> str:
+    """The value of an option that must be there; UsageError if it is not."""
+    if not value:
+        raise UsageError(message)
+    return value
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes from `500M`, `2G`, `1000`."""
+    unit = {"K": 10, "M": 20, "G": 30}.get(text[-1:].upper())
+    try:
+        value = int(float(text[:-1]) * 2**unit) if unit else int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 500M or 2G")
+    return value

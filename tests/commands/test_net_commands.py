@@ -1,0 +1,46 @@
+"""`pysolver test` and `pysolver time`: a net without a solver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pysolver as caffe
+from pysolver.commands import main
+
+NET = """
+layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param {
+  shape { dim: 2 dim: 3 } shape { dim: 2 dim: 1 } data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+        inner_product_param { num_output: 1 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" loss_weight: 3 }
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """net.prototxt and w.caffemodel here."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(NET)
+    caffe.Net("net.prototxt", caffe.TRAIN).save("w.caffemodel")
+
+
+def test_test_tells_every_batch_and_their_means(net, capsys):
+    assert main(["test", "--model=net.prototxt", "--weights=w.caffemodel", "--iterations=4"]) == 0
+    lines = [line.split("] ", 1)[-1] for line in capsys.readouterr().err.splitlines()]
+    lines = lines[lines.index("Running for 4 iterations.") :]
+    batches = [float(line.split(" = ")[1]) for line in lines if line.startswith("Batch")]
+    assert len(set(batches)) == 4
+    assert float(lines[-2].removeprefix("Loss: ")) == pytest.approx(3 * np.mean(batches), rel=1e-5)
+    name, value, weighted = lines[-1].split(" ", 3)[0], *lines[-1].split(" ", 3)[2:]
+    assert name == "loss" and float(value) == pytest.approx(np.mean(batches), rel=1e-5)
+    assert float(weighted.removeprefix("(* 3 = ").removesuffix(" loss)")) == pytest.approx(3 * float(value), rel=1e-5)
+
+
+def test_time_tells_every_layer(net, capsys):
+    assert main(["time", "--model=net.prototxt", "--iterations=2"]) == 0
+    log = capsys.readouterr().err
+    assert all(f"{name:>10}\t{way}: " in log for name in ("in", "ip", "loss") for way in ("forward", "backward"))
+    assert all(text in log for text in ("*** Benchmark begins ***", "Total Time: ", " ms."))
