@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pysolver.logs import glog
+from pysolver.logs.events import Emit, Event
+from pysolver.logs.writer import to_stderr
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Context:
 
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
+    listener: who is told what happens (see emit), by default the Caffe log on stderr.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -23,13 +25,14 @@ class Context:
     world_size: int = 1
     cache_bytes: int = 2 << 30
     allow_python_layers: bool = True
+    listener: Emit = field(default=to_stderr, compare=False, repr=False)
 
     @property
     def is_root(self) -> bool:
         """Rank 0 tests, snapshots and logs."""
         return self.rank == 0
 
-    def info(self, where: str, text: str) -> None:
-        """A log line that only rank 0 prints."""
+    def emit(self, event: Event) -> None:
+        """Tell the run's listener; only rank 0 speaks."""
         if self.is_root:
-            glog.info(where, text)
+            self.listener(event)

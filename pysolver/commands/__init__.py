@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pysolver.commands._options import flag
 from pysolver.errors import CaffeError, UsageError
+from pysolver.logs.writer import CaffeLog, level_wanted
 
 PROGRAM = "pysolver"
 
@@ -60,8 +61,7 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
     flag(parser, "minloglevel", type=int, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only")
     flag(parser, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
     args = parser.parse_args(words)
-    if args.minloglevel is not None:
-        os.environ["GLOG_minloglevel"] = str(args.minloglevel)
+    args.log = CaffeLog(level=level_wanted() if args.minloglevel is None else args.minloglevel)
     try:
         return module.call(args) or 0
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from pysolver.errors import CaffeError
-from pysolver.pycaffe import run
+from pysolver.pycaffe import mode, run
 
 EXAMPLES = """
 pysolver run classify.py cat.jpg
@@ -27,6 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     if args.run is None and not os.path.exists(args.script):
         raise CaffeError(f"{args.script}: file not found")
+    mode.set_log_level(args.log.level)
     try:
         (args.run or run.run_script)(args.script, args.args)
     except CaffeError:

@@ -12,7 +12,9 @@ import torch
 from pysolver.commands import _options as o
 from pysolver.commands._net import open_net
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 
@@ -32,6 +34,7 @@ def call(args: argparse.Namespace) -> None:
         level=args.level,
         stage=args.stage,
         allow_python_layers=args.allow_python_layers,
+        log=args.log,
     )
 
 
@@ -43,24 +46,28 @@ def time(
     gpu: str = "",
     level: int = 0,
     stage: str = "",
+    log: Emit = to_stderr,
     **context: Any,
 ) -> None:
     """Time every layer forward and backward, and the whole net, as `caffe time` prints it."""
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{phase}"')
-    with open_net(model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context) as net:
-        _say(351, "Performing Forward")
-        _say(356, f"Initial loss: {net.forward():g}")
-        _say(357, "Performing Backward")
+    with open_net(
+        model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context, log
+    ) as net:
+        emit = net.context.emit
+        emit(notices.PerformingForward())
+        emit(notices.InitialLoss(net.forward()))
+        emit(notices.PerformingBackward())
         net.backward()
-        _say(365, "*** Benchmark begins ***")
-        _say(366, f"Testing for {iterations} iterations.")
+        emit(notices.BenchmarkBegins())
+        emit(notices.TimingFor(iterations))
         _benchmark(net, iterations)
-        _say(415, "*** Benchmark ends ***")
+        emit(notices.BenchmarkEnds())
 
 
 def _benchmark(net: Net, iterations: int) -> None:
-    device = net.context.device
+    device, emit = net.context.device, net.context.emit
     forward, backward = [0.0] * len(net.layers), [0.0] * len(net.layers)
     begin = clock.perf_counter()
     for iteration in range(iterations):
@@ -70,16 +77,16 @@ def _benchmark(net: Net, iterations: int) -> None:
         for index in reversed(range(len(net.layers))):
             backward[index] += _milliseconds(lambda i=index: net.backward(i, i), device)
         passed = sum(forward) + sum(backward) - before
-        _say(394, f"Iteration: {iteration + 1} forward-backward time: {passed:g} ms.")
+        emit(notices.TimedIteration(iteration + 1, passed))
     total = (clock.perf_counter() - begin) * 1000
-    _say(397, "Average time per layer: ")
+    emit(notices.TimesPerLayer())
     for name, ahead, back in zip(net.layer_names, forward, backward):
-        _say(400, f"{name:>10}\tforward: {ahead / iterations:g} ms.")
-        _say(403, f"{name:>10}\tbackward: {back / iterations:g} ms.")
-    _say(408, f"Average Forward pass: {sum(forward) / iterations:g} ms.")
-    _say(410, f"Average Backward pass: {sum(backward) / iterations:g} ms.")
-    _say(412, f"Average Forward-Backward: {total / iterations:g} ms.")
-    _say(414, f"Total Time: {total:g} ms.")
+        emit(notices.LayerTime(f"{name:>10}", "forward", ahead / iterations))
+        emit(notices.LayerTime(f"{name:>10}", "backward", back / iterations))
+    emit(notices.ForwardTime(sum(forward) / iterations))
+    emit(notices.BackwardTime(sum(backward) / iterations))
+    emit(notices.BothTime(total / iterations))
+    emit(notices.TotalTime(total))
 
 
 def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
@@ -88,7 +95,3 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (clock.perf_counter() - begin) * 1000
-
-
-def _say(line: int, text: str) -> None:
-    glog.info(f"caffe.cpp:{line}", text)

@@ -46,4 +46,5 @@ def call(args: argparse.Namespace) -> None:
             cache_data=args.cache_data,
         ),
         advise=check_training,
+        log=args.log,
     )

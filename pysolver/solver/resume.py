@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
 from pysolver.net.net import Net
 from pysolver.solver.note import Point, Position, Window
 
@@ -46,7 +46,7 @@ def restore(point: Point, train: Net, tests: Sequence[Net]) -> None:
         matches = _matches(net, positions)
         if _movable(net) and not matches:
             which = f"test net #{number - 1}" if number else "train net"
-            glog.warning("solver.cpp:1", f"The {which} has other sources than in the snapshot: its data start over.")
+            net.context.emit(notices.OtherSources(which))
         for layer, position in matches:
             layer.load_state(position.state)
     if _is_like(point.rng, torch.get_rng_state()):

@@ -1,6 +1,6 @@
 """The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp).
 
-It says what happens as events (pysolver/logs/events.py) to its subscribers, by default the Caffe log on stderr.
+It says what happens as events (pysolver/logs/events.py) to its subscribers, by default those of its context.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pysolver import schedule
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
-from pysolver.logs import glog
-from pysolver.logs.writer import CaffeLog
+from pysolver.logs import notices
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
 from pysolver.solver.note import Note, Point
@@ -57,8 +56,9 @@ class Solver:
         action: ActionFunction = lambda: Action.NONE,
     ) -> None:
         self.param = param
-        self.context = _seeded(context or Context(), param.random_seed)
-        self.subscribers: list[Subscriber] = [CaffeLog()] if subscribers is None else list(subscribers)
+        given = context or Context()
+        self.subscribers: list[Subscriber] = [given.listener] if subscribers is None else list(subscribers)
+        self.context = _seeded(dataclasses.replace(given, listener=self._tell), param.random_seed)
         self.type = self.type_name or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
         self.iter = 0
@@ -242,7 +242,7 @@ class Solver:
         if self.stop_on_nan:
             raise CaffeError(f"{message}; stopped, as --stop_on_nan says. A lower base_lr or max_lr may help.")
         if not self._nan_told:
-            glog.warning("solver.cpp:1", f"{message}; training goes on (--stop_on_nan ends it)")
+            self._emit(notices.NotFinite(iteration, loss))
             self._nan_told = True
 
     # ---- testing ---------------------------------------------------------------------------------------------
@@ -328,12 +328,11 @@ class Solver:
             resume.restore(point, self.net, self.test_nets)
             self.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
             self.run = state.note.run or self.run
-            how = "Continuing exactly: data, random numbers and smoothed loss go on where the snapshot was taken."
+            self._emit(notices.Continuing())
         elif point is None:
-            how = "A snapshot without data positions, as Caffe writes them: the data start over."
+            self._emit(notices.DataStartOver())
         else:
-            how = "Returning to an earlier point, since newer snapshots of this run exist: the data start over."
-        self.context.info("solver.cpp:1", how)
+            self._emit(notices.Returning())
 
     def close(self) -> None:
         """Stop the threads of the nets' sources and close their files."""
@@ -341,9 +340,11 @@ class Solver:
             net.close()
 
     def _emit(self, event: e.Event) -> None:
-        if self.context.is_root:
-            for subscriber in self.subscribers:
-                subscriber(event)
+        self.context.emit(event)
+
+    def _tell(self, event: e.Event) -> None:
+        for subscriber in self.subscribers:
+            subscriber(event)
 
 
 def check_parameters(param: Any, type_name: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
-from pysolver.logs import glog
+from pysolver.logs import notices
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.run import Run
 from pysolver.logs.tensorboard import TensorBoard
@@ -56,16 +56,21 @@ class TrainOptions:
 Advise = Callable[[Any], Iterable[object]]
 
 
-def main(options: TrainOptions, advise: Advise = lambda param: (), subscribers: Sequence[Subscriber] = ()) -> Run:
+def main(
+    options: TrainOptions,
+    advise: Advise = lambda param: (),
+    subscribers: Sequence[Subscriber] = (),
+    log: CaffeLog | None = None,
+) -> Run:
     """The command: train(), with this process's signals served as the options say."""
     with SignalHandler(parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)) as action:
-        return train(options, subscribers=subscribers, action=action, advise=advise)
+        return train(options, log=log, subscribers=subscribers, action=action, advise=advise)
 
 
 def train(
     options: TrainOptions,
     *,
-    log: Subscriber | None = None,
+    log: CaffeLog | None = None,
     subscribers: Sequence[Subscriber] = (),
     action: ActionFunction = lambda: Action.NONE,
     advise: Advise = lambda param: (),
@@ -78,13 +83,14 @@ def train(
     """
     if options.snapshot and options.weights and options.snapshot != "auto":
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
-    param = read_solver(options.solver)
+    log = log or CaffeLog()
+    param = read_solver(options.solver, log)
     with about(options.solver):
         check_parameters(param, param.type)
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stage.split(","))
     recorder = Recorder()
-    listeners = [log or CaffeLog(), recorder, *subscribers]
+    listeners = [log, recorder, *subscribers]
 
     def emit(event: e.Event) -> None:
         for listener in listeners:
@@ -96,7 +102,7 @@ def train(
             stack.enter_context(torch.cuda.device(device))
         if param.snapshot or param.snapshot_after_train:
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
-        snapshot = _choose_start(param, options)
+        snapshot = _choose_start(param, options, emit)
         if param.random_seed < 0:
             torch.seed()
         context = Context(device, cache_bytes=options.cache_data, allow_python_layers=options.allow_python_layers)
@@ -110,10 +116,10 @@ def train(
             board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
             listeners.append(board)
         if options.progress is not False:
-            listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
+            listeners.append(stack.enter_context(watchers.ProgressBar(solver, log)))
         solver.subscribers = listeners
         for advice in advise(param):
-            glog.warning("solver.cpp:1", str(advice))
+            emit(notices.Advice(str(advice)))
         emit(e.StartingOptimization())
         solver.solve()
         if solver.is_stopped and solver.last_state:
@@ -122,13 +128,13 @@ def train(
     return recorder.run(options.solver)
 
 
-def _choose_start(param: Any, options: TrainOptions) -> str | None:
+def _choose_start(param: Any, options: TrainOptions, emit: Subscriber) -> str | None:
     """The state to resume from, if any; else the weights of the options go into the parameters."""
     snapshot = options.snapshot
     if snapshot == "auto":
-        snapshot = snapshots.newest(param.snapshot_prefix)
+        snapshot = snapshots.newest(param.snapshot_prefix, emit)
         if snapshot is None:
-            glog.info("caffe.cpp:1", f"No intact snapshot of {param.snapshot_prefix}: starting at iteration 0")
+            emit(notices.NothingToResume(param.snapshot_prefix))
     if snapshot:
         param.ClearField("weights")
     elif options.weights:
@@ -140,7 +146,7 @@ def _choose_device(param: Any, gpu: str, emit: Subscriber) -> torch.device:
     """--gpu, else the solver's own wish; an unset solver_mode is the CPU, whatever the schema's default says."""
     ids = devices.gpu_ids(gpu)
     if not ids and param.HasField("solver_mode") and param.solver_mode == caffe_pb2.SolverParameter.GPU:
-        number = devices.cuda_or_cpu(param.device_id)
+        number = devices.cuda_or_cpu(param.device_id, emit)
         ids = [] if number is None else [number]
     if not ids:
         emit(e.UseCpu())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysolver.logs import events as e
-from pysolver.logs import glog, grammar
+from pysolver.logs import grammar
 from pysolver.logs.writer import CaffeLog
 
 
@@ -64,9 +64,8 @@ def _is_ambiguous(text: str, form: grammar.Form) -> bool:
     return any(re.fullmatch(f.pattern(), text) for f in forms)
 
 
-def test_round_trip_through_a_written_log(monkeypatch):
+def test_round_trip_through_a_written_log():
     stream = io.StringIO()
-    monkeypatch.setattr(glog, "stream", stream)
     events = [
         e.InitializingSolver('base_lr: 0.1\nlr_policy: "1cycle"\n'),
         e.Testing(100, 1),
@@ -80,7 +79,7 @@ def test_round_trip_through_a_written_log(monkeypatch):
         e.Done("solver"),
         e.Done("tool"),
     ]
-    log = CaffeLog()
+    log = CaffeLog(stream)
     for event in events:
         log(event)
     records = re.split(r"(?m)^([IE])\d{8} \d\d:\d\d:\d\d\.\d{6} +\d+ ([\w.]+):\d+\] ", stream.getvalue())[1:]
