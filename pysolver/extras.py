@@ -9,10 +9,12 @@ from pysolver.errors import CaffeError
 
 _EXTRA_OF = {
     "cv2": ("images", "opencv-python-headless"),
+    "onnxruntime": ("export", "onnxruntime"),
     "plotly": ("interactive", "plotly"),
     "plyvel": ("leveldb", "plyvel"),
     "pooch": ("download", "pooch"),
     "pydot": ("draw", "pydot"),
+    "safetensors": ("export", "safetensors"),
     "scipy": ("images", "scipy"),
     "sklearn": ("digits", "scikit-learn"),
     "tensorboardX": ("tensorboard", "tensorboardX"),

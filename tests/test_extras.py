@@ -14,6 +14,8 @@ from pysolver.extras import require
     "module, extra",
     [
         ("cv2", "images"),
+        ("onnxruntime", "export"),
+        ("safetensors.numpy", "export"),
         ("plotly.subplots", "interactive"),
         ("plyvel", "leveldb"),
         ("pydot", "draw"),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 
 import pysolver.data  # noqa: F401  registers the data layers
+import pysolver.export.onnx  # noqa: F401  registers the ONNX forms
 import pysolver.layers  # noqa: F401  registers the others
 from pysolver.component import Arity, Component, layer_types
+from pysolver.data.source import Source
+from pysolver.export.onnx.graph import emitter, why_not
+from pysolver.export.program import leaves
 
 _HEAD = """\
 # Layers
@@ -14,7 +18,9 @@ _HEAD = """\
 Written by `pysolver layers > docs/layers.md` from the registry; do not edit.
 
 Every layer computes what BVLC Caffe 1.0 (or the fork it comes from) computes, forward and backward, in the shapes,
-defaults and errors that the docstring of its class gives; the last column says where it differs on purpose.
+defaults and errors that the docstring of its class gives; the last column says where it differs on purpose. The column
+ONNX says what `pysolver export` makes of it (see [export.md](export.md)): yes; an input; nothing, for what only trains
+or judges; or why there is no form.
 `engine` is ignored everywhere: torch chooses the kernel. Counts are of bottoms and tops; a loss may leave out its top.
 """
 
@@ -38,12 +44,23 @@ def table() -> str:
 
 
 def _rows(kinds: dict[str, type[Component]]) -> list[str]:
-    rows = ["| type | bottoms | tops | what it does | differs |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| type | bottoms | tops | what it does | ONNX | differs |", "| --- | --- | --- | --- | --- | --- |"]
     for name, cls in kinds.items():
         path = "../" + cls.__module__.replace(".", "/") + ".py"
         counts = f"{_count(cls.bottoms)} | {_count(cls.tops)}"
-        rows.append(f"| [{name}]({path}) | {counts} | {_escape(summary(cls))} | {_escape(cls.deviations)} |")
+        texts = " | ".join(map(_escape, (summary(cls), onnx_form(cls), cls.deviations)))
+        rows.append(f"| [{name}]({path}) | {counts} | {texts} |")
     return rows
+
+
+def onnx_form(cls: type[Component]) -> str:
+    """What an export makes of the layer type."""
+    name = cls.type_name
+    if issubclass(cls, Source):
+        return "an input"
+    if leaves(cls):
+        return "nothing"
+    return "yes" if name == "Split" or emitter(name) else f"no: {why_not(name)}"  # a Split is another name
 
 
 def summary(cls: type[Component]) -> str:

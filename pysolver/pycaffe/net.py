@@ -89,6 +89,11 @@ class Net:
         view._adopt(net)
         return view
 
+    @property
+    def core(self) -> core.Net:
+        """The net behind this view: what pysolver's own functions take."""
+        return self._net
+
     def _adopt(self, net: core.Net) -> None:
         self._net = net
         self._finalizer = weakref.finalize(self, net.close)

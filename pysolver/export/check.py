@@ -1,0 +1,104 @@
+"""--check: an exported model in ONNX Runtime beside pysolver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pysolver.export.preprocess import Preprocessing
+from pysolver.export.program import Program, Value, program_of
+from pysolver.export.reference import compute
+from pysolver.extras import require
+from pysolver.net.net import Net
+
+TOLERANCE = 1e-4  # of the largest number of an output: single precision through a hundred layers
+
+Arrays = dict[str, np.ndarray]
+
+
+class Difference(NamedTuple):
+    """How far one output of the model is from pysolver's."""
+
+    data: str  # on what
+    output: str
+    largest: float  # difference; infinite for other shapes
+    scale: float  # the largest number of the output
+
+    @property
+    def is_small(self) -> bool:
+        return self.largest <= TOLERANCE * self.scale
+
+
+def differences(
+    net: Net, path: str | Path, batch: int | None = None, preprocessing: Preprocessing | None = None
+) -> Iterator[Difference]:
+    """Run the model file and the net on random input, and on a batch of the net's own data layer if it has one."""
+    runtime = require("onnxruntime")
+    session = runtime.InferenceSession(str(path), _quiet(runtime), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    program = program_of(net, batch)
+    for data, inputs in _inputs(net, program, preprocessing):
+        fed = dict(inputs)
+        if preprocessing is not None:
+            fed[preprocessing.blob] = preprocessing.undo(fed[preprocessing.blob])
+        found = dict(zip(names, session.run(None, fed), strict=True))
+        for name, expected in compute(program, inputs).items():
+            same_shape = found[name].shape == expected.shape
+            largest = float(np.abs(found[name] - expected).max(initial=0)) if same_shape else np.inf
+            largest = np.inf if np.isnan(largest) else largest
+            yield Difference(data, name, largest, float(np.abs(expected).max(initial=0)))
+
+
+def _quiet(runtime: object) -> object:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    return options
+
+
+def _inputs(net: Net, program: Program, preprocessing: Preprocessing | None) -> Iterator[tuple[str, Arrays]]:
+    generator = np.random.default_rng(0)
+    inputs = {value.name: _random(program, value, generator) for value in program.inputs}
+    if preprocessing is not None:
+        blob = preprocessing.blob
+        pictures = generator.integers(0, 256, inputs[blob].shape).astype(np.float32)
+        inputs[blob] = preprocessing.apply(pictures)
+    yield "random input", inputs
+    own = {
+        name: batch.cpu().numpy()
+        for source in net.sources.values()
+        for name, batch in zip(source.param.top, source.next_batch())
+        if batch is not None
+    }
+    if all(value.name in own and own[value.name].shape == value.shape for value in program.inputs):
+        yield "its own data", {value.name: own[value.name] for value in program.inputs}
+
+
+def _random(program: Program, value: Value, generator: np.random.Generator) -> np.ndarray:
+    """Numbers of the kind that the input's first reader takes."""
+    for step in program.steps:
+        for position, read in enumerate(step.inputs):
+            if read is value:
+                return _of_kind(step.layer, position, value.shape, step.inputs, generator)
+    return generator.standard_normal(value.shape).astype(np.float32)
+
+
+def _of_kind(layer, position: int, shape: tuple, inputs: list[Value], generator: np.random.Generator) -> np.ndarray:
+    kind = layer.type_name
+    if kind == "Embed":
+        return generator.integers(0, layer.param.embed_param.input_dim, shape).astype(np.float32)
+    if (kind in ("RNN", "LSTM") and position == 1) or (kind == "LSTMUnit" and position == 2):
+        return generator.integers(0, 2, shape).astype(np.float32)
+    if kind == "BatchReindex" and position == 1:
+        return generator.integers(0, inputs[0].shape[0], shape).astype(np.float32)
+    if kind == "Filter" and position == len(inputs) - 1:
+        return generator.integers(0, 2, shape).astype(np.float32)
+    if kind in ("ROIPooling", "PSROIPooling") and position == 1:
+        images, _, height, width = inputs[0].shape
+        limits = np.array([images, width, height, width, height])
+        boxes = (generator.random((shape[0], 5)) * limits).astype(np.int64)
+        boxes[:, 3:] = np.maximum(boxes[:, 1:3], boxes[:, 3:])
+        return (boxes * np.array([1, *[1 / layer.scale] * 4])).astype(np.float32).reshape(shape)
+    return generator.standard_normal(shape).astype(np.float32)

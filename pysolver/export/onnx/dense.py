@@ -1,0 +1,27 @@
+"""InnerProduct and Embed."""
+
+from __future__ import annotations
+
+import math
+
+from pysolver.export.onnx.graph import Scope, emits
+from pysolver.layers import dense as layers
+
+
+@emits("InnerProduct")
+def inner_product(g: Scope, layer: layers.InnerProduct, x: str) -> str:
+    before, after = g.bottoms[0], g.tops[0]
+    rows = math.prod(before[: layer.first])
+    if before != (rows, layer.inputs):
+        if layer.first:
+            x = g.node("Flatten", x, axis=layer.first)
+        else:
+            x = g.node("Reshape", x, g.indices([1, layer.inputs], "shape"))
+    weights = [g.blob(index) for index in range(len(layer.blobs))]
+    return g.reshape(g.node("Gemm", x, *weights, transB=int(not layer.transpose)), (rows, layer.outputs), after)
+
+
+@emits("Embed")
+def embed(g: Scope, layer: layers.Embed, x: str) -> str:
+    y = g.node("Gather", g.blob(0), g.to_index(x), axis=0)
+    return g.node("Add", y, g.blob(1)) if len(layer.blobs) > 1 else y

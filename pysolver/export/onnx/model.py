@@ -1,0 +1,110 @@
+"""ONNX models: a graph with its metadata as a ModelProto, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pysolver.errors import CaffeError
+from pysolver.export.onnx.graph import Graph
+from pysolver.files import write_atomic
+
+Dims = Sequence["int | str"]
+LARGEST = 2_000_000_000  # bytes in one file: protobuf takes no more than 2^31
+_IN_THE_FILE = 1024  # smaller constants stay in the model when the weights are beside it
+
+
+def assemble(graph: Graph, shapes: Mapping[str, Dims], metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The model of a graph. shapes: of all blobs' tensors; a text is a dimension's name, `?` one that nobody knows."""
+    inputs = [_info(name, shapes.get(name, shape)) for name, shape in graph.inputs.items()]
+    outputs = [_info(name, shapes[name]) for name in graph.outputs]
+    written = {name for node in graph.nodes for name in node.output}
+    inner = [_info(n, dims) for n, dims in shapes.items() if n in written and n not in graph.outputs]
+    model = onnx.ModelProto(producer_name="pysolver", producer_version=_version())
+    model.opset_import.append(helper.make_opsetid("", graph.opset))
+    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    model.graph.MergeFrom(helper.make_graph(graph.nodes, graph.name, inputs, outputs, value_info=inner))
+    for name, array in graph.constants.items():  # written in its place: a large net's weights are copied once
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        model.graph.initializer.add(name=name, data_type=kind, dims=array.shape).raw_data = array.tobytes()
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def _info(name: str, dims: Dims) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None if dim == "?" else dim for dim in dims])
+
+
+def _version() -> str:
+    try:
+        return version("pysolver")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def check(model: onnx.ModelProto) -> None:
+    """onnx's own checker and shape inference on the model, whose weights may be too large for one message."""
+    light = onnx.ModelProto()
+    light.CopyFrom(_without_weights(model))
+    try:
+        onnx.checker.check_model(light, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CaffeError(f"net '{model.graph.name}': onnx refuses the model: {error}") from error
+
+
+def save(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST) -> list[Path]:
+    """Write a model; the files written. Above `largest` bytes of weights these go to PATH.data, as external data.
+
+    Each file is written whole or not at all, the weights first.
+    """
+    path = Path(path)
+    total = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if total <= largest:
+        write_atomic(path, model.SerializeToString())
+        return [path]
+    weights = path.with_name(path.name + ".data")
+    light, pieces, offset = _without_weights(model, weights.name), [], 0
+    for tensor, source in zip(light.graph.initializer, model.graph.initializer, strict=True):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _set_place(tensor, weights.name, offset, len(source.raw_data))
+            pieces.append(source.raw_data)
+            offset += len(source.raw_data)
+    write_atomic(weights, b"".join(pieces))
+    write_atomic(path, light.SerializeToString())
+    return [path, weights]
+
+
+def _without_weights(model: onnx.ModelProto, location: str = "weights") -> onnx.ModelProto:
+    """The model, its larger constants said to be elsewhere."""
+    light = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            part = onnx.ModelProto(**{field.name: value})
+            light.MergeFrom(part)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            light.graph.MergeFrom(onnx.GraphProto(**{field.name: value}))
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < _IN_THE_FILE:
+            light.graph.initializer.append(tensor)
+        else:
+            entry = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            _set_place(entry, location, 0, len(tensor.raw_data))
+    return light
+
+
+def _set_place(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def constant_arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The initialisers by name."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
