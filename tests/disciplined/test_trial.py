@@ -109,7 +109,7 @@ def test_a_backend_that_fails_is_told_with_its_last_words():
         trial(backend=Command(("./caffe.sh",))).run()
     with pytest.raises(CaffeError, match="nowhere/caffe: cannot be started: No such file"):
         trial(backend=Command(("nowhere/caffe",))).run()
-    with pytest.raises(CaffeError, match="t/a/solver.prototxt: .*stepsize":
+    with pytest.raises(CaffeError, match="t/a/solver.prototxt: .*stepsize"):
         trial(base_lr=-1.0, max_lr=1.0, lr_policy="triangular", stepsize=0).run()
     assert trial().result() is None
 
