@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,11 +90,13 @@ class BatchNorm(Layer):
     each forward does blob2 = f blob2 + 1, blob0 = f blob0 + mu, blob1 = f blob1 + var m / (m - 1),
     f = moving_average_fraction. Global mode: mu = blob0 / blob2, var = blob1 / blob2, 0 if blob2 is.
 
-    NVIDIA's Caffe, if scale_bias, scale_filler or bias_filler is given: y times blob 3 plus blob 4, both (C) and learned;
+    NVIDIA's Caffe, if scale_bias, scale_filler or bias_filler is given: y times blob 3 plus blob 4, both (C), learned;
     blob 2 stays 1, blob0 = f blob0 + (1 - f) mu, blob1 = f blob1 + (1 - f) var, in the first two batches mu and var
     themselves; eps is at least 1e-5; use_global_stats is not read.
     Errors: a `param` entry with a rate; a bottom of less than 2 axes.
     """
+
+    top_is_free = True
 
     def set_up(self, bottom: Shape) -> None:
         p = self.param.batch_norm_param
@@ -133,18 +133,25 @@ class BatchNorm(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """The top, times `gain` plus `bias` by channel, and the statistics moved on."""
         if self.is_nvidia:
-            return self._scaled(x, *self.blobs)
+            y = self._scaled(x, *self.blobs)
+            spread = (-1, *[1] * (x.dim() - 2))
+            return y if gain is None else torch.addcmul(bias.reshape(spread), y, gain.reshape(spread))
         mean_sum, var_sum, weight = self.blobs
         if self.use_global:
             scale = torch.where(weight == 0, 0, 1 / weight)
-            return F.batch_norm(x, (mean_sum * scale).detach(), (var_sum * scale).detach(), eps=self.eps)
+            return F.batch_norm(x, (mean_sum * scale).detach(), (var_sum * scale).detach(), gain, bias, eps=self.eps)
         # With momentum 1 torch's running values become this batch's: its mean, and its variance by m - 1.
         mean, var = torch.zeros_like(mean_sum), torch.zeros_like(var_sum)
         if x.numel() == x.shape[1]:  # m = 1
-            y, mean = (x - x) / math.sqrt(self.eps), x.detach().reshape(-1)
+            zeros = x - x  # its gradient is 0
+            y, mean = F.batch_norm(zeros, mean, var, gain, bias, eps=self.eps), x.detach().reshape(-1)
         else:
-            y = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=self.eps)
+            y = F.batch_norm(x, mean, var, gain, bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
             for total, value in ((mean_sum, mean), (var_sum, var), (weight, 1)):
                 total.mul_(self.fraction).add_(value)

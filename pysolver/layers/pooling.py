@@ -114,8 +114,8 @@ def pool(x: Tensor, method: int, window: Window, training: bool) -> Tensor:
 class Pooling(Layer):
     """MAX, AVE or STOCHASTIC over windows of each plane of (N, C, H, W) (pooling_layer.cpp).
 
-    out = ceil((in + 2 pad - kernel) / stride) + 1 (round_mode FLOOR, or ceil_mode false as forks have it: rounded down), less one if there is any pad and
-    the last window would start at in + pad or beyond. MAX may have a second top: the winner's index h * W + w.
+    out = ceil((in + 2 pad - kernel) / stride) + 1 (round_mode FLOOR, or ceil_mode false as forks have it: rounded
+    down), less one if there is any pad and the last window would start at in + pad or beyond. MAX may have a second top: the winner's index h * W + w.
     Errors: both or no forms of the kernel; kernel or stride 0; pad not below the kernel, or with STOCHASTIC;
     kernel, pad or stride together with global_pooling; a bottom without 4 axes.
     """
@@ -148,6 +148,7 @@ class Pooling(Layer):
             ceil=p.round_mode == caffe_pb2.PoolingParameter.CEIL and p.ceil_mode,
         )
         self._check_window()
+        self.top_is_free = p.pool != _STOCHASTIC
         self.check(self.top_count < 2 or p.pool == _MAX, "only MAX has a second top")
 
     def _check_window(self) -> None:

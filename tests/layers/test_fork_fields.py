@@ -40,7 +40,7 @@ def test_dropout_of_bayesian_segnet_drops_in_test(make):
 def test_elu_times_lambda(make):
     x = _normal(50)
     y = make('type: "ELU" elu_param { alpha: 1.6 lambda: 1.05 }', x.shape)(x)
-    expected = 1.05 * np.where(x > 0, x, 1.6 * np.expm1(x))
+    expected = 1.05 * np.where(x.numpy() > 0, x.numpy(), 1.6 * np.expm1(x.numpy()))
     np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-7)  # float32
 
 

@@ -104,7 +104,9 @@ def test_a_field_of_the_net_itself_is_refused():
 
 
 def test_defaults_change_nothing():
-    net = _net('layer { name: "x" type: "Some" transform_param { pad: 0 } convolution_param { weight_filler { scale: 1 } } }')
+    net = _net(
+        'layer { name: "x" type: "Some" transform_param { pad: 0 } convolution_param { weight_filler { scale: 1 } } }'
+    )
     assert not dialects.check_net(net)
 
 
