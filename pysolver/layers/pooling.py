@@ -115,7 +115,8 @@ class Pooling(Layer):
     """MAX, AVE or STOCHASTIC over windows of each plane of (N, C, H, W) (pooling_layer.cpp).
 
     out = ceil((in + 2 pad - kernel) / stride) + 1 (round_mode FLOOR, or ceil_mode false as forks have it: rounded
-    down), less one if there is any pad and the last window would start at in + pad or beyond. MAX may have a second top: the winner's index h * W + w.
+    down), less one if there is any pad and the last window would start at in + pad or beyond. MAX may have a second
+    top: the winner's index h * W + w.
     Errors: both or no forms of the kernel; kernel or stride 0; pad not below the kernel, or with STOCHASTIC;
     kernel, pad or stride together with global_pooling; a bottom without 4 axes.
     """
