@@ -22,7 +22,6 @@ from pathlib import Path
 
 from pysolver.commands._options import flag
 from pysolver.errors import CaffeError, UsageError
-from pysolver.logs.writer import CaffeLog, level_wanted
 
 PROGRAM = "pysolver"
 
@@ -48,6 +47,8 @@ def tool(file: str) -> int:
 
 
 def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
+    from pysolver.logs.writer import CaffeLog, level_wanted  # not for --help: it leads to numpy
+
     module = importlib.import_module(f"{__name__}.{name}")
     parser = argparse.ArgumentParser(
         prog=program,

@@ -2,7 +2,7 @@
 
 A row has the name of the event, the tag (line 1 where the message is ours and not Caffe's) and the text, with the
 event's fields in braces: `{name}` is text, `{count:int}` and `{value:float}` are numbers, `{rest:lines}` may span
-lines. They are written and read by grammar.py as all lines are; the events that readers make tables of are in events.py.
+lines. They are written and read by grammar.py as all lines are; events that readers make tables of are in events.py.
 """
 
 from __future__ import annotations
@@ -75,6 +75,9 @@ SharingParameters = _notice(
 NeedsBackward = _notice("NeedsBackward", "net.cpp:200", "{layer} needs backward computation.")
 NeedsNoBackward = _notice("NeedsNoBackward", "net.cpp:202", "{layer} does not need backward computation.")
 NetOutput = _notice("NetOutput", "net.cpp:244", "This network produces output {blob}")
+IgnoredFields = _notice(
+    "IgnoredFields", "net.cpp:1", "Ignored, as they steer only the implementation of another Caffe: {fields}"
+)
 SharedLossTop = _notice(
     "SharedLossTop",
     "insert_splits.cpp:1",

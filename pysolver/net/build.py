@@ -20,6 +20,7 @@ from pysolver.net.filter import filter_net
 from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
 from pysolver.net.splits import insert_splits
+from pysolver.proto import dialects
 from pysolver.proto.text import to_text
 
 AUTOMATIC = "(automatic)"  # the name of a loss top that the prototxt leaves out
@@ -41,6 +42,9 @@ def build_graph(param: Any, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
     filtered = filter_net(param, context)
     context.emit(e.InitializingNet(to_text(filtered)))
+    ignored = dialects.check_net(filtered)
+    if ignored:
+        context.emit(notices.IgnoredFields(dialects.sentence(ignored)))
     types = layer_types()
     split = insert_splits(filtered, lambda name: name in types and types[name].is_loss, context.emit)
     return _Builder(split, context).build()

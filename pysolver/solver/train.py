@@ -60,7 +60,7 @@ def main(
     options: TrainOptions,
     advise: Advise = lambda param: (),
     subscribers: Sequence[Subscriber] = (),
-    log: CaffeLog | None = None,
+    log: Subscriber | None = None,
 ) -> Run:
     """The command: train(), with this process's signals served as the options say."""
     with SignalHandler(parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)) as action:
@@ -70,7 +70,7 @@ def main(
 def train(
     options: TrainOptions,
     *,
-    log: CaffeLog | None = None,
+    log: Subscriber | None = None,
     subscribers: Sequence[Subscriber] = (),
     action: ActionFunction = lambda: Action.NONE,
     advise: Advise = lambda param: (),

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 
 from pysolver.logs import events as e
+from pysolver.logs.events import Emit
 from pysolver.logs.writer import CaffeLog
 from pysolver.solver.solver import Solver
 
@@ -13,8 +14,9 @@ from pysolver.solver.solver import Solver
 class ProgressBar:
     """A bar that counts iterations, on a terminal only; a log that goes to the same terminal scrolls above it."""
 
-    def __init__(self, solver: Solver, log: CaffeLog) -> None:
-        self._log, self._beneath = log, log.stream
+    def __init__(self, solver: Solver, log: Emit) -> None:
+        self._log = log if isinstance(log, CaffeLog) else CaffeLog()
+        self._beneath = self._log.stream
         self._bar = None
         terminal = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
         if terminal is None:
