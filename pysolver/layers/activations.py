@@ -26,9 +26,13 @@ class ReLU(Elementwise):
 
     def set_up(self, bottom: Shape) -> None:
         self.slope = self.param.relu_param.negative_slope
+        self.can_overwrite = self.slope >= 0  # else backward cannot tell from the top which side the bottom was on
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
+
+    def overwrite(self, x: Tensor) -> Tensor:
+        return F.leaky_relu_(x, self.slope) if self.slope else F.relu_(x)
 
 
 @register("PReLU")

@@ -18,6 +18,7 @@ class Broadcast(Layer):
     """
 
     bottoms = between(1, 2)
+    top_is_free = True
 
     def operand_shape(self, bottom: Shape, axis: int, num_axes: int) -> Shape:
         self.check(num_axes >= -1, "num_axes must be non-negative, or -1 to extend to the end of the bottom")
@@ -52,6 +53,7 @@ class Scale(Broadcast):
     def set_up(self, bottom: Shape, operand: Shape | None = None) -> None:
         p = self.param.scale_param
         self.first, self.has_bias = p.axis, p.bias_term
+        self.is_by_channel = operand is None and self.axis(p.axis, bottom) == 1 and p.num_axes == 1
         shape = operand
         if operand is None:
             shape = self.operand_shape(bottom, p.axis, p.num_axes)

@@ -29,6 +29,7 @@ class Eltwise(Layer):
         if self.coeffs:
             self.check(len(self.coeffs) == len(bottoms), "takes one coefficient per bottom blob.")
             self.check(p.operation != p.PROD, "only takes coefficients for summation.")
+        self.can_overwrite = self.top_is_free = p.operation == p.SUM
 
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:
         for other in bottoms[1:]:
@@ -47,6 +48,14 @@ class Eltwise(Layer):
             else:
                 y = torch.where(y > x, y, x) if y is bottoms[0] else torch.where(x > y, x, y)
         return y
+
+    def overwrite(self, first: Tensor, *others: Tensor) -> Tensor:
+        coeffs = self.coeffs or [1] * (1 + len(others))
+        if coeffs[0] != 1:
+            first.mul_(coeffs[0])
+        for x, coeff in zip(others, coeffs[1:], strict=True):
+            first.add_(x, alpha=coeff)
+        return first
 
     def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
         if not self.coeffs:

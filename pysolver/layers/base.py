@@ -30,6 +30,9 @@ __all__ = ["Layer", "at_least", "between", "exactly", "register"]
 class Layer(Component, nn.Module):
     """A part of the computed net: the base class checks what the class declares, the subclass computes."""
 
+    can_overwrite: bool = False  # `overwrite` exists
+    top_is_free: bool = False  # the single top is a new tensor that backward does not read: others may overwrite it
+
     def __init__(self, param: Any, context: Context) -> None:
         nn.Module.__init__(self)
         Component.__init__(self, param, context)
@@ -37,6 +40,10 @@ class Layer(Component, nn.Module):
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The tops. Differentiable by autograd; never writes into its bottoms."""
+        raise NotImplementedError
+
+    def overwrite(self, *bottoms: Tensor) -> Tensor:
+        """As forward, with the top in the memory of bottom 0: where that is free, and nobody else reads it."""
         raise NotImplementedError
 
     def add_blob(self, shape: Shape, filler: Any = None) -> nn.Parameter:

@@ -111,6 +111,7 @@ class Weighted(Spatial):
         self.check(self.outputs > 0, "num_output must be positive")
         self.check(self.group > 0, "group must be positive")
         self.check(len(bottoms) == self.top_count, f"has {len(bottoms)} bottoms, but {self.top_count} tops")
+        self.top_is_free = self.channel_axis == 1
         for what, count in (("channels of the bottom", self.channels), ("num_output", self.outputs)):
             self.check(count % self.group == 0, f"{what} ({count}) must be a multiple of group ({self.group})")
         self.add_blob(self.weight_shape(), p.weight_filler)

@@ -21,6 +21,8 @@ class InnerProduct(Layer):
     Errors: num_output 0; a K other than at set-up.
     """
 
+    top_is_free = True
+
     def set_up(self, bottom: Shape) -> None:
         p = self.param.inner_product_param
         self.check(p.num_output > 0, "num_output must be positive")

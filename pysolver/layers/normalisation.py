@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -94,6 +92,8 @@ class BatchNorm(Layer):
     Errors: a `param` entry with a rate; a bottom of less than 2 axes.
     """
 
+    top_is_free = True
+
     def set_up(self, bottom: Shape) -> None:
         p = self.param.batch_norm_param
         self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
@@ -113,16 +113,21 @@ class BatchNorm(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """The top, times `gain` plus `bias` by channel, and the statistics moved on."""
         mean_sum, var_sum, weight = self.blobs
         if self.use_global:
             scale = torch.where(weight == 0, 0, 1 / weight)
-            return F.batch_norm(x, (mean_sum * scale).detach(), (var_sum * scale).detach(), eps=self.eps)
+            return F.batch_norm(x, (mean_sum * scale).detach(), (var_sum * scale).detach(), gain, bias, eps=self.eps)
         # With momentum 1 torch's running values become this batch's: its mean, and its variance by m - 1.
         mean, var = torch.zeros_like(mean_sum), torch.zeros_like(var_sum)
         if x.numel() == x.shape[1]:  # m = 1
-            y, mean = (x - x) / math.sqrt(self.eps), x.detach().reshape(-1)
+            zeros = x - x  # its gradient is 0
+            y, mean = F.batch_norm(zeros, mean, var, gain, bias, eps=self.eps), x.detach().reshape(-1)
         else:
-            y = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=self.eps)
+            y = F.batch_norm(x, mean, var, gain, bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
             for total, value in ((mean_sum, mean), (var_sum, var), (weight, 1)):
                 total.mul_(self.fraction).add_(value)

@@ -148,6 +148,7 @@ class Pooling(Layer):
             ceil=p.round_mode == caffe_pb2.PoolingParameter.CEIL,
         )
         self._check_window()
+        self.top_is_free = p.pool != _STOCHASTIC
         self.check(self.top_count < 2 or p.pool == _MAX, "only MAX has a second top")
 
     def _check_window(self) -> None:

@@ -85,9 +85,9 @@ class Recurrent(Layer):
     def _first_state(self, x: Tensor, others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.exposed:
             return tuple(state.detach()[0] for state in others[len(others) - self.exposed :])
-        if self.carried is None or self.carried[0].shape[0] != x.shape[1] or self.carried[0].dtype != x.dtype:
-            return (x.new_zeros(x.shape[1], self.outputs),) * self.states
-        return self.carried
+        first = (x.new_zeros(x.shape[1], self.outputs),) * self.states
+        fits = self.carried and [(s.shape, s.dtype) for s in self.carried] == [(s.shape, s.dtype) for s in first]
+        return self.carried if fits else first
 
     def state(self) -> dict[str, list[Tensor]]:
         """What an exact resume must know: the carried state, if there is one."""

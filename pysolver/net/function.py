@@ -8,26 +8,13 @@ backward pass needs stays alive.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pysolver.blob import Blob
-from pysolver.layers.base import Layer
+from pysolver.net.fusions import Step, channels_last, fuse
 from pysolver.net.nodes import LayerNode, Node, SourceNode, as_tuple
-
-
-class Step(NamedTuple):
-    """One layer of the function, by slots."""
-
-    layer: Layer
-    bottoms: tuple[int, ...]
-    tops: tuple[int, ...]
-    needs: tuple[bool, ...]  # which bottoms get a gradient
-    differentiates: bool
-    losses: tuple[tuple[int, float], ...]  # (slot, weight) of the tops that count for the loss
-    done: tuple[int, ...] = ()  # slots that nobody reads afterwards
 
 
 class NetFunction(nn.Module):
@@ -55,6 +42,8 @@ class NetFunction(nn.Module):
                 tuple(node.bottom_need),
                 node.needs_backward,
                 _losses(node, slot),
+                node.layer,
+                node.layer.top_is_free,
             )
             for node in computed
         ]
@@ -64,12 +53,12 @@ class NetFunction(nn.Module):
     def keep(self, slots: Sequence[int]) -> None:
         """From now on forward() returns the values of these slots, the last ones where a slot is written again."""
         self.kept = tuple(slots)
-        self.plan = with_last_readers(self._steps, self.kept)
+        self.plan = with_last_readers(fuse(self._steps, self.kept), self.kept)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         slots: list[Tensor | None] = [None] * len(self.blobs)
         for index, value in zip(self.inputs, inputs, strict=True):
-            slots[index] = value
+            slots[index] = channels_last(value)
         total = _add(None, slots, self.losses)
         for step in self.plan:
             with torch.set_grad_enabled(step.differentiates and torch.is_grad_enabled()):
@@ -86,7 +75,7 @@ class NetFunction(nn.Module):
 
 def _run(step: Step, slots: list[Tensor | None]) -> tuple[Tensor, ...]:
     """The step's tops. A bottom that needs no gradient is cut off, whatever lies below it."""
-    return as_tuple(step.layer(*(slots[i] if need else slots[i].detach() for i, need in zip(step.bottoms, step.needs))))
+    return as_tuple(step.call(*(slots[i] if need else slots[i].detach() for i, need in zip(step.bottoms, step.needs))))
 
 
 def _losses(node: Node, slot: dict[Blob, int]) -> tuple[tuple[int, float], ...]:

@@ -116,7 +116,7 @@ def from_json(data: bytes | None) -> Note | None:
     try:
         found = json.loads(data, object_hook=_unpack)
     except (ValueError, RecursionError) as error:
-        raise CaffeError(f"damaged: its note cannot be read: {error}") from None
+        raise CaffeError(f"damaged: its note cannot be read: {str(error)[:100]}") from None
     if found is None:
         return None
     note = _Fields(found, "note")

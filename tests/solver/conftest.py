@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_training
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "solvers"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
@@ -38,3 +39,14 @@ def golden(tmp_path, monkeypatch, databases):
         return folder
 
     return enter
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, databases):
+    """folder(extra fields): a tiny training in the working directory."""
+
+    def make(extra: str = ""):
+        monkeypatch.chdir(tiny_training.write(tmp_path / "run", databases, extra))
+        return tmp_path / "run"
+
+    return make

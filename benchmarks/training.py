@@ -1,0 +1,174 @@
+"""Training speed and memory: a solver's iteration beside the same net in plain PyTorch loops and in a real Caffe.
+
+    python benchmarks/training.py [NAME...] [--threads 1 2] [--rounds 5] [--seconds 2] [--no-caffe]
+
+All run in turns within each round, on the same tensors, loss read every iteration; Caffe by `caffe time`, forward and
+backward, on one it finds under the user's cache folder (`make test-caffe` builds it). Prints a table: images/s of
+pysolver (median over the rounds, spread in per cent), pysolver's speed divided by each other's (median of the ratios
+within the rounds), and peak memory of an iteration beside the loops'. A name selects the rows that contain it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("GLOG_minloglevel", "2")
+
+import torch
+import torch.nn.functional as F
+from nets import BENCHES, Bench
+
+from pysolver.context import Context
+from pysolver.proto import caffe_pb2
+from pysolver.proto.text import parse_text, to_text
+from pysolver.solver.solver import Solver
+
+SOLVER = """
+base_lr: 0.01 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed" max_iter: 1000000 random_seed: 1
+snapshot_after_train: false
+"""
+CAFFE = next(iter(Path.home().glob(".cache/pysolver/caffe-*/plain/.temp_release/tools/caffe.bin")), Path("none"))
+
+Step = Callable[[], object]
+
+
+def batch_of(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.rand(bench.batch, *bench.image), torch.randint(0, bench.classes, (bench.batch,))
+
+
+def pysolver_step(bench: Bench) -> Step:
+    images, labels = batch_of(bench)
+    param = parse_text(SOLVER, caffe_pb2.SolverParameter)
+    param.net_param.CopyFrom(bench.param())
+    solver = Solver(param, Context())
+    solver.net.blobs["data"].value = images
+    solver.net.blobs["label"].value = labels.float()
+    return lambda: solver.step(1)
+
+
+def torch_step(bench: Bench, channels_last: bool) -> Step:
+    """What a person writes who knows PyTorch well."""
+    images, labels = batch_of(bench)
+    model = bench.module().train()
+    if channels_last:
+        n, c, h, w = images.shape
+        images = images.contiguous(memory_format=torch.channels_last).as_strided((n, c, h, w), (c * h * w, 1, w * c, c))
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0005, foreach=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+LOOPS: dict[str, Callable[[Bench], Step]] = {
+    "pysolver": pysolver_step,
+    "NCHW": lambda bench: torch_step(bench, False),
+    "channels_last": lambda bench: torch_step(bench, True),
+}
+
+
+def images_per_second(step: Step, batch: int, seconds: float) -> float:
+    start, steps = time.perf_counter(), 0
+    while not steps or time.perf_counter() - start < seconds:
+        step()
+        steps += 1
+    return batch * steps / (time.perf_counter() - start)
+
+
+def caffe_images_per_second(bench: Bench, seconds: float, guess: float, threads: int) -> float:
+    """guess: images/s, to choose the number of iterations."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "net.prototxt")
+        model.write_text(to_text(bench.param()))
+        iterations = max(2, round(seconds * guess / bench.batch))
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "GLOG_minloglevel": "0"}
+        command = [str(CAFFE), "time", f"-model={model}", f"-iterations={iterations}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    line = next(line for line in done.stderr.splitlines() if "Average Forward-Backward" in line)
+    return 1000 * bench.batch / float(line.split()[-2])
+
+
+def peak_mebibytes(loop: str, bench: Bench) -> float:
+    """Peak resident memory of two iterations, less what is resident before the first; in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", loop, bench.name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def print_peak(loop: str, bench: Bench) -> None:
+    step = LOOPS[loop](bench)
+    torch.randn(64, 64) @ torch.randn(64, 64)  # the BLAS library's own memory
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    step()
+    step()
+    print((_status("VmHWM") - before) / 1024)
+
+
+def _status(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1])
+
+
+def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
+    torch.set_num_threads(threads)
+    steps = {name: make(bench) for name, make in LOOPS.items()}
+    speeds: dict[str, list[float]] = {name: [] for name in (*LOOPS, "Caffe")}
+    for step in steps.values():
+        step()
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            speeds[name].append(images_per_second(step, bench.batch, args.seconds))
+        if args.caffe:
+            speeds["Caffe"].append(caffe_images_per_second(bench, args.seconds, speeds["pysolver"][-1], threads))
+    mine = speeds.pop("pysolver")
+    middle = statistics.median(mine)
+    spread = 100 * (max(mine) - min(mine)) / middle
+    ratios = [
+        f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-" for other in speeds.values()
+    ]
+    memory = ["-"] * 3 if args.no_memory or threads > 1 else [f"{peak_mebibytes(loop, bench):.0f}" for loop in LOOPS]
+    cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(memory)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="rows to run (default all)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--no-caffe", action="store_true")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory-of", metavar="LOOP", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    chosen = [bench for bench in BENCHES if not args.names or any(name in bench.name for name in args.names)]
+    if args.memory_of:
+        torch.set_num_threads(1)
+        return print_peak(args.memory_of, chosen[0])
+    args.caffe = CAFFE.is_file() and not args.no_caffe
+    print(f"torch {torch.__version__}; Caffe: {CAFFE if args.caffe else 'none'}; {args.rounds} rounds")
+    print("| net | threads | pysolver, images/s | / NCHW loop | / channels_last loop | / Caffe | peak MiB: "
+          "pysolver / NCHW / channels_last |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)  # fmt: skip
+    for threads in args.threads:
+        for bench in chosen:
+            print(row(bench, args, threads), flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Fusions: rewritings of a function's steps that compute the same with less memory or fewer passes over it.
+
+Each takes the steps and the slots that somebody will look at, and leaves alone whatever would change those. A value
+between two layers is one (writer, slot) pair: an in-place layer writes the same slot again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pysolver.layers.affine import Scale
+from pysolver.layers.base import Layer
+from pysolver.layers.normalisation import BatchNorm
+
+
+class Step(NamedTuple):
+    """One layer of the function, by slots."""
+
+    layer: Layer
+    bottoms: tuple[int, ...]
+    tops: tuple[int, ...]
+    needs: tuple[bool, ...]  # which bottoms get a gradient
+    differentiates: bool
+    losses: tuple[tuple[int, float], ...]  # (slot, weight) of the tops that count for the loss
+    call: Callable[..., Tensor | tuple[Tensor, ...]]  # tops from bottoms
+    top_is_free: bool  # see Layer
+    done: tuple[int, ...] = ()  # slots that nobody reads afterwards
+
+
+Kept = frozenset[int]
+Fusion = Callable[[list[Step], Kept], list[Step]]
+
+
+def fuse(steps: Sequence[Step], kept: Iterable[int]) -> list[Step]:
+    """All fusions, one after the other."""
+    fused, looked_at = list(steps), frozenset(kept)
+    for fusion in FUSIONS:
+        fused = fusion(fused, looked_at)
+    return fused
+
+
+def batch_norm_and_scale(steps: list[Step], kept: Kept) -> list[Step]:
+    """BatchNorm and the Scale by channel behind it are one normalisation with affine parameters.
+
+    It stands where the BatchNorm stood: nothing but its top goes into the Scale.
+    """
+    fused, gone = list(steps), set()
+    for first, second in _pairs(steps, kept):
+        norm, scale = steps[first], steps[second]
+        if not (isinstance(norm.layer, BatchNorm) and isinstance(scale.layer, Scale) and scale.layer.is_by_channel):
+            continue
+        fused[first] = scale._replace(
+            bottoms=norm.bottoms,
+            needs=(norm.differentiates and norm.needs[0] and scale.needs[0],),
+            call=_AffineNorm(norm.layer, scale.layer),
+            top_is_free=True,
+        )
+        gone.add(second)
+    return [step for index, step in enumerate(fused) if index not in gone]
+
+
+class _AffineNorm(NamedTuple):
+    norm: BatchNorm
+    scale: Scale
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.norm.normalise(x, self.scale.blobs[0], self.scale.blobs[1] if self.scale.has_bias else None)
+
+
+def overwrite(steps: list[Step], kept: Kept) -> list[Step]:
+    """Layers that can write into bottom 0 do so, where it is a new tensor that no other layer and no backward reads."""
+    fused = list(steps)
+    for first, second in _pairs(steps, kept):
+        writer, reader = fused[first], steps[second]
+        if writer.top_is_free and reader.layer.can_overwrite and writer.tops[0] == reader.bottoms[0]:
+            fused[second] = reader._replace(call=reader.layer.overwrite)
+    return fused
+
+
+FUSIONS: tuple[Fusion, ...] = (batch_norm_and_scale, overwrite)
+
+
+def _pairs(steps: Sequence[Step], kept: Kept) -> Iterator[tuple[int, int]]:
+    """(writer, reader) by index, for each single top that one bottom of one later step reads and nobody else sees."""
+    for first, step in enumerate(steps):
+        if len(step.tops) == 1 and not step.losses:
+            readers = list(_readers(steps, first, step.tops[0], kept))
+            if len(readers) == 1 and readers[0] is not None:
+                yield first, readers[0]
+
+
+def _readers(steps: Sequence[Step], writer: int, slot: int, kept: Kept) -> Iterator[int | None]:
+    """By index, once for each bottom, who reads what `writer` put into the slot; None for whoever looks at the end."""
+    for index in range(writer + 1, len(steps)):
+        for bottom in steps[index].bottoms:
+            if bottom == slot:
+                yield index
+        if slot in steps[index].tops:
+            return
+    if slot in kept:
+        yield None
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in memory with the channels innermost, as convolutions and pooling want it; the shape stays.
+
+    With one channel both orders are the same memory, and torch takes the strides for NCHW unless it is told.
+    """
+    if x.dim() != 4:
+        return x
+    x = x.contiguous(memory_format=torch.channels_last)
+    n, c, h, w = x.shape
+    return x.as_strided(x.shape, (h * w, 1, w, 1)) if c == 1 else x

@@ -1,0 +1,25 @@
+"""A test: means over batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from short_runs import make_solver
+
+from pysolver.logs import events as e
+
+
+def test_a_test_is_the_mean_of_batch_means(folder):
+    folder("test_compute_loss: true")
+    solver, told = make_solver()
+    solver.test(1)
+    output, loss = (next(event for event in told if isinstance(event, kind)) for kind in (e.Output, e.TestLoss))
+    again, _ = make_solver()
+    net = again.test_nets[1]
+    net.share_trained_layers_with(solver.net)
+    with torch.no_grad():
+        batches = [float(net.run()) for _ in range(3)]
+    assert output.value == pytest.approx(np.mean(batches), rel=1e-6)
+    assert loss.value == pytest.approx(output.value, rel=1e-6)
+    assert (output.weight, output.weighted) == (1.0, output.value)
