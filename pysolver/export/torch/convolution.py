@@ -25,7 +25,8 @@ def _weighted(w: Writer, layer: layers.Weighted, cls: str, bottoms: tuple[str, .
         w.cannot(f"torch has no convolution over {layer.spatial} axes")
     group = "" if layer.group == 1 else f", groups={layer.group}"
     bias = "" if len(layer.blobs) > 1 else ", bias=False"
-    text = f"nn.{cls}{layer.spatial}d({layer.channels}, {layer.outputs}, {short(layer.kernel)}{_options(layer)}{group}{bias})"
+    sizes = f"{layer.channels}, {layer.outputs}, {short(layer.kernel)}"
+    text = f"nn.{cls}{layer.spatial}d({sizes}{_options(layer)}{group}{bias})"
     bindings = [(name, layer, i) for i, name in enumerate(("weight", "bias")[: len(layer.blobs)])]
     module = w.module(text, *bindings)
     tops = []

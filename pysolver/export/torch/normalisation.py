@@ -28,7 +28,7 @@ def batch_norm(w: Writer, layer: layers.BatchNorm, x: str) -> str:
     else:
         bindings += [("weight", following.layer, 0), ("bias", following.layer, 1)]
     if layer.use_global:
-        options.append(f"momentum={number(1 - layer.fraction)}")
+        options.append(f"momentum={round(1 - float(number(layer.fraction)), 9)!r}")
         bindings += [("running_mean", layer, 0, "statistic"), ("running_var", layer, 1, "statistic")]
     else:
         options.append("track_running_stats=False")
