@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +18,9 @@ from pysolver.export import check
 from pysolver.export.convert import OPSET, to_onnx
 from pysolver.export.files import metadata_of, open_net
 from pysolver.export.module import save_torch, torch_form
-from pysolver.export.onnx.model import save, verify
+from pysolver.export.onnx.model import described, save, verify
 from pysolver.export.preprocess import preprocessing_of
-from pysolver.export.program import Program, program_of
+from pysolver.export.program import program_of
 from pysolver.net.net import Net
 
 EXAMPLES = """
@@ -86,7 +87,8 @@ def _onnx(net: Net, model: str, weights: str, args: argparse.Namespace) -> int:
     )
     verify(proto)
     files = save(proto, args.out[0])
-    _tell(files, f"{len(proto.graph.node)} nodes for {len(net.layers)} layers", program)
+    ends = described(proto.graph.input), described(proto.graph.output)
+    _tell(files, f"{len(proto.graph.node)} nodes for {len(net.layers)} layers", ends, program.dropped)
     if not args.check:
         return 0
     size = None if args.batch == "dynamic" else args.batch
@@ -97,23 +99,25 @@ def _torch(net: Net, model: str, weights: str, args: argparse.Namespace) -> int:
     code, tensors = map(Path, args.out)
     form = torch_form(net, f"{model} and {weights}", tensors.name)
     save_torch(form, code, tensors)
-    _tell([code, tensors], f"{len(form.text.splitlines())} lines for {len(net.layers)} layers", form.program)
+    inputs, outputs = ({v.name: list(v.shape) for v in vs} for vs in (form.program.inputs, form.program.outputs))
+    lines = f"{len(form.text.splitlines())} lines for {len(net.layers)} layers"
+    _tell([code, tensors], lines, (inputs, outputs), form.program.dropped)
     return _say_differences(check.differences_of_module(form, tensors)) if args.check else 0
 
 
-def _tell(files: list[Path], what: str, program: Program) -> None:
+def _tell(files: list[Path], what: str, ends: tuple[dict, dict], dropped: list[str]) -> None:
     sizes = ", ".join(f"{file} ({file.stat().st_size:,} bytes)" for file in files)
     print(f"{sizes}: {what}")
-    for kind, values in (("inputs", program.inputs), ("outputs", program.outputs)):
-        print(f"  {kind}: {', '.join(f'{value.name} {list(value.shape)}' for value in values)}")
-    if program.dropped:
-        print(f"  left out: {', '.join(program.dropped)}")
+    for kind, shapes in zip(("inputs", "outputs"), ends, strict=True):
+        texts = [f"{name} ({', '.join(map(str, dims))})" for name, dims in shapes.items()]
+        print(f"  {kind}: {', '.join(texts)}")
+    if dropped:
+        print(f"  left out: {', '.join(dropped)}")
 
 
-def _say_differences(found: object) -> int:
+def _say_differences(found: Iterable[check.Difference]) -> int:
     bad = 0
-    for difference in found:
-        d = difference
+    for d in found:
         print(f"  {d.output}: largest difference {d.largest:.2g}, largest number {d.scale:.3g} ({d.data})")
         bad += not d.is_small
     if bad:

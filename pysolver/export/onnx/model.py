@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -48,16 +48,21 @@ def _version() -> str:
 
 def verify(model: onnx.ModelProto) -> None:
     """onnx's own checker and shape inference. Weights may be too large for one message: here they are inputs."""
-    light = _frame(model)
+    light, inputs = _frame(model), {info.name for info in model.graph.input}
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) < _IN_THE_FILE:
             light.graph.initializer.append(tensor)
-        else:
+        elif tensor.name not in inputs:
             light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     try:
         onnx.checker.check_model(light, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CaffeError(f"net '{model.graph.name}': onnx refuses the model: {error}") from error
+
+
+def described(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
+    """Names and dimensions of inputs or outputs; `?` where the data decide."""
+    return {info.name: [d.dim_param or d.dim_value or "?" for d in info.type.tensor_type.shape.dim] for info in infos}
 
 
 def save(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST) -> list[Path]:
