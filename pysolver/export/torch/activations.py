@@ -8,7 +8,11 @@ from pysolver.layers import activations as layers
 
 @writes("ReLU")
 def relu(w: Writer, layer: layers.ReLU, x: str) -> str:
-    return f"F.leaky_relu({x}, {number(layer.slope)})" if layer.slope else f"F.relu({x})"
+    return rectified(x, layer.slope)
+
+
+def rectified(x: str, slope: float) -> str:
+    return f"F.leaky_relu({x}, {number(slope)})" if slope else f"F.relu({x})"
 
 
 @writes("PReLU")
@@ -18,7 +22,7 @@ def prelu(w: Writer, layer: layers.PReLU, x: str) -> str:
 
 @writes("ELU")
 def elu(w: Writer, layer: layers.ELU, x: str) -> str:
-    return f"F.elu({x}, {number(layer.alpha)})"
+    return affine(f"F.elu({x}, {number(layer.alpha)})", layer.factor, 0)
 
 
 @writes("Sigmoid")
@@ -82,4 +86,6 @@ def threshold(w: Writer, layer: layers.Threshold, x: str) -> str:
 
 @writes("Dropout")
 def dropout(w: Writer, layer: layers.Dropout, x: str) -> str:
+    if layer.factor != 1 or layer.param.dropout_param.sample_weights_test:
+        w.cannot("torch's dropout scales in training and rests in testing; scale_train and sample_weights_test differ")
     return f"F.dropout({x}, {number(layer.ratio)}, self.training)"

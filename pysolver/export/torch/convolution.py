@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from pysolver.export.torch.activations import rectified
 from pysolver.export.torch.source import Writer, writes
 from pysolver.layers import convolution as layers
 
@@ -38,6 +39,8 @@ def _weighted(w: Writer, layer: layers.Weighted, cls: str, bottoms: tuple[str, .
         if c != 1:
             x = f"{x}.reshape({', '.join(['-1', *map(str, before[c:])])})"
         y = f"{module}({x})"
+        if layer.param.convolution_param.relu:
+            y = rectified(y, layer.param.convolution_param.negative_slope)
         tops.append(y if c == 1 else f"{y}.reshape({', '.join(['-1', *map(str, after[1:])])})")
     return tuple(tops)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pysolver.export.torch.activations import rectified
 from pysolver.export.torch.source import Writer, writes
 from pysolver.layers import dense as layers
 
@@ -13,7 +14,8 @@ def inner_product(w: Writer, layer: layers.InnerProduct, x: str) -> str:
     bindings = [weight, ("bias", layer, 1)][: len(layer.blobs)]
     module = w.module(f"nn.Linear({layer.inputs}, {layer.outputs}{bias})", *bindings)
     flat = x if len(w.bottoms[0]) == layer.first + 1 else f"{x}.flatten({layer.first})"
-    return f"{module}({flat})"
+    p = layer.param.inner_product_param
+    return rectified(f"{module}({flat})", p.negative_slope) if p.relu else f"{module}({flat})"
 
 
 @writes("Embed")

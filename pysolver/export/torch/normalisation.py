@@ -23,13 +23,17 @@ def batch_norm(w: Writer, layer: layers.BatchNorm, x: str) -> str:
         w.cannot(f"torch has no batch normalisation of {len(w.bottoms[0])} axes")
     options, bindings = [f"eps={number(layer.eps)}"], []
     following = swallowed_by(w)
-    if following is None:
+    stored = "statistic"
+    if layer.is_nvidia:
+        bindings += [("weight", layer, 3), ("bias", layer, 4)]
+        stored = "plain"
+    elif following is None:
         options.append("affine=False")
     else:
         bindings += [("weight", following.layer, 0), ("bias", following.layer, 1)]
     if layer.use_global:
         options.append(f"momentum={round(1 - float(number(layer.fraction)), 9)!r}")
-        bindings += [("running_mean", layer, 0, "statistic"), ("running_var", layer, 1, "statistic")]
+        bindings += [(f"running_{name}", layer, i, stored) for i, name in enumerate(("mean", "var"))]
     else:
         options.append("track_running_stats=False")
     module = w.module(f"nn.BatchNorm{kind}({w.bottoms[0][1]}, {', '.join(options)})", *bindings)

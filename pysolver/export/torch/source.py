@@ -225,6 +225,8 @@ def swallowed_by(w: Writer) -> Step | None:
     following = w.reader() if w.layer.type_name == "BatchNorm" and len(w.step.outputs) == 1 else None
     if following is None or following.layer.type_name != "Scale" or len(following.inputs) != 1:
         return None
+    if w.layer.is_nvidia:  # it has its own
+        return None
     scale = following.layer
     axis = scale.first % len(w.bottoms[0])
     return following if scale.has_bias and axis == 1 and scale.blobs[0].dim() == 1 else None
