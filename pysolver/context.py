@@ -16,7 +16,7 @@ class Context:
 
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
-    listener: who is told what happens (see emit), by default the Caffe log on stderr.
+    listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -25,7 +25,7 @@ class Context:
     world_size: int = 1
     cache_bytes: int = 2 << 30
     allow_python_layers: bool = True
-    listener: Emit = field(default=to_stderr, compare=False, repr=False)
+    listener: Emit | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_root(self) -> bool:
@@ -33,6 +33,8 @@ class Context:
         return self.rank == 0
 
     def emit(self, event: Event) -> None:
-        """Tell the run's listener; only rank 0 speaks."""
-        if self.is_root:
+        """Tell the run's listener."""
+        if self.listener is not None:
             self.listener(event)
+        elif self.is_root:
+            to_stderr(event)

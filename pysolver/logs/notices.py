@@ -166,6 +166,12 @@ Returning = _notice(
     "solver.cpp:1",
     "Returning to an earlier point, since newer snapshots of this run exist: the data start over.",
 )
+OtherProcesses = _notice(
+    "OtherProcesses",
+    "solver.cpp:1",
+    "A snapshot of {had:int} processes, this run has {has:int}: weights, history and schedule go on, the data, "
+    "random numbers and smoothed loss start over, and the batch of an update is another.",
+)
 OtherSources = _notice(
     "OtherSources", "solver.cpp:1", "The {net} has other sources than in the snapshot: its data start over.", "W"
 )

@@ -8,7 +8,9 @@ torch's random generators, the window of the smoothed loss.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -16,8 +18,53 @@ from torch import Tensor
 
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
+from pysolver.logs.events import Event
 from pysolver.net.net import Net
-from pysolver.solver.note import Point, Position, Window
+from pysolver.solver import note as notes
+from pysolver.solver.note import Note, Point, Position, Window
+from pysolver.solver.state_file import State
+
+
+@dataclass(frozen=True)
+class Start:
+    """What rank 0 found in a state and tells the others. points: one for each rank, none where the data start over.
+
+    how: what the log says of it.
+    """
+
+    iteration: int
+    step: int
+    run: str
+    points: tuple[Point, ...]
+    how: Event
+
+    def to_json(self) -> bytes:
+        """As it goes to the other ranks."""
+        note = notes.to_json(Note(self.run, points=self.points)).decode()
+        return json.dumps([self.iteration, self.step, type(self.how).__name__, astuple(self.how), note]).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Start:
+        """What to_json made of it."""
+        iteration, step, how, values, note = json.loads(data)
+        found = notes.from_json(note.encode())
+        return cls(iteration, step, found.run, found.points, getattr(notices, how)(*values))
+
+
+def choose(state: State, ranks: int, is_newest: bool) -> Start:
+    """How so many ranks go on from a state. is_newest: its run has left no later one, or it shall not matter."""
+    note = state.note or Note()
+    points: tuple[Point, ...] = ()
+    if not note.points:
+        how = notices.DataStartOver()
+    elif not is_newest:
+        how = notices.Returning()
+    elif len(note.points) != ranks:
+        how = notices.OtherProcesses(len(note.points), ranks)
+    else:
+        how = notices.Continuing()
+        points = note.points
+    return Start(state.iteration, state.current_step, note.run, points, how)
 
 
 def capture(train: Net, tests: Sequence[Net], smoothing: Window) -> Point:
