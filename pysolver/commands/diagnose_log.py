@@ -30,7 +30,7 @@ def call(args: argparse.Namespace) -> None:
     clues = find_clues(run)
     if args.output:
         from pysolver.logs import plot
-        from pysolver.logs.picture import Wish, swap_in, wanted_curves
+        from pysolver.logs.drawing import Wish, swap_in, wanted_curves
 
         drawn, x = wanted_curves([run], Wish(rates=True))
         spans = [Span(clue.start, clue.end, clue.kind) for clue in clues]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver import schedule
-from pysolver.disciplined.range_test import analyse
+from pysolver.disciplined.reading import analyse
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run

@@ -64,13 +64,28 @@ class Form:
     def pattern(self) -> str:
         """A regular expression of the text with one unnamed group a field, in the order of the text."""
         kinds = field_types(self.event)
-        accepts = {int: r"(-?\d{1,18})", real: f"({NUMBER})", str: r"((?s:.*))" if self.tail else r"(.*?)"}
+        accepts = {int: r"(-?\d{1,18})", real: f"({NUMBER})"}
         pieces = _FIELD.split(self.text)  # text, field, text, field, ..., text
         blanks = " *" if pieces[0].startswith(" ") else ""
         pattern = blanks + re.escape(pieces[0].lstrip())
+        following = iter([*(kinds.get(name) for name in pieces[3::2]), None])
         for name, text in zip(pieces[1::2], pieces[2::2]):
-            pattern += (r".*?" if name == "*" else accepts[kinds[name]]) + re.escape(text)
+            after = next(following)
+            kind = None if name == "*" else kinds[name]
+            pattern += accepts.get(kind) or (r".*?" if kind is None else _words_before(text, after, self.tail))
+            pattern += re.escape(text)
         return pattern
+
+
+def _words_before(text: str, after: typing.Callable | None, tail: bool) -> str:
+    """A group of words that `text` ends, and `after` it a field of that kind.
+
+    Before other words it goes up to the first `text`: else reading would take the square of the line's length. Before
+    a number it may hold `text` itself, as output names hold ` = `, since at each place one look decides.
+    """
+    if text:
+        return f"((?:(?!{re.escape(text)}).)*)" if after is str else r"(.*?)"
+    return r"((?s:.*))" if tail else r"(.*)"
 
 
 def number(value: typing.Any, kind: typing.Callable) -> str:
