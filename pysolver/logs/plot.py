@@ -96,14 +96,14 @@ def _panel(
 
 def _line(axes: Axes, curve: Curve, colour: str, dashed: bool) -> None:
     light = style.is_light(curve)
-    style = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
+    look = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
     alpha = 0.3 if curve.faint else 0.6 if light else 1.0
     if curve.raw is not None:
         axes.plot(curve.x, curve.raw, color=colour, linewidth=0.7, alpha=0.25)
     if curve.low is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     few = np.isfinite(curve.y).sum() < 2
-    axes.plot(curve.x, curve.y, alpha=alpha, marker="o" if few else None, zorder=2 if light else 3, **style,
+    axes.plot(curve.x, curve.y, alpha=alpha, marker="o" if few else None, zorder=2 if light else 3, **look,
               label=f"{curve.label}: {curve.what}{' (superseded)' if curve.faint else ''}")  # fmt: skip
 
 

@@ -18,13 +18,15 @@ class CaffeLog:
     """A subscriber: call it with an event and the line is written, if a log has one for it.
 
     stream: None is whatever sys.stderr is at that moment. level: 0 all lines, 1 from warnings on, 2 errors only.
+    lost: why a line could not be written (its reader has gone, the disk is full); no further one is tried then.
     """
 
     def __init__(self, stream: TextIO | None = None, level: int = 0) -> None:
         self.stream, self.level = stream, level
+        self.lost: OSError | None = None
 
     def __call__(self, event: Event) -> None:
-        if not grammar.is_written(event):
+        if self.lost is not None or not grammar.is_written(event):
             return
         form = grammar.form_of(event)
         if SEVERITIES.index(form.severity) < self.level:
@@ -37,10 +39,19 @@ class CaffeLog:
         self._put(line)
 
     def _put(self, line: str) -> None:
-        (self.stream or sys.stderr).write(line)  # one write a record, so that threads do not mix inside a line
+        stream = self.stream or sys.stderr
+        if stream is None:  # closed by whoever started the process
+            return
+        try:
+            stream.write(line)  # one write a record, so that threads do not mix inside a line
+            stream.flush()
+        except OSError as error:
+            self.lost = error
 
 
-to_stderr = CaffeLog()  # who is told where nobody else is named
+def to_stderr(event: Event) -> None:
+    """Who is told where nobody else is named: the Caffe log on stderr."""
+    CaffeLog()(event)
 
 
 def level_wanted() -> int:

@@ -105,12 +105,15 @@ def train(
     """Train the net of a solver file, from the start, from weights, or from a snapshot; CaffeError if it cannot.
 
     The answer is what reading the run's log would give. Of the process it changes torch's random generators only.
-    log: who writes the log, by default on stderr. subscribers: they hear the events too. action: asked once per
-    iteration what is wanted from outside. advise: what it says about the SolverParameter is logged as warnings.
+    log: who writes the log, by default on stderr. Where it cannot be written any more (its reader has gone, the disk
+    is full), the run ends with a snapshot, and a CaffeError. subscribers: they hear the events too.
+    action: asked once per iteration what is wanted from outside. advise: what it says about the SolverParameter is
+    logged as warnings.
 
     One process trains, unless the environment names it a rank of several (torchrun): then all of them train one net.
     """
     log = log or CaffeLog()
+    action = _or_lost_log(action, log)
     listeners: list[Subscriber] = [] if ranks.is_follower() else [log]
 
     def emit(event: e.Event) -> None:
@@ -167,7 +170,24 @@ def train(
         if solver.is_stopped and solver.last_state:
             emit(e.GoOn(options.solver, solver.last_state))
         emit(e.Done("tool"))
+    if reason := getattr(log, "lost", None):
+        at = f"; go on with --snapshot={solver.last_state}" if solver.is_stopped and solver.last_state else ""
+        raise CaffeError(f"the log cannot be written ({reason.strerror}): ended at iteration {solver.iter}{at}")
     return recorder.run(options.solver)
+
+
+def _or_lost_log(action: ActionFunction, log: Subscriber) -> ActionFunction:
+    """As `action`; and once the log is lost, a snapshot and the end: nobody would see how the training goes."""
+    served = False
+
+    def wanted() -> Action:
+        nonlocal served
+        if getattr(log, "lost", None) and not served:
+            served = True
+            return Action.PREEMPT
+        return action()
+
+    return wanted
 
 
 def _read(options: TrainOptions, emit: Subscriber) -> Any:
