@@ -80,21 +80,29 @@ REFUSED = {
         eval_type ap_version show_per_class_result""",
 }
 
+# Read by layers of these types only.
+OF_TYPES = {
+    "Convolution3D": {"ConvolutionParameter": "kernel_depth temporal_stride filter_group temporal_pad"},
+    "Pooling3D": {"PoolingParameter": "kernel_depth temporal_stride"},
+}
+
 _STEERS = {f"{message}.{name}" for message, names in STEERS.items() for name in names.split()}
 _REFUSED = {f"{message}.{name}" for message, names in REFUSED.items() for name in names.split()}
 _ENGINES = {"MKL2017", "MKLDNN"}
 _APART = {"layer", "layers", "blobs"}  # looked at one by one, or data
 
 
-def check(message: Message, owner: str) -> Counter[str]:
+def check(message: Message, owner: str, of_type: str = "") -> Counter[str]:
     """The fields of forks in a message that steer only an implementation, as `engine MKL2017`, with their number.
 
-    owner: whose message it is, for the error: CaffeError for a field that changes the numbers and is not computed.
+    owner: whose message it is, for the error: CaffeError for a field that changes the numbers and is not computed,
+    at least not by layers `of_type`.
     """
     ignored: Counter[str] = Counter()
+    computed = {f"{kind}.{name}" for kind, names in OF_TYPES.get(of_type, {}).items() for name in names.split()}
     for field, value, where in _fields(message, ""):
         key = f"{field.containing_type.name}.{field.name}"
-        if key in _REFUSED and not _is_default(field, value):
+        if key in _REFUSED - computed and not _is_default(field, value):
             raise CaffeError(
                 f"{owner}: {where}{field.name} is a field of another Caffe that changes the numbers, and it is not "
                 "computed here: take it out to train or test without it"
@@ -110,7 +118,7 @@ def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:
     """check for a net that is about to be built: its own fields and those of its layers."""
     ignored = check(net, "the net")
     for layer in net.layer:
-        ignored += check(layer, f"layer '{layer.name}' ({layer.type})")
+        ignored += check(layer, f"layer '{layer.name}' ({layer.type})", layer.type)
     return ignored
 
 
