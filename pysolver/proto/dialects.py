@@ -47,10 +47,13 @@ REFUSED = {
         max_scaling_factor max_rotation_angle contrast_brightness_adjustment smooth_filtering min_contrast max_contrast
         max_brightness_shift max_smooth max_color_shift min_side_min min_side_max min_side apply_probability
         cvt_bgr2rgb fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow original_image stride
-        upper_size upper_height upper_width scale_factors crop_width crop_height hsv gaussianblur resize_param_again
-        resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param""",
+        upper_size upper_height upper_width scale_factors crop_width crop_height hsv gaussianblur resize_param_again""",
     "ResizeParameter": "center_object max_angle",
     "LossParameter": "label_smoothing",
+    "AnnotatedDataParameter": """
+        yolo_data_type yolo_data_jitter train_diffcult single_class seg_scales seg_resize_width seg_resize_height
+        difficult_label_warmup""",
+    "NoiseParameter": "convert_to_lab",
     "BatchNormParameter": "filler stats_batch_size relu update_global_stats",
     "ConvolutionParameter": """
         coeff fusion_type kernel_depth temporal_stride filter_group temporal_pad dilation_h dilation_w""",
