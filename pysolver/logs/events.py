@@ -30,6 +30,15 @@ class UseCpu(Event):
 
 
 @event
+class Threads(Event):
+    """How many threads compute on the CPU, and why."""
+
+    count: int
+    cores: int
+    why: str
+
+
+@event
 class UseGpus(Event):
     """The devices of the run, as one text: `0, 1`."""
 

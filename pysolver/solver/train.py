@@ -57,9 +57,11 @@ Advise = Callable[[Any], Iterable[object]]
 
 
 def main(options: TrainOptions, advise: Advise = lambda param: (), subscribers: Sequence[Subscriber] = ()) -> Run:
-    """The command: train(), with this process's signals served as the options say."""
+    """The command: train(), with this process's signals served as the options say, and its threads counted."""
     with SignalHandler(parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)) as action:
-        return train(options, subscribers=subscribers, action=action, advise=advise)
+        log = CaffeLog()
+        log(devices.take_threads())
+        return train(options, log=log, subscribers=subscribers, action=action, advise=advise)
 
 
 def train(
