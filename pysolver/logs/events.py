@@ -39,6 +39,14 @@ class Threads(Event):
 
 
 @event
+class Overflow(Event):
+    """An update that was left out, since a gradient in half precision was not finite; the next factor on the loss."""
+
+    iteration: int
+    scale: float
+
+
+@event
 class UseGpus(Event):
     """The devices of the run, as one text: `0, 1`."""
 

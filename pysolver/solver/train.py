@@ -34,7 +34,7 @@ class TrainOptions:
     stage: stages of the train net, separated by commas. sigint_effect, sighup_effect: for the command line alone.
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     progress: False for no bar; there is one on terminals only. tensorboard: folder for event files.
-    cache_data: data sets up to so many bytes are kept in memory.
+    cache_data: data sets up to so many bytes are kept in memory. precision: fp32, bf16 or fp16.
     """
 
     solver: str
@@ -51,6 +51,7 @@ class TrainOptions:
     tensorboard: str | None = None
     cache_data: int = 2 << 30
     allow_python_layers: bool = True
+    precision: str = "fp32"
 
 
 Advise = Callable[[Any], Iterable[object]]
@@ -101,7 +102,12 @@ def train(
         snapshot = _choose_start(param, options)
         if param.random_seed < 0:
             torch.seed()
-        context = Context(device, cache_bytes=options.cache_data, allow_python_layers=options.allow_python_layers)
+        context = Context(
+            device,
+            cache_bytes=options.cache_data,
+            allow_python_layers=options.allow_python_layers,
+            precision=options.precision,
+        )
         solver = Solver(param, context, listeners, keep=options.keep, stop_on_nan=options.stop_on_nan, action=action)
         stack.callback(solver.close)
         if snapshot:
