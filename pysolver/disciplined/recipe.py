@@ -53,7 +53,7 @@ class Recipe:
             "max_iter": end,
             "test_interval": interval or end + 1,
             "test_iter": [self.test_iter(few=plan.shape in (RAMP, SCOUT))],
-            "test_initialization": False,
+            "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
             "display": max(1, end // (12 if plan.shape == SPEED else 60)),
             "average_loss": 1,
             "snapshot": 0,
