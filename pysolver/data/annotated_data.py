@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.context import Context
+from pysolver.cores import usable_cores
 from pysolver.data import augmentation, datum, object_boxes
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.database_records import DatabaseRecords
 from pysolver.data.databases import Database, log_opened, open_database
 from pysolver.data.images import Colour
-from pysolver.data.parallel import usable_cores
 from pysolver.data.source import between, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError

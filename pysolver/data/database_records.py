@@ -8,10 +8,10 @@ from itertools import islice
 
 from google.protobuf.message import Message
 
+from pysolver.cores import usable_cores
 from pysolver.data import datum
 from pysolver.data.databases import Database
 from pysolver.data.images import Colour
-from pysolver.data.parallel import usable_cores
 from pysolver.data.records import Record
 from pysolver.errors import CaffeError, about
 from pysolver.proto import caffe_pb2

@@ -143,4 +143,6 @@ def _fields(message: Message, where: str) -> Iterator[tuple[FieldDescriptor, obj
 
 
 def _is_default(field: FieldDescriptor, value: object) -> bool:
+    if field.full_name == "caffe.BatchNormParameter.filler":  # Intel's, of the Scale layer that it merges with it
+        return value.type == "constant" and value.value == 1
     return not field.is_repeated and not field.message_type and value == field.default_value
