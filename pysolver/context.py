@@ -17,6 +17,7 @@ class Context:
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
+    precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -26,6 +27,7 @@ class Context:
     cache_bytes: int = 2 << 30
     allow_python_layers: bool = True
     listener: Emit | None = field(default=None, compare=False, repr=False)
+    precision: str = "fp32"
 
     @property
     def is_root(self) -> bool:

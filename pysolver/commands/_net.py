@@ -31,6 +31,7 @@ def open_net(
         log(e.GpuName(torch.cuda.get_device_name(ids[0])))
     else:
         log(e.UseCpu())
+        log(devices.take_threads())
     device = torch.device("cuda", ids[0]) if ids else torch.device("cpu")
     param = read_net_for(model, phase, level, stage.split(","), log)
     with about(model):
