@@ -116,6 +116,7 @@ ForcedColour = _notice(
     "ForcedColour", "data_transformer.cpp:1", "force_color and force_gray only for encoded datum", "E"
 )
 LoadingMean = _notice("LoadingMean", "data_transformer.cpp:25", "Loading mean file from: {file}")
+AnnotatedSize = _notice("AnnotatedSize", "annotated_data_layer.cpp:61", "output data size: {shape}")
 OpenedLmdb = _notice("OpenedLmdb", "db_lmdb.cpp:35", "Opened lmdb {folder}")
 OpenedLeveldb = _notice("OpenedLeveldb", "db_leveldb.cpp:18", "Opened leveldb {folder}")
 LoadingHdf5List = _notice("LoadingHdf5List", "hdf5_data_layer.cpp:81", "Loading list of HDF5 filenames from: {file}")
