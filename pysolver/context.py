@@ -18,6 +18,7 @@ class Context:
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
+    compile: whether torch.compile makes kernels of the net's function; not on a CPU.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -28,6 +29,7 @@ class Context:
     allow_python_layers: bool = True
     listener: Emit | None = field(default=None, compare=False, repr=False)
     precision: str = "fp32"
+    compile: bool = False
 
     @property
     def is_root(self) -> bool:

@@ -248,6 +248,27 @@ BackwardTime = _notice("BackwardTime", "caffe.cpp:410", "Average Backward pass: 
 BothTime = _notice("BothTime", "caffe.cpp:412", "Average Forward-Backward: {ms:float} ms.")
 TotalTime = _notice("TotalTime", "caffe.cpp:414", "Total Time: {ms:float} ms.")
 BenchmarkEnds = _notice("BenchmarkEnds", "caffe.cpp:415", "*** Benchmark ends ***")
+PeakSpeed = _notice(
+    "PeakSpeed",
+    "caffe.cpp:1",
+    "Peak of this machine: {gflops:int} GFLOP/s, by a product of {rows:int} x {columns:int} matrices",
+)
+LayerSpeed = _notice(
+    "LayerSpeed",
+    "caffe.cpp:1",
+    "{layer}\t{gflop:float} GFLOP at {speed:float} GFLOP/s, {part} of peak",
+)
+FunctionTime = _notice(
+    "FunctionTime", "caffe.cpp:1", "As one function, as train runs it: {ms:float} ms an iteration{memory}"
+)
+LimitedBy = _notice("LimitedBy", "caffe.cpp:1", "Limited by {kind}")
+WroteTrace = _notice("WroteTrace", "caffe.cpp:1", "Wrote {file}: open it in chrome://tracing or ui.perfetto.dev")
+NotCompiled = _notice(
+    "NotCompiled",
+    "caffe.cpp:1",
+    "--compile: compiled nets are slower on a CPU, this one goes on uncompiled",
+    "W",
+)
 ExtractingOnCpu = _notice("ExtractingOnCpu", "extract_features.cpp:59", "Using CPU", "E")
 ExtractingOnGpu = _notice("ExtractingOnGpu", "extract_features.cpp:52", "Using Device_id={device:int}", "E")
 Extracting = _notice("Extracting", "extract_features.cpp:126", "Extracting Features", "E")
