@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from pysolver.commands import _options as o
 from pysolver.disciplined.clues import find_clues
-from pysolver.logs.look import Span
 from pysolver.logs.reader import read_logs
+from pysolver.logs.style import Span
 
 EXAMPLES = """
 pysolver diagnose_log caffe.log                    the findings as text
