@@ -49,7 +49,7 @@ def call(args: argparse.Namespace) -> None:
         args.db_type,
         mode=args.mode,
         device=args.device,
-        emit=args.log,
+        emit=args.emit,
     )
 
 

@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     if args.run is None and not os.path.exists(args.script):
         raise CaffeError(f"{args.script}: file not found")
-    mode.set_log_level(args.log.level)
+    mode.set_log_level(args.emit.level)
     try:
         (args.run or run.run_script)(args.script, args.args)
     except CaffeError:

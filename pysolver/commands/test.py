@@ -31,7 +31,7 @@ def call(args: argparse.Namespace) -> None:
         level=args.level,
         stage=args.stage,
         allow_python_layers=args.allow_python_layers,
-        log=args.log,
+        log=args.emit,
     )
 
 

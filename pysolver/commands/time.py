@@ -46,7 +46,7 @@ def call(args: argparse.Namespace) -> None:
         profile=args.profile,
         allow_python_layers=args.allow_python_layers,
         precision=args.precision,
-        log=args.log,
+        log=args.emit,
     )
 
 
