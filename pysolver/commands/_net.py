@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from pysolver.commands import _options as o
 from pysolver.context import Context
 from pysolver.errors import about
+from pysolver.export import files
 from pysolver.logs import events as e
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
@@ -37,4 +40,12 @@ def open_net(
     with about(model):
         net = Net(param, Context(device, listener=log, **context))
     with contextlib.closing(net):
+        yield net
+
+
+@contextlib.contextmanager
+def quiet_net(args: argparse.Namespace, model: str, weights: str | None = None) -> Iterator[Net]:
+    """The net of a file for those who only look at it: no log, on the CPU, closed at the end. args: of net_state."""
+    alias.offer()
+    with contextlib.closing(files.open_net(model, weights, **o.state(args))) as net:
         yield net

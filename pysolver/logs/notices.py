@@ -123,9 +123,6 @@ LoadingHdf5List = _notice("LoadingHdf5List", "hdf5_data_layer.cpp:81", "Loading 
 Hdf5Files = _notice("Hdf5Files", "hdf5_data_layer.cpp:95", "Number of HDF5 files: {count:int}")
 OpeningImageList = _notice("OpeningImageList", "image_data_layer.cpp:38", "Opening file {file}")
 ShufflingImages = _notice("ShufflingImages", "image_data_layer.cpp:53", "Shuffling data")
-ShufflingAdvised = _notice(
-    "ShufflingAdvised", "image_data_layer.cpp:60", "Shuffling or skipping recommended for multi-GPU", "W"
-)
 ListedImages = _notice("ListedImages", "image_data_layer.cpp:63", "A total of {count:int} images.")
 SkippingImages = _notice("SkippingImages", "image_data_layer.cpp:70", "Skipping first {count:int} data points.")
 ImageSize = _notice("ImageSize", "image_data_layer.cpp:90", "output data size: {shape}")
