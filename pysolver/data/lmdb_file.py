@@ -28,6 +28,7 @@ _HEADER = struct.Struct("<QHHHH")
 _META = struct.Struct("<IIQQ")
 _DATABASE = struct.Struct("<IHHQQQQQ")
 _NODE = struct.Struct("<HHHH")
+_META_SIZE = _HEADER.size + _META.size + 2 * _DATABASE.size + 16
 _PAGE_SIZES = {1 << power for power in range(8, 17)}
 _DEEPEST = 32  # levels of the tree
 
@@ -71,7 +72,9 @@ class LmdbFile:
         return max(first, second, key=lambda meta: meta.transaction)
 
     def _meta_at(self, offset: int) -> _Meta:
-        page = self._read(offset, 16 + 24 + 2 * 48 + 16)
+        if self._length < _META_SIZE:
+            raise CaffeError(f"{self._path}: not an LMDB: {self._length} bytes")
+        page = self._read(offset, _META_SIZE)
         flags = _HEADER.unpack_from(page)[2]
         magic, version, _, _ = _META.unpack_from(page, 16)
         if magic != _MAGIC or version != _VERSION or not flags & _META_FLAG:

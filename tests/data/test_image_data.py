@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pysolver.data import images
 from pysolver.data.image_lists import read_image_list
 from pysolver.errors import CaffeError
 
@@ -196,3 +197,13 @@ def test_a_resize_to_gigabytes_is_refused(write_images, make_source) -> None:
     write_images(1)
     with pytest.raises(CaffeError, match="list.txt:1: .*cannot be resized to 4000000000 x 4000000000"):
         make_source(IMAGES.format("", "1 new_height: 4000000000 new_width: 4000000000"))
+
+
+def test_a_png_with_a_chunk_that_it_has_not(write_images, tmp_path) -> None:
+    """OpenCV took 2 GB for it."""
+    write_images(1)
+    file = bytearray((tmp_path / "0.png").read_bytes())
+    at = file.find(b"IDAT")
+    file[at - 4 : at] = (0x7FFE017F).to_bytes(4, "big")
+    with pytest.raises(CaffeError, match="the PNG is cut short"):
+        images.decode(bytes(file), images.Colour.COLOR)
