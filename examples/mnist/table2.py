@@ -2,36 +2,25 @@
 
     python examples/mnist/table2.py OUT [--solver FILE] [--type SGD] [--seeds 1 2 3 4]
 
-Writes OUT/seed_N.log; a log that is complete already is read, not run again.
+Each seed is a folder of OUT with its log; one that is complete already is read, not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
-from pysolver.logs import read_log
-from pysolver.proto import caffe_pb2
-from pysolver.proto.text import read_text, to_text
+from pysolver.disciplined.trial import Trial, changed, read_pair
 
 ONE_CYCLE = "examples/mnist/lenet_1cycle_solver.prototxt"
 
 
 def accuracy(solver_file: str, type_name: str, seed: int, out: Path) -> float:
     """Final test accuracy in percent of one run."""
-    log = out / f"seed_{seed}.log"
-    if not log.exists() or "Optimization Done." not in log.read_text():
-        solver = read_text(solver_file, caffe_pb2.SolverParameter)
-        solver.random_seed, solver.type = seed, type_name
-        solver.snapshot_prefix = str(out / f"seed_{seed}")
-        seeded = out / f"seed_{seed}_solver.prototxt"
-        seeded.write_text(to_text(solver))
-        with open(log, "w") as file:
-            subprocess.run([sys.executable, "-m", "pysolver", "train", f"--solver={seeded}"], stderr=file, check=True)
-    return 100 * float(read_log(log).test["accuracy"][-1])
+    solver, net = read_pair(solver_file)
+    trial = Trial.of(out / f"seed_{seed}", changed(solver, random_seed=seed, type=type_name), net)
+    return 100 * float(trial.run().test["accuracy"][-1])
 
 
 def main() -> None:

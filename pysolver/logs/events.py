@@ -240,6 +240,13 @@ class StoppedEarly(Event):
 
 
 @event
+class GaveUp(Event):
+    """Why a run is stopped before its end although nobody asked: it has no prospects."""
+
+    reason: str
+
+
+@event
 class GoOn(Event):
     """How a run that was asked to stop is taken up again."""
 

@@ -193,6 +193,7 @@ FORMS: tuple[Form, ...] = (
         e.Snapshot, "sgd_solver.cpp:296", "Snapshotting solver state to HDF5 file {file}", kind="state", format="HDF5"
     ),
     _say(e.StoppedEarly, "solver.cpp:311", "Optimization stopped early."),
+    _say(e.GaveUp, "solver.cpp:1", "Gave up: {reason}"),
     _say(e.GoOn, "caffe.cpp:1", "To go on: pysolver train --solver={solver} --snapshot={snapshot}"),
     _say(e.Done, "solver.cpp:332", "Optimization Done.", by="solver"),
     _say(e.Done, "caffe.cpp:250", "Optimization Done.", by="tool"),

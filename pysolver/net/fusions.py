@@ -15,6 +15,7 @@ from torch import Tensor
 from pysolver.layers.affine import Scale
 from pysolver.layers.base import Layer
 from pysolver.layers.normalisation import BatchNorm
+from pysolver.layers.shape import Split
 
 
 class Step(NamedTuple):
@@ -41,6 +42,31 @@ def fuse(steps: Sequence[Step], kept: Iterable[int]) -> list[Step]:
     for fusion in FUSIONS:
         fused = fusion(fused, looked_at)
     return fused
+
+
+def no_splits(steps: list[Step], kept: Kept) -> list[Step]:
+    """Whoever reads a Split's top reads its bottom; so gradients add up in place, since none is a view of another.
+
+    The slots of a Split have one writer each: no layer works in place on either side of it.
+    """
+    writers = [top for step in steps for top in step.tops]
+    alias: dict[int, tuple[int, bool]] = {}  # top -> (what it is, whether a gradient passes)
+    fused = []
+    for step in steps:
+        if isinstance(step.layer, Split) and not step.losses and not kept & set(step.tops):
+            slot, passes = alias.get(step.bottoms[0], (step.bottoms[0], True))
+            if all(writers.count(top) == 1 for top in step.tops) and not _is_written_after(steps, step, slot):
+                passes = passes and step.differentiates and step.needs[0]
+                alias.update((top, (slot, passes)) for top in step.tops)
+                continue
+        pairs = [alias.get(bottom, (bottom, True)) for bottom in step.bottoms]
+        needs = tuple(need and passes for need, (_, passes) in zip(step.needs, pairs))
+        fused.append(step._replace(bottoms=tuple(slot for slot, _ in pairs), needs=needs))
+    return fused
+
+
+def _is_written_after(steps: Sequence[Step], step: Step, slot: int) -> bool:
+    return any(slot in later.tops for later in steps[steps.index(step) + 1 :])
 
 
 def batch_norm_and_scale(steps: list[Step], kept: Kept) -> list[Step]:
@@ -81,7 +107,7 @@ def overwrite(steps: list[Step], kept: Kept) -> list[Step]:
     return fused
 
 
-FUSIONS: tuple[Fusion, ...] = (batch_norm_and_scale, overwrite)
+FUSIONS: tuple[Fusion, ...] = (no_splits, batch_norm_and_scale, overwrite)
 
 
 def _pairs(steps: Sequence[Step], kept: Kept) -> Iterator[tuple[int, int]]:

@@ -83,7 +83,7 @@ def test_fused_equals_unfused(monkeypatch, in_place: bool, force: bool, phase: i
         patch.setattr(fusions, "FUSIONS", ())
         plain = build(residual(in_place), phase, force)
         expected = results(plain)
-    assert len(calls(plain)) == len(calls(fused)) + 2
+    assert len(calls(plain)) == len(calls(fused)) + 3  # two Scales, one Split
     torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=0)  # float32, sums in another order
     for one, other in zip(found[1], expected[1]):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max() + 1))
@@ -176,3 +176,32 @@ def test_what_runs_inside_is_channels_last_and_what_is_shown_is_not():
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in seen) and len(seen) == 2
     assert shown.flags.c_contiguous and net.blobs["out"].data is shown
     assert all(p.is_contiguous() and p.grad.is_contiguous() for p in net.learnable_params)
+
+
+def test_splits_go_where_each_slot_has_one_writer():
+    """A Split whose top is worked on in place keeps it apart from what the other reader gets."""
+    split = "layer { name: 's' type: 'Split' bottom: 'c' top: 'a' top: 'b' } "
+    net = build(layer("Convolution", "x", "c", CONV) + split + layer("Eltwise", "a b", "out") + HEAD)
+    net.run()
+    assert "Split" not in calls(net)
+    apart = build(
+        layer("Convolution", "x", "c", CONV)
+        + split
+        + layer("Power", "a", "a", "power_param { shift: 1 }")
+        + layer("Eltwise", "a b", "out")
+        + HEAD
+    )
+    apart.run()
+    assert "Split" in calls(apart)
+    twin = build(
+        layer("Convolution", "x", "c", CONV) + layer("Power", "c", "out", "power_param { scale: 2 shift: 1 }") + HEAD
+    )
+    for one, other in (
+        (apart, twin),
+        (net, build(layer("Convolution", "x", "c", CONV) + layer("Eltwise", "c c", "out") + HEAD)),
+    ):
+        for mine, theirs in zip(other.learnable_params, one.learnable_params):
+            mine.data.copy_(theirs.data)
+        torch.testing.assert_close(one.forward_backward(), other.forward_backward(), rtol=1e-5, atol=0)
+        for mine, theirs in zip(one.learnable_params, other.learnable_params):
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)

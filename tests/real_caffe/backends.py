@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 import real
 from problems import CYCLES, write_digits
 from real import CHECKOUT
+
+from pysolver.disciplined.trial import Command
 
 ITERATIONS, HALF = 200, 100
 
@@ -37,13 +38,10 @@ def run_both(kind: str, patched: Path, folder: Path) -> dict[str, tuple[Path, st
 
 def run(backend: str, patched: Path, folder: Path, *arguments: str) -> str:
     """Train the solver file in a folder; the log of a run that ended well."""
-    if backend == "caffe":
-        return real.train(patched, folder, *arguments)
-    command = [sys.executable, "-m", "pysolver", "train", "--solver=solver.prototxt", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
+    argv = {"caffe": (str(patched / real.BINARY),), "pysolver": Command.argv}[backend]
+    log = folder / "train.log"
+    Command(argv, arguments, folder)(Path("solver.prototxt"), log)
+    return log.read_text()
 
 
 def draw(runs: dict[str, tuple[Path, str]], picture: Path) -> None:

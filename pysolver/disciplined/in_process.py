@@ -1,0 +1,46 @@
+"""Train a trial in this process, with its log in a file."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pysolver.disciplined.trial import Judge
+from pysolver.logs import events as e
+from pysolver.logs.recorder import Recorder
+from pysolver.logs.writer import CaffeLog
+from pysolver.solver.signals import Action
+from pysolver.solver.train import TrainOptions, train
+
+
+def train_into(solver: Path, log: Path, judge: Judge | None = None) -> None:
+    """Train a solver file; stderr is the log. The judge is asked when a test is over; its reason ends the run."""
+    watcher = _Watcher(judge, str(log)) if judge else None
+    with open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file):
+        train(
+            TrainOptions(str(solver), progress=False),
+            subscribers=[watcher] if watcher else [],
+            action=watcher.action if watcher else lambda: Action.NONE,
+        )
+
+
+class _Watcher:
+    """Listens to a run and shows the judge what it is so far."""
+
+    def __init__(self, judge: Judge, name: str) -> None:
+        self._name, self._judge, self._recorder, self._log = name, judge, Recorder(), CaffeLog()
+        self._tested = False
+
+    def __call__(self, event: e.Event) -> None:
+        self._recorder(event)
+        self._tested |= isinstance(event, e.Output) and event.phase == "Test"
+
+    def action(self) -> Action:
+        """What the solver asks for after each iteration, and within tests."""
+        if self._tested:
+            self._tested = False
+            reason = self._judge(self._recorder.run(self._name))
+            if reason:
+                self._log(e.GaveUp(reason))
+                return Action.STOP
+        return Action.NONE
