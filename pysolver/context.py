@@ -14,6 +14,8 @@ class Context:
     """Device, seed and place among the ranks of one net.
 
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
+    allow_python_layers: import whatever module the net's Python layers name. Without it they may be of classes that the
+    running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     """
 
@@ -22,7 +24,8 @@ class Context:
     rank: int = 0
     world_size: int = 1
     cache_bytes: int = 2 << 30
-    allow_python_layers: bool = True
+    allow_python_layers: bool = False
+    own_code: tuple[str, ...] = ()
 
     @property
     def is_root(self) -> bool:

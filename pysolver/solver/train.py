@@ -50,7 +50,7 @@ class TrainOptions:
     progress: bool | None = None
     tensorboard: str | None = None
     cache_data: int = 2 << 30
-    allow_python_layers: bool = True
+    allow_python_layers: bool = False
 
 
 Advise = Callable[[Any], Iterable[object]]

@@ -207,3 +207,10 @@ def test_a_png_with_a_chunk_that_it_has_not(write_images, tmp_path) -> None:
     file[at - 4 : at] = (0x7FFE017F).to_bytes(4, "big")
     with pytest.raises(CaffeError, match="the PNG is cut short"):
         images.decode(bytes(file), images.Colour.COLOR)
+
+
+@pytest.mark.parametrize("label", ["2147483648", "-2147483649", "9" * 5000])
+def test_a_label_that_is_no_int(tmp_path, label) -> None:
+    (tmp_path / "list.txt").write_text(f"a.png 2147483647\nb.png {label}\n")
+    with pytest.raises(CaffeError, match=f"list.txt:2: the label {label[:20]} is not in the range"):
+        read_image_list(tmp_path / "list.txt")

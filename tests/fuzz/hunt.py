@@ -177,7 +177,7 @@ def _silence() -> Iterator[None]:
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(stream, mode, closefd=False) for stream, mode in ((0, "r"), (1, "w"), (2, "w"))
+        open(stream, mode, closefd=False, errors="backslashreplace") for stream, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
     yield
 
