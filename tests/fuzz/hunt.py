@@ -7,6 +7,7 @@ the start, the end of the process, or damage that a checksum should have seen.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import random
@@ -120,6 +121,7 @@ def _work(pipe: Any, target: str, first: int, last: int, seed: int, until: float
     from tests.fuzz.targets import TARGETS
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.disable()
     chosen = TARGETS[target]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory(prefix="fuzz_") as folder, _silence():
@@ -176,9 +178,8 @@ def _silence() -> Iterator[None]:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(stream, mode, closefd=False, errors="backslashreplace") for stream, mode in ((0, "r"), (1, "w"), (2, "w"))
-    )
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(n, "w", closefd=False, errors="backslashreplace") for n in (1, 2))  # noqa: SIM115
     yield
 
 

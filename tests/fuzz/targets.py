@@ -97,17 +97,21 @@ def _text(*patterns: str) -> list[bytes]:
 # ---- prototxts -----------------------------------------------------------------------------------------------------
 
 
+_INNER_NET = """
+layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" loss_weight: 1 inner_product_param { num_output: 1 } }
+"""
+_SOLVERS = [
+    """train_net_param { NET } base_lr: 0.1 momentum: 0.9 lr_policy: "triangular" max_lr: 0.4 stepsize: 3
+       cyclical_momentum: 0.8 cyclical_momentum: 2 start_lr_policy: 1 max_iter: 3 display: 1""",
+    """net_param { NET } base_lr: 0.1 lr_policy: "1cycle" max_lr: 1 stepsize: 2 gamma: 0.1 max_iter: 4 type: "Adam"
+       clip_gradients: 1 average_loss: 2 iter_size: 2 snapshot_after_train: false""",
+]
+
+
 def _solvers() -> list[bytes]:
     found = _text("solvers/*/solver.prototxt", "upgrade/solver_*.prototxt")
-    net = 'layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 2 } } } ' \
-          'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" loss_weight: 1 inner_product_param { num_output: 1 } }'  # fmt: skip
-    cyclical = (
-        'lr_policy: "triangular" max_lr: 0.4 stepsize: 3 cyclical_momentum: 0.8 cyclical_momentum: 2 start_lr_policy: 1'
-    )
-    found.append(f"train_net_param {{ {net} }} base_lr: 0.1 momentum: 0.9 {cyclical} max_iter: 3 display: 1".encode())
-    found.append(f'net_param {{ {net} }} base_lr: 0.1 lr_policy: "1cycle" max_lr: 1 stepsize: 2 gamma: 0.1 max_iter: 4 '
-                 f'type: "Adam" clip_gradients: 1 average_loss: 2 iter_size: 2 snapshot_after_train: false'.encode())  # fmt: skip
-    return found
+    return found + [text.replace("NET", _INNER_NET).encode() for text in _SOLVERS]
 
 
 @_target("solver prototxt", _solvers, _prototxt(caffe_pb2.SolverParameter))
@@ -351,8 +355,9 @@ _TRANSFORMS = ["crop_size: 2", "mirror: true scale: 0.5", "force_color: true", "
 
 def _data_layer(folder: str, backend: str, number: int) -> None:
     transform = _TRANSFORMS[number % len(_TRANSFORMS)]
-    _source(f'name: "d" type: "Data" top: "x" top: "l" transform_param {{ {transform} }} '
-            f'data_param {{ source: "{folder}" batch_size: 2 backend: {backend} }}', cache_bytes=number % 2 << 20)  # fmt: skip
+    data = f'data_param {{ source: "{folder}" batch_size: 2 backend: {backend} }}'
+    layer = f'name: "d" type: "Data" top: "x" top: "l" transform_param {{ {transform} }} {data}'
+    _source(layer, cache_bytes=number % 2 << 20)
 
 
 @contextlib.contextmanager
@@ -415,7 +420,7 @@ def _leveldb_files() -> list[bytes]:
 
 def _mutate_member(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """One file of an archive changed."""
-    source, target = tarfile.open(fileobj=io.BytesIO(data)), io.BytesIO()
+    source, target = tarfile.open(fileobj=io.BytesIO(data)), io.BytesIO()  # noqa: SIM115
     members = [member for member in source if member.isfile()]
     chosen = rng.choice([member for member in members if member.size])
     with tarfile.open(fileobj=target, mode="w") as tar:
@@ -647,7 +652,7 @@ def _trees() -> list[bytes]:
 
 
 def _mutate_source_file(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    source, target = tarfile.open(fileobj=io.BytesIO(data)), io.BytesIO()
+    source, target = tarfile.open(fileobj=io.BytesIO(data)), io.BytesIO()  # noqa: SIM115
     members = list(source)
     chosen = rng.choice([member for member in members if member.size])
     contents = {member.name: source.extractfile(member).read() for member in members if member.isfile()}
@@ -708,6 +713,10 @@ COMMANDS = [
 ]
 
 
+_ODD_WORDS = ["", "-1", "0", "x" * 300, "1e9", "99999999999999999999", "-", "--", "=", "a=b", ",", "1,2", "all", "."]
+_ODD_WORDS += ["net.prototxt", "w.caffemodel", "/dev/null", "\udcff", "ü", "list.txt"]
+
+
 def _mutate_words(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
     words = data.decode().split(" ")
     more = [word for other in others for word in other.decode().split(" ")]
@@ -719,9 +728,7 @@ def _mutate_words(rng: random.Random, data: bytes, others: Sequence[bytes]) -> b
         elif kind == 1:
             del words[at : at + 1]
         else:
-            word = rng.choice(["", "-1", "0", "x" * 300, "1e9", "99999999999999999999", "-", "--", "=", "a=b", "net.prototxt",
-                               "w.caffemodel", "/dev/null", ".", "\udcff", "ü", ",", "1,2", "all", "list.txt"])  # fmt: skip
-            words[at : at + 1] = [word]
+            words[at : at + 1] = [rng.choice(_ODD_WORDS)]
     return " ".join(words).encode("utf-8", "surrogateescape")
 
 

@@ -99,7 +99,10 @@ def test_an_unknown_bottom_names_blob_layer_and_index():
     ],
 )
 def test_an_unknown_bottom_says_what_may_be_meant(bottom, hint):
-    text = f"""state {{ phase: TEST }} layer {{ name: "i" type: "Input" top: "conv1" }} layer {{ name: "a" type: "ReLU" bottom: "{bottom}" top: "x" }}
-      layer {{ name: "b" type: "ReLU" bottom: "x" top: "late" }} layer {{ name: "p" type: "ReLU" bottom: "x" top: "pool2" }}"""
+    layers = [("i", "Input", None, "conv1"), ("a", "ReLU", bottom, "x"), ("b", "ReLU", "x", "late")]
+    net = caffe_pb2.NetParameter()
+    net.state.phase = caffe_pb2.TEST
+    for name, kind, reads, makes in [*layers, ("p", "ReLU", "x", "pool2")]:
+        net.layer.add(name=name, type=kind, bottom=[reads] if reads else [], top=[makes])
     with pytest.raises(CaffeError, match=f"Unknown bottom blob '{bottom}' .layer 'a', bottom index 0.{hint}$"):
-        insert_splits(parse_text(text, caffe_pb2.NetParameter), lambda name: False)
+        insert_splits(net, lambda name: False)
