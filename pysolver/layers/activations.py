@@ -60,13 +60,15 @@ class PReLU(Elementwise):
 
 @register("ELU")
 class ELU(Elementwise):
-    """y = x where x > 0, else alpha * (e^x - 1) (elu_layer.cpp)."""
+    """y = x where x > 0, else alpha * (e^x - 1) (elu_layer.cpp); times lambda, which NVIDIA's Caffe has for SELU."""
 
     def set_up(self, bottom: Shape) -> None:
-        self.alpha = self.param.elu_param.alpha
+        p = self.param.elu_param
+        self.alpha, self.factor = p.alpha, getattr(p, "lambda")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.elu(x, self.alpha)
+        y = F.elu(x, self.alpha)
+        return y * self.factor if self.factor != 1 else y
 
 
 @register("Sigmoid")
@@ -188,15 +190,21 @@ class Threshold(Elementwise):
 class Dropout(Elementwise):
     """TRAIN: each element is 0 with probability p = dropout_ratio, else x / (1 - p). TEST: y = x.
 
-    Source: dropout_layer.cpp. Errors: a ratio outside [0, 1).
+    scale_train false, of Fast R-CNN: 0 or x in TRAIN, x (1 - p) in TEST. sample_weights_test, of Bayesian SegNet: TEST
+    drops as TRAIN does. Source: dropout_layer.cpp. Errors: a ratio outside [0, 1).
     """
 
     def set_up(self, bottom: Shape) -> None:
-        self.ratio = self.param.dropout_param.dropout_ratio
+        p = self.param.dropout_param
+        self.ratio, self.drops = p.dropout_ratio, self.is_training or p.sample_weights_test
+        self.factor = 1 if p.scale_train else 1 - p.dropout_ratio
         self.check(0 <= self.ratio < 1, f"dropout_ratio must lie in [0, 1), not {self.ratio:g}")
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not self.is_training:
-            return F.dropout(x, self.ratio, self.is_training)
+        if not self.drops:
+            return x * self.factor if self.factor != 1 else F.dropout(x, self.ratio, False)
+        if x.device.type != "cpu":
+            y = F.dropout(x, self.ratio, True)
+            return y * self.factor if self.factor != 1 else y
         mask = (torch.rand_like(x) >= self.ratio).to(x.dtype)  # three times as fast as torch's own on the CPU
-        return x * mask.mul_(1 / (1 - self.ratio))
+        return x * mask.mul_(self.factor / (1 - self.ratio))

@@ -21,7 +21,7 @@ class Spatial(Layer):
 
     Axes before `axis` are independent items, `axis` is the channels, the n axes after it are spatial.
     kernel_size, pad, stride, dilation are given once or once a spatial axis, or, for two axes, as kernel_h and
-    kernel_w (and so on). Source: base_conv_layer.cpp.
+    kernel_w (and so on); of pad_h and pad_w one may be missing: 0. Source: base_conv_layer.cpp.
     """
 
     def read_geometry(self, bottom: Shape) -> None:
@@ -41,7 +41,7 @@ class Spatial(Layer):
         values = tuple(getattr(p, field))
         pair = short and (p.HasField(f"{short}_h"), p.HasField(f"{short}_w"))
         if pair and any(pair):
-            self.check(all(pair), f"{short}_h and {short}_w are given together or not at all")
+            self.check(all(pair) or default == 0, f"{short}_h and {short}_w are given together or not at all")
             self.check(self.spatial == 2, f"{short}_h and {short}_w are for 2 spatial axes, here are {self.spatial}")
             self.check(not values, f"either {field} or {short}_h and {short}_w, not both")
             return getattr(p, f"{short}_h"), getattr(p, f"{short}_w")
@@ -138,6 +138,8 @@ class Weighted(Spatial):
         if len(items) != 1:
             x = x.reshape(math.prod(items), *x.shape[self.channel_axis :])
         y = self.convolve(x, self.blobs[0], self.blobs[1] if len(self.blobs) > 1 else None)
+        if self.param.convolution_param.relu:  # of Intel's Caffe: a ReLU fused with it
+            y = F.leaky_relu(y, self.param.convolution_param.negative_slope)
         return y if len(items) == 1 else y.reshape(*items, *y.shape[1:])
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

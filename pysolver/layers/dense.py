@@ -44,7 +44,9 @@ class InnerProduct(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.blobs[0].t() if self.transpose else self.blobs[0]
-        return F.linear(x.flatten(self.first), weight, self.blobs[1] if len(self.blobs) > 1 else None)
+        y = F.linear(x.flatten(self.first), weight, self.blobs[1] if len(self.blobs) > 1 else None)
+        p = self.param.inner_product_param
+        return F.leaky_relu(y, p.negative_slope) if p.relu else y  # of Intel's Caffe: a ReLU fused with it
 
 
 @register("Embed")

@@ -102,11 +102,14 @@ class LabelledItems(Loss):
         return super().top_shapes(data, label)
 
 
-def normaliser(mode: int, outer: int, inner: int, valid: Tensor | None) -> Tensor | int:
+def normaliser(mode: int, outer: int, inner: int, valid: Tensor | None, fixed: float = 1) -> Tensor | float:
     """What a loss is divided by, at least 1 (SoftmaxWithLossLayer::get_normalizer).
 
-    valid: which places count; None: all. FULL: outer * inner; VALID: those that count; BATCH_SIZE: outer; NONE: 1.
+    valid: which places count; None: all. FULL: outer * inner; VALID: those that count; BATCH_SIZE: outer; NONE: 1;
+    PRE_FIXED, of R-FCN: pre_fixed_normalizer, here `fixed`.
     """
+    if mode == caffe_pb2.LossParameter.PRE_FIXED:
+        return max(1, fixed)
     if mode == caffe_pb2.LossParameter.VALID and valid is not None:
         return valid.sum().clamp(min=1)
     full = mode in (caffe_pb2.LossParameter.FULL, caffe_pb2.LossParameter.VALID)
@@ -126,7 +129,8 @@ class SoftmaxWithLoss(Classes):
     """-sum of log(max(p[label], FLT_MIN)) over labels that count / normaliser, p = softmax (softmax_loss_layer.cpp).
 
     Bottoms: scores, labels; the classes are on softmax_param.axis. dx = (p - onehot) / normaliser, also below FLT_MIN.
-    A second top is p. Errors: see Classes.
+    A second top is p. weight_by_label_freqs, of SegNet: a label's term counts class_weighting[label] times, the
+    normaliser stays. Errors: see Classes; class_weighting not one number a class.
     """
 
     tops = between(1, 2)
@@ -136,6 +140,12 @@ class SoftmaxWithLoss(Classes):
         self.context.info("layer_factory.hpp:77", f"Creating layer {self.name}")  # the softmax inside
         self.read_loss_param(data, self.param.softmax_param.axis)
         self.mode = normalisation_mode(self, caffe_pb2.LossParameter.VALID)
+        p, classes = self.param.loss_param, data[self.class_axis]
+        self.class_weights = list(p.class_weighting) if p.weight_by_label_freqs else []
+        self.check(
+            not p.weight_by_label_freqs or len(self.class_weights) == classes,
+            f"class_weighting needs a number for each of {classes} classes, not {len(self.class_weights)}",
+        )
 
     def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
         super().top_shapes(data, label)
@@ -147,8 +157,10 @@ class SoftmaxWithLoss(Classes):
         ignore = -100 if self.ignore is None else self.ignore
         each = F.nll_loss(log_p, index, ignore_index=ignore, reduction="none")
         each = passing(each.clamp(max=-math.log(_SMALLEST)), each)
+        if self.class_weights:
+            each = each * each.new_tensor(self.class_weights)[index.clamp(0, len(self.class_weights) - 1)]
         valid = None if self.ignore is None else index != self.ignore
-        loss = each.sum() / normaliser(self.mode, *index.shape, valid)
+        loss = each.sum() / normaliser(self.mode, *index.shape, valid, self.param.loss_param.pre_fixed_normalizer)
         return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
 
 
@@ -215,7 +227,7 @@ class InfogainLoss(Classes):
             rows = rows * valid.unsqueeze(1)
         log_p = F.log_softmax(scores, 1)
         each = rows * passing(log_p.clamp(min=math.log(_LOG_THRESHOLD)), log_p)
-        loss = -each.sum() / normaliser(self.mode, *index.shape, valid)
+        loss = -each.sum() / normaliser(self.mode, *index.shape, valid, self.param.loss_param.pre_fixed_normalizer)
         return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
 
 
@@ -243,7 +255,8 @@ class SigmoidCrossEntropyLoss(Loss):
         valid = None if self.ignore is None else target.long() != self.ignore
         if valid is not None:
             each = each.masked_fill(~valid, 0)
-        return each.sum() / normaliser(self.mode, x.shape[0], math.prod(x.shape[1:]), valid)
+        fixed = self.param.loss_param.pre_fixed_normalizer
+        return each.sum() / normaliser(self.mode, x.shape[0], math.prod(x.shape[1:]), valid, fixed)
 
 
 @register("EuclideanLoss")

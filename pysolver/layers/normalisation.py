@@ -89,6 +89,10 @@ class BatchNorm(Layer):
     Batch mode (use_global_stats unset: phase TRAIN): mu and the biased var of the batch of m elements a channel;
     each forward does blob2 = f blob2 + 1, blob0 = f blob0 + mu, blob1 = f blob1 + var m / (m - 1),
     f = moving_average_fraction. Global mode: mu = blob0 / blob2, var = blob1 / blob2, 0 if blob2 is.
+
+    NVIDIA's Caffe, if scale_bias, scale_filler or bias_filler is given: y times blob 3 plus blob 4, both (C), learned;
+    blob 2 stays 1, blob0 = f blob0 + (1 - f) mu, blob1 = f blob1 + (1 - f) var, in the first two batches mu and var
+    themselves; eps is at least 1e-5; use_global_stats is not read.
     Errors: a `param` entry with a rate; a bottom of less than 2 axes.
     """
 
@@ -100,12 +104,28 @@ class BatchNorm(Layer):
         self.check(p.eps >= 0, f"eps must not be negative: {p.eps:g}")
         self.use_global = p.use_global_stats if p.HasField("use_global_stats") else not self.is_training
         self.fraction, self.eps = p.moving_average_fraction, p.eps
+        self.is_nvidia = p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler")
         for shape in ((bottom[1],), (bottom[1],), (1,)):
             self.add_blob(shape).requires_grad_(False)
+        if self.is_nvidia:
+            self._add_scale_and_bias(bottom[1])
+            return
         for spec in self.param.param:
             self.check(spec.lr_mult == 0, "Cannot configure batch normalization statistics as layer parameters.")
         while len(self.param.param) < 3:  # saved with the net
             self.param.param.add(lr_mult=0)
+
+    def _add_scale_and_bias(self, channels: int) -> None:
+        p = self.param.batch_norm_param
+        self.use_global, self.eps, self.batches_seen = not self.is_training, max(p.eps, 1e-5), 0
+        if not self.param.blobs:
+            self.blobs[2].data.fill_(1)
+        self.add_blob((channels,), p.scale_filler if p.HasField("scale_filler") else caffe_pb2.FillerParameter(value=1))
+        self.add_blob((channels,), p.bias_filler if p.HasField("bias_filler") else None)
+        while len(self.param.param) < 5:  # saved with the net
+            self.param.param.add()
+        for index, spec in enumerate(self.param.param):
+            spec.lr_mult = spec.decay_mult = float(index > 2)
 
     def top_shapes(self, bottom: Shape) -> list[Shape]:
         if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[0]:
@@ -117,6 +137,10 @@ class BatchNorm(Layer):
 
     def normalise(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """The top, times `gain` plus `bias` by channel, and the statistics moved on."""
+        if self.is_nvidia:
+            y = self._scaled(x, *self.blobs)
+            spread = (-1, *[1] * (x.dim() - 2))
+            return y if gain is None else torch.addcmul(bias.reshape(spread), y, gain.reshape(spread))
         mean_sum, var_sum, weight = self.blobs
         if self.use_global:
             scale = torch.where(weight == 0, 0, 1 / weight)
@@ -132,6 +156,16 @@ class BatchNorm(Layer):
             for total, value in ((mean_sum, mean), (var_sum, var), (weight, 1)):
                 total.mul_(self.fraction).add_(value)
         return y
+
+    def _scaled(self, x: Tensor, mean: Tensor, var: Tensor, _: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        if self.use_global:
+            return F.batch_norm(x, mean.detach(), var.detach(), scale, bias, eps=self.eps)
+        with torch.no_grad():
+            now = torch.var_mean(x.detach(), (0, *range(2, x.dim())), correction=0)
+            for running, value in zip((var, mean), now, strict=True):
+                running.lerp_(value, 1 - self.fraction if self.batches_seen > 1 else 1.0)
+        self.batches_seen += 1
+        return F.batch_norm(x, None, None, scale, bias, training=True, eps=self.eps)
 
 
 @register("MVN")

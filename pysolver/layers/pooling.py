@@ -114,8 +114,9 @@ def pool(x: Tensor, method: int, window: Window, training: bool) -> Tensor:
 class Pooling(Layer):
     """MAX, AVE or STOCHASTIC over windows of each plane of (N, C, H, W) (pooling_layer.cpp).
 
-    out = ceil((in + 2 pad - kernel) / stride) + 1 (round_mode FLOOR: rounded down), less one if there is any pad and
-    the last window would start at in + pad or beyond. MAX may have a second top: the winner's index h * W + w.
+    out = ceil((in + 2 pad - kernel) / stride) + 1 (round_mode FLOOR, or ceil_mode false as forks have it: rounded
+    down), less one if there is any pad and the last window would start at in + pad or beyond. MAX may have a second
+    top: the winner's index h * W + w.
     Errors: both or no forms of the kernel; kernel or stride 0; pad not below the kernel, or with STOCHASTIC;
     kernel, pad or stride together with global_pooling; a bottom without 4 axes.
     """
@@ -145,7 +146,7 @@ class Pooling(Layer):
             kernel=(p.kernel_h, p.kernel_w) if pair else (p.kernel_size, p.kernel_size),
             stride=(p.stride_h, p.stride_w) if p.HasField("stride_h") else (p.stride, p.stride),
             pad=(p.pad_h, p.pad_w) if p.HasField("pad_h") else (p.pad, p.pad),
-            ceil=p.round_mode == caffe_pb2.PoolingParameter.CEIL,
+            ceil=p.round_mode == caffe_pb2.PoolingParameter.CEIL and p.ceil_mode,
         )
         self._check_window()
         self.top_is_free = p.pool != _STOCHASTIC

@@ -52,6 +52,13 @@ class GpuName(Event):
 
 
 @event
+class Processes(Event):
+    """How many processes train this net together, on all machines."""
+
+    count: int
+
+
+@event
 class InitializingSolver(Event):
     """The solver's parameters in protobuf text form, with the newline at its end."""
 

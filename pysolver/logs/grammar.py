@@ -134,6 +134,7 @@ FORMS: tuple[Form, ...] = (
     _say(e.GpuName, "caffe.cpp:209", "GPU {index}: {name}"),
     _say(e.UseGpu, "caffe.cpp:267", "Use GPU with device ID {device}"),
     _say(e.GpuName, "caffe.cpp:271", "GPU device name: {name}"),
+    _say(e.Processes, "parallel.cpp:1", "{count} processes train this net: an update takes {count} batches"),
     _say(e.InitializingSolver, "solver.cpp:45", "Initializing solver from parameters: \n{parameters}", tail=True),
     _say(
         e.CreatingTrainNet,

@@ -18,6 +18,7 @@ from pysolver.net.filter import filter_net
 from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
 from pysolver.net.splits import insert_splits
+from pysolver.proto import dialects
 from pysolver.proto.text import to_text
 
 AUTOMATIC = "(automatic)"  # the name of a loss top that the prototxt leaves out
@@ -39,6 +40,9 @@ def build_graph(param: Any, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
     filtered = filter_net(param, context)
     context.info("net.cpp:53", f"Initializing net from parameters: \n{to_text(filtered)}".rstrip("\n"))
+    ignored = dialects.check_net(filtered)
+    if ignored:
+        context.info("net.cpp:1", dialects.sentence(ignored))
     types = layer_types()
     split = insert_splits(filtered, lambda name: name in types and types[name].is_loss)
     return _Builder(split, context).build()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.errors import CaffeError, about
+from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
 from pysolver.proto.wire import bytes_field
@@ -16,6 +17,7 @@ from pysolver.proto.wire import bytes_field
 LARGEST_COUNT = (1 << 31) - 1
 MOST_AXES = 32  # include/caffe/blob.hpp, kMaxBlobAxes
 
+_RAW = {caffe_pb2.DOUBLE: "<f8", caffe_pb2.FLOAT: "<f4", caffe_pb2.FLOAT16: "<f2"}
 _LEGACY = ("num", "channels", "height", "width")
 
 
@@ -42,13 +44,13 @@ def shapes_equal(shape: Sequence[int], blob: BlobProto) -> bool:
 
 def to_array(blob: BlobProto) -> np.ndarray:
     """The values as a float32 array of the blob's shape; CaffeError if their number is another."""
-    return _values(blob, blob.double_data or blob.data, "values")
+    return _values(blob, _stored(blob, "data"), "values")
 
 
 def diff_to_array(blob: BlobProto) -> np.ndarray | None:
     """The stored gradient, float32 and of the blob's shape, or None if the file has none."""
-    stored = blob.double_diff or blob.diff
-    return _values(blob, stored, "gradients") if stored else None
+    stored = _stored(blob, "diff")
+    return _values(blob, stored, "gradients") if len(stored) else None
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -60,8 +62,8 @@ def read_array(path: str | Path) -> np.ndarray:
 
 def check(blob: BlobProto) -> None:
     """CaffeError if the values, or the gradients if there are some, do not fill the shape."""
-    for stored, what in ((blob.double_data or blob.data, "values"), (blob.double_diff or blob.diff, "gradients")):
-        if stored or what == "values":
+    for stored, what in ((_stored(blob, "data"), "values"), (_stored(blob, "diff"), "gradients")):
+        if len(stored) or what == "values":
             _filled_shape(blob, stored, what)
 
 
@@ -73,6 +75,17 @@ def from_array(data: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     if diff is not None:
         _append(blob, "double_diff" if double else "diff", diff)
     return blob
+
+
+def _stored(blob: BlobProto, what: str) -> Sequence[float]:
+    """The numbers of `data` or `diff`: in double, in float or, of NVIDIA's Caffe, as bytes of a named type."""
+    raw = getattr(blob, f"raw_{what}")
+    if not raw:
+        return getattr(blob, f"double_{what}") or getattr(blob, what)
+    kind = _RAW.get(getattr(blob, f"raw_{what}_type"))
+    if kind is None or len(raw) % np.dtype(kind).itemsize:
+        raise CaffeError(f"{len(raw)} bytes of raw_{what} are no array of DOUBLE, FLOAT or FLOAT16")
+    return np.frombuffer(raw, kind)
 
 
 def _is_legacy(blob: BlobProto) -> bool:

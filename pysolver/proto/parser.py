@@ -38,6 +38,8 @@ _RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
+# A field of this ending takes the further values of one that Caffe has once and a fork more often.
+AGAIN = "_again"
 
 
 class Parser:
@@ -103,21 +105,24 @@ class Parser:
     def _field(self, message: Message) -> None:
         if self.kind != "name":
             self._fail_expected("the name of a field")
-        name = self._take()
+        start, name = self.start, self._take()
         owner = message.DESCRIPTOR
         field = owner.fields_by_name.get(name)
-        if field is None:
-            self._fail(f"{owner.name} has no field '{name}'{suggestion(name, owner)}")
+        if field is None or name.endswith(AGAIN):
+            self._fail(f"{owner.name} has no field '{name}'{suggestion(name, owner)}", start)
+        more = field if field.is_repeated else owner.fields_by_name.get(name + AGAIN)
         if not field.is_repeated and message.HasField(name):
-            self._fail(f"{owner.name} has one '{name}', but it is given twice")
+            if more is None:
+                self._fail(f"{owner.name} has one '{name}', but it is given twice", start)
+            field = more
         colon = self._try(":")
         if not colon and field.message_type is None:
             self._fail_expected(f"':' after {name}")
-        if field.is_repeated and self._try("["):
+        if more and self._try("["):
             if not self._try("]"):
                 self._value(message, field)
                 while self._try(","):
-                    self._value(message, field)
+                    self._value(message, more)
                 self._expect("]")
         else:
             self._value(message, field)
@@ -260,7 +265,7 @@ def suggestion(name: str, owner: Descriptor) -> str:
     inside = [field.name for field in owner.fields if field.message_type and name in field.message_type.fields_by_name]
     if inside:
         return f"; it belongs inside {' or '.join(f'{field} {{ }}' for field in inside[:3])}"
-    known = [field.name for field in owner.fields]
+    known = [field.name for field in owner.fields if not field.name.endswith(AGAIN)]
     words = name.lower().split("_")
     parts = {*words, "".join(word[:1] for word in words)}  # learning_rate: lr
     near = difflib.get_close_matches(name.lower(), known, 1, 0.7)

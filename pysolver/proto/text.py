@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes
-from pysolver.proto.parser import Parser
+from pysolver.proto.parser import AGAIN, Parser
 
 LARGEST_TEXT = 64 << 20  # bytes; the longest published prototxts have less than one MB
 
@@ -46,13 +46,14 @@ def to_text(message: Message) -> str:
 
 def _lines(message: Message, indent: str) -> Iterator[str]:
     for field, value in message.ListFields():
+        name = field.name.removesuffix(AGAIN)
         for item in value if field.is_repeated else [value]:
             if field.message_type:
-                yield f"{indent}{field.name} {{\n"
+                yield f"{indent}{name} {{\n"
                 yield from _lines(item, indent + "  ")
                 yield f"{indent}}}\n"
             else:
-                yield f"{indent}{field.name}: {_scalar(field, item)}\n"
+                yield f"{indent}{name}: {_scalar(field, item)}\n"
 
 
 def _scalar(field: FieldDescriptor, value: object) -> str:

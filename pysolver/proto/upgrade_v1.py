@@ -47,6 +47,28 @@ TYPES = {
     "TANH": "TanH",
     "WINDOW_DATA": "WindowData",
     "THRESHOLD": "Threshold",
+    # Of forks:
+    "BN": "BN",
+    "CONVOLUTION3D": "Convolution3D",
+    "CROP": "Crop",
+    "DECONVOLUTION3D": "Deconvolution3D",
+    "DENSE_IMAGE_DATA": "DenseImageData",
+    "IMAGE_SEG_DATA": "ImageSegData",
+    "INTERP": "Interp",
+    "L1_LOSS": "L1Loss",
+    "MAT_READ": "MatRead",
+    "MAT_WRITE": "MatWrite",
+    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
+    "PADDING": "Padding",
+    "POOLING3D": "Pooling3D",
+    "RELU6": "ReLU6",
+    "SEG_ACCURACY": "SegAccuracy",
+    "UPSAMPLE": "Upsample",
+    "VIDEO_DATA": "VideoData",
+    "VIDEO_SEGMENTATION_DATA": "VideoSegmentationData",
+    "VIDEO_WITH_VOXEL_TRUTH_DATA": "VideoWithVoxelTruthData",
+    "VOXEL_SOFTMAX": "VoxelSoftmax",
+    "VOXEL_SOFTMAX_LOSS": "VoxelSoftmaxWithLoss",
 }
 
 # Entry i of each of these lists belongs to parameter blob i: now fields of one ParamSpec.

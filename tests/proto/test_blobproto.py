@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pysolver.errors import CaffeError
-from pysolver.proto.blobproto import diff_to_array, from_array, shape_of, shapes_equal, to_array
+from pysolver.proto.blobproto import check, diff_to_array, from_array, shape_of, shapes_equal, to_array
 from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
 
 
@@ -102,3 +102,17 @@ def test_unpacked_values_are_read():
     data = b"".join(b"\x2d" + np.float32(value).tobytes() for value in (1, 2, 3))
     blob = BlobProto.FromString(data + b"\x3a\x02\x08\x03")  # shape { dim: 3 }, unpacked too
     np.testing.assert_array_equal(to_array(blob), np.float32([1, 2, 3]))
+
+
+@pytest.mark.parametrize("name, kind", [("DOUBLE", "<f8"), ("FLOAT", "<f4"), ("FLOAT16", "<f2")])
+def test_raw_bytes_as_nvidias_caffe_writes_them(name, kind):
+    values = np.array([[1.5, -2, 0.25], [65504, 0, 3]])
+    blob = BlobProto(shape={"dim": [2, 3]}, raw_data=values.astype(kind).tobytes(), raw_data_type=name)
+    check(blob)
+    np.testing.assert_array_equal(to_array(blob), values.astype(np.float32))
+    assert diff_to_array(blob) is None
+    blob.raw_diff, blob.raw_diff_type = (-values).astype(kind).tobytes(), blob.raw_data_type
+    np.testing.assert_array_equal(diff_to_array(blob), -values.astype(np.float32))
+    blob.raw_data = blob.raw_data[:-1]
+    with pytest.raises(CaffeError, match="raw_data are no array"):
+        check(blob)

@@ -143,13 +143,13 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
 @pytest.mark.parametrize(
     "text, error",
     [
-        ("net: 'a'\nlearning_rate: 0.1", "2:14: SolverParameter has no field 'learning_rate'; did you mean 'base_lr'?"),
-        ("max_iters: 1", "1:10: SolverParameter has no field 'max_iters'; did you mean 'max_iter'?"),
-        ("weightdecay: 1", "1:12: SolverParameter has no field 'weightdecay'; did you mean 'weight_decay'?"),
-        ("gpu: 1", "1:4: SolverParameter has no field 'gpu'"),
+        ("net: 'a'\nlearning_rate: 0.1", "2:1: SolverParameter has no field 'learning_rate'; did you mean 'base_lr'?"),
+        ("max_iters: 1", "1:1: SolverParameter has no field 'max_iters'; did you mean 'max_iter'?"),
+        ("weightdecay: 1", "1:1: SolverParameter has no field 'weightdecay'; did you mean 'weight_decay'?"),
+        ("gpu: 1", "1:1: SolverParameter has no field 'gpu'"),
         ("solver_mode: TPU", "1:14: solver_mode has no value TPU; known values: CPU, GPU"),
         ("solver_mode: 2", "1:14: solver_mode has no value 2; known values: CPU, GPU"),
-        ("base_lr: 1\nbase_lr: 2", "2:8: SolverParameter has one 'base_lr', but it is given twice"),
+        ("base_lr: 1\nbase_lr: 2", "2:1: SolverParameter has one 'base_lr', but it is given twice"),
         ("device_id: 5000000000", "1:12: device_id: 5000000000 is out of range: -2147483648 to 2147483647"),
         ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"'),
         ("max_iter: 1e3", "1:11: expected an integer for max_iter, found 1e3"),
@@ -166,12 +166,12 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ),
         (
             "net_param { layer { num_output: 3 } }",
-            "1:31: LayerParameter has no field 'num_output'; it belongs inside convolution_param { } or embed_param "
+            "1:21: LayerParameter has no field 'num_output'; it belongs inside convolution_param { } or embed_param "
             "{ } or inner_product_param { }",
         ),
         (
             "net_param { layer { name: 'a' layer { name: 'b' } }",
-            "1:37: LayerParameter has no field 'layer'; is a '}' missing above?",
+            "1:31: LayerParameter has no field 'layer'; is a '}' missing above?",
         ),
         ("net_param {\n layer { clip_param { max: 1 } } }", "2:21: ClipParameter needs min"),
         (

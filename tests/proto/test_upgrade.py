@@ -267,7 +267,7 @@ def test_tools_say_when_a_file_cannot_be_read(tmp_path, log):
     source.write_text("nosuch: 1")
     assert upgrade_files.upgrade_net_proto_text(source, tmp_path / "out") == 2
     assert log() == [
-        ["E", f"{source}:1:7: NetParameter has no field 'nosuch'"],
+        ["E", f"{source}:1:1: NetParameter has no field 'nosuch'"],
         ["E", f"Failed to parse input text file as NetParameter: {source}"],
     ]
     assert upgrade_files.upgrade_net_proto_binary(source, tmp_path / "out") == 2

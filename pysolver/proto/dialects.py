@@ -1,0 +1,135 @@
+"""What a fork's field means here when no code computes it: it steers that fork's implementation only, or it changes
+the numbers and is refused. Fields that are computed stand in neither table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from pysolver.errors import CaffeError
+from pysolver.proto import caffe_pb2
+
+# Precision, memory, threads, devices, kernels: kept when the file is written again, and said in one line.
+STEERS = {
+    "NetParameter": """
+        default_forward_type default_backward_type default_forward_math default_backward_math global_grad_scale
+        global_grad_scale_adaptive default_conv_algos_override reduce_buckets default_cudnn_math_override
+        eltwise_mem_sharing compile_net_state engine multinode mem_param""",
+    "LayerParameter": """
+        forward_type backward_type forward_math backward_math debug cudnn_math_override engine multinode
+        mn_activation_param mn_grad_compress_param quantization_param split_param""",
+    "TransformationParameter": """
+        use_gpu_transform random_seed display debug_params forward_packing allow_upscale interpolation_algo_down
+        interpolation_algo_up""",
+    "BatchNormParameter": "engine use_weight_bias bias_term",
+    "ConcatParameter": "engine per_fla_fuse",
+    "ConvolutionParameter": "cudnn_convolution_algo_seeker conv_algos_override conv_algorithm",
+    "DataParameter": "threads parser_threads cache precache show_data",
+    "DropoutParameter": "engine random_seed",
+    "EltwiseParameter": "engine",
+    "ImageDataParameter": "threads cache precache show_data",
+    "InnerProductParameter": "engine",
+    "SolverParameter": """
+        device_id_again engine group_id richness solver_data_type store_blobs_in_old_format test_offset""",
+}
+
+# Refused unless it has its default.
+REFUSED = {
+    "NetParameter": "bn_stats_batch_size",
+    "TransformationParameter": """
+        img_rand_resize_lower img_rand_resize_upper rand_resize_ratio_lower rand_resize_ratio_upper
+        vertical_stretch_lower vertical_stretch_upper horizontal_stretch_lower horizontal_stretch_upper num_labels
+        random_resize_param random_aspect_ratio_param flow bgr2rgb pad enable_classf_aug min_scaling_factor
+        max_scaling_factor max_rotation_angle contrast_brightness_adjustment smooth_filtering min_contrast max_contrast
+        max_brightness_shift max_smooth max_color_shift min_side_min min_side_max min_side apply_probability
+        cvt_bgr2rgb fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow original_image stride
+        upper_size upper_height upper_width scale_factors crop_width crop_height hsv gaussianblur resize_param_again
+        resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param""",
+    "ResizeParameter": "center_object max_angle",
+    "LossParameter": "label_smoothing",
+    "BatchNormParameter": "filler stats_batch_size relu update_global_stats",
+    "ConvolutionParameter": """
+        coeff fusion_type kernel_depth temporal_stride filter_group temporal_pad dilation_h dilation_w""",
+    "DataParameter": "shuffle side",
+    "FillerParameter": "scale",
+    "ImageDataParameter": """
+        short_side dataset_share_per_node min_height min_width new_length use_image sampling_rate use_label
+        use_temporal_jitter mean_value num_truth_channels use_byte_input is_flow truth_scale clip_min clip_max
+        ignore_label label_type new_dim""",
+    "MultiBoxLossParameter": "ignore_difficult_gt use_polygon objectness_score",
+    "PoolingParameter": """
+        torch_pooling pad_3d kernel_size_3d stride_3d avg_include_pad axis kernel_depth temporal_stride""",
+    "ReLUParameter": "fuse",
+    "ReshapeParameter": "pixelshuffler",
+    "ROIPoolingParameter": "pooled_size pad_ratio",
+    "ReductionParameter": "k",
+    "DetectionEvaluateParameter": "use_polygon",
+    "DetectionOutputParameter": "use_polygon objectness_score",
+    "PriorBoxParameter": "denser_prior_boxes width height",
+    "SoftmaxParameter": "normalize_type",
+    "NormalizeParameter": "bp_norm",
+    "WindowDataParameter": "config",
+    "SolverParameter": """
+        plateau_winsize rampup_interval rampup_lr min_lr momentum_policy max_momentum momentum_power larc larc_policy
+        larc_eta larc_turbo weight_decay_policy weight_decay_power max_weight_decay test_and_snapshot_last_epochs
+        stagelr stageiter disabled_update warmup_iter warmup_start_lr local_lr_auto local_gw_ratio stepearly
+        eval_type ap_version show_per_class_result""",
+}
+
+_STEERS = {f"{message}.{name}" for message, names in STEERS.items() for name in names.split()}
+_REFUSED = {f"{message}.{name}" for message, names in REFUSED.items() for name in names.split()}
+_ENGINES = {"MKL2017", "MKLDNN"}
+_APART = {"layer", "layers", "blobs"}  # looked at one by one, or data
+
+
+def check(message: Message, owner: str) -> Counter[str]:
+    """The fields of forks in a message that steer only an implementation, as `engine MKL2017`, with their number.
+
+    owner: whose message it is, for the error: CaffeError for a field that changes the numbers and is not computed.
+    """
+    ignored: Counter[str] = Counter()
+    for field, value, where in _fields(message, ""):
+        key = f"{field.containing_type.name}.{field.name}"
+        if key in _REFUSED and not _is_default(field, value):
+            raise CaffeError(
+                f"{owner}: {where}{field.name} is a field of another Caffe that changes the numbers, and it is not "
+                "computed here: take it out to train or test without it"
+            )
+        if key in _STEERS:
+            ignored[where + field.name] += 1
+        elif field.name == "engine" and (name := field.enum_type.values_by_number[value].name) in _ENGINES:
+            ignored[f"engine {name}"] += 1
+    return ignored
+
+
+def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:
+    """check for a net that is about to be built: its own fields and those of its layers."""
+    ignored = check(net, "the net")
+    for layer in net.layer:
+        ignored += check(layer, f"layer '{layer.name}' ({layer.type})")
+    return ignored
+
+
+def sentence(ignored: Counter[str]) -> str:
+    """`Ignored, as they steer only the implementation of another Caffe: data_param.threads, engine MKL2017 ...`"""
+    parts = [f"{what} ({count} times)" if count > 1 else what for what, count in sorted(ignored.items())]
+    return f"Ignored, as they steer only the implementation of another Caffe: {', '.join(parts)}"
+
+
+def _fields(message: Message, where: str) -> Iterator[tuple[FieldDescriptor, object, str]]:
+    """Every field that is set, with the path to it: `convolution_param.`."""
+    for field, value in message.ListFields():
+        if field.name in _APART:
+            continue
+        yield field, value, where
+        if field.message_type and f"{field.containing_type.name}.{field.name}" not in _STEERS:
+            for inner in value if field.is_repeated else [value]:
+                yield from _fields(inner, f"{where}{field.name}.")
+
+
+def _is_default(field: FieldDescriptor, value: object) -> bool:
+    return not field.is_repeated and not field.message_type and value == field.default_value
