@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_text
 
 _LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)")
 
@@ -16,10 +17,7 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
     A label is read as C's atoi does: leading digits count, anything else is 0.
     Raises CaffeError if the file cannot be read or holds no line, or a label is no int.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    text = read_text(path)
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

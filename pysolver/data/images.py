@@ -10,7 +10,9 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.extras import require
+from pysolver.files import read_bytes
 
+LARGEST_FILE = 1 << 28  # bytes
 LARGEST_IMAGE = 1 << 26  # pixels: 8192 x 8192, 200 MB in colour
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # OpenCV looks at it once, when it is loaded, and then refuses by the header, before it takes memory for the pixels.
@@ -72,9 +74,9 @@ def read(path: str | Path, colour: Colour, height: int = 0, width: int = 0) -> n
 def load(path: str | Path) -> bytes:
     """The bytes of a file. Raises CaffeError in Caffe's words."""
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"Could not load {path}: {getattr(error, 'strerror', None) or error}") from None
+        return read_bytes(path, LARGEST_FILE)
+    except CaffeError as error:
+        raise CaffeError(f"Could not load {error}") from None
 
 
 def to_planes(image: np.ndarray) -> np.ndarray:

@@ -334,3 +334,11 @@ def test_blobs_in_the_definition_must_fit(make):
 def test_an_unknown_type_says_what_may_be_meant(make, typed, meant):
     with pytest.raises(CaffeError, match=f"Unknown layer type: {typed}{meant}"):
         make(f'type: "{typed}"', X)
+
+
+def test_hdf5_output_overwrites_nothing_but_hdf5(make, tmp_path):
+    """A net from the internet names a file of its user."""
+    (tmp_path / "mine.txt").write_text("words")
+    with pytest.raises(CaffeError, match="mine.txt is there and is no HDF5 file"):
+        make(f'type: "HDF5Output" hdf5_output_param {{ file_name: "{tmp_path}/mine.txt" }}', X, (2,), tops=0)
+    assert (tmp_path / "mine.txt").read_text() == "words"
