@@ -17,6 +17,7 @@ class Context:
     allow_python_layers: import whatever module the net's Python layers name. Without it they may be of classes that the
     running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
+    precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -26,6 +27,7 @@ class Context:
     cache_bytes: int = 2 << 30
     allow_python_layers: bool = False
     own_code: tuple[str, ...] = ()
+    precision: str = "fp32"
 
     @property
     def is_root(self) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+from pysolver.cores import usable_cores
 from pysolver.data import datum
 from pysolver.data.databases import Database
 from pysolver.data.images import Colour
-from pysolver.data.parallel import usable_cores
 from pysolver.data.records import Record
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
