@@ -213,14 +213,14 @@ def test_a_short_axis_gets_one_window_over_zeros(make):
 
 
 def test_strides_far_beyond_the_image(make):
-    """torch's backward ended the process from 100,000 on; there is one position, as with any stride that skips the rest."""
+    """torch's backward ended the process from 100,000 on; there is one position, whatever the stride."""
     text = 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: %d }'
     gradients = []
     for stride in (12, 100_000, 2**31 - 1):
         torch.manual_seed(0)
         layer, x = make(text % stride, (2, 3, 10)), torch.randn(2, 3, 10, requires_grad=True)
         layer.blobs[0].data.uniform_(-1, 1)
-        y = layer(x)
+        (y,) = layer(x)
         assert y.shape == (2, 4, 1)
         y.sum().backward()
         gradients.append(x.grad)
