@@ -18,6 +18,7 @@ class Context:
     running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
+    compile: whether torch.compile makes kernels of the net's function; not on a CPU.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -28,6 +29,7 @@ class Context:
     allow_python_layers: bool = False
     own_code: tuple[str, ...] = ()
     precision: str = "fp32"
+    compile: bool = False
 
     @property
     def is_root(self) -> bool:

@@ -50,7 +50,7 @@ class ImageData(BatchSource):
                 len(self._lines),
                 first,
                 self.read,
-                any_size=self.param.transform_param.crop_size > 0,
+                any_size=self._transform.takes_any_size,
                 cache_bytes=self.context.cache_bytes,
                 pinned=self.context.device.type == "cuda",
             )

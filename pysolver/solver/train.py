@@ -37,6 +37,7 @@ class TrainOptions:
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     progress: False for no bar; there is one on terminals only. tensorboard: folder for event files.
     cache_data: data sets up to so many bytes are kept in memory. precision: fp32, bf16 or fp16.
+    compile: make kernels of the net with torch.compile, on GPUs only.
     gpu: ids separated by commas, or `all`: one process a GPU. processes: so many on CPUs.
     max_restarts: how often all processes begin again, at the newest intact snapshot, when one of them is lost.
     log_ranks: folder in which each process writes a log of its own.
@@ -57,6 +58,7 @@ class TrainOptions:
     cache_data: int = 2 << 30
     allow_python_layers: bool = False
     precision: str = "fp32"
+    compile: bool = False
     processes: int = 1
     max_restarts: int = 0
     log_ranks: str | None = None
@@ -129,6 +131,8 @@ def train(
         _tell_devices(device, ids, group.size, emit)
         if group.is_root and (param.snapshot or param.snapshot_after_train):
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
+        if options.compile and device.type == "cpu":
+            glog.warning("caffe.cpp:1", "--compile: compiled nets are slower on a CPU, this one goes on uncompiled")
         snapshot = _choose_start(param, options, group)
         if param.random_seed < 0:
             torch.seed()
@@ -141,6 +145,7 @@ def train(
                 cache_bytes=options.cache_data,
                 allow_python_layers=options.allow_python_layers,
                 precision=options.precision,
+                compile=options.compile,
             ),
             listeners,
             keep=options.keep,
