@@ -91,6 +91,8 @@ def train(
             listener(event)
 
     device = _choose_device(param, options.gpu, emit)
+    for advice in advise(param):  # before the nets open the data that it counts
+        glog.warning("solver.cpp:1", str(advice))
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
@@ -112,8 +114,6 @@ def train(
         if options.progress is not False:
             listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
         solver.subscribers = listeners
-        for advice in advise(param):
-            glog.warning("solver.cpp:1", str(advice))
         emit(e.StartingOptimization())
         solver.solve()
         if solver.is_stopped and solver.last_state:
