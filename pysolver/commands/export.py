@@ -1,7 +1,7 @@
 """Turn a trained net into an ONNX model or a plain PyTorch module.
 
 What only trains or judges (losses, accuracies, labels) leaves; a softmax loss becomes the softmax. Layers, blobs and
-parameters keep Caffe's names. The net is that of the TEST phase.
+parameters keep Caffe's names. The net is that of phase TEST unless --phase says TRAIN.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def call(args: argparse.Namespace) -> int:
     model = o.required(args.model, "Need a model definition to export: --model=FILE")
     weights = o.required(args.weights, "Need the weights to export: --weights=FILE")
     _check_usage(args)
-    stages = [stage for stage in args.stage.split(",") if stage]
-    net = open_net(model, weights, level=args.level, stages=stages, allow_python_layers=args.allow_python_layers)
+    net = open_net(model, weights, **o.state(args))
     with about(model):
         return (_torch if args.to == "torch" else _onnx)(net, model, weights, args)
 

@@ -27,8 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     model = o.required(args.model, "Need the model definition that was exported: --model=FILE")
-    stages = [stage for stage in args.stage.split(",") if stage]
-    net = open_net(model, level=args.level, stages=stages, allow_python_layers=args.allow_python_layers)
+    net = open_net(model, **o.state(args))
     with about(model):
         load_back(net, args.tensors)
     weights.save(net, args.out)

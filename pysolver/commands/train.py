@@ -23,6 +23,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     o.flag(parser, "keep", type=o.positive, metavar="N", help="keep only the newest N snapshots (default: all)")
     o.flag(parser, "stop_on_nan", action="store_true", help="end with an error when the loss is not a finite number")
     o.flag(parser, "tensorboard", metavar="DIR", help="write TensorBoard event files there")
+    o.flag(parser, "precision", choices=["fp32", "bf16", "fp16"], default="fp32",
+           help="of what is computed; parameters and updates are always fp32 (default fp32)")  # fmt: skip
     o.flag(parser, "cache_data", "cache-data", type=o.size, default=2 << 30, metavar="SIZE",
            help="data sets up to this size are kept in memory, e.g. 500M or 0 (default 2G)")  # fmt: skip
     o.flag(parser, "processes", type=o.positive, default=1, metavar="N",

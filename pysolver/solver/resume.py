@@ -120,7 +120,7 @@ def _positions(net: Net) -> tuple[Position, ...]:
 
 
 def _movable(net: Net) -> list[Any]:
-    return [layer for layer in net.layers if hasattr(layer, "state")]
+    return [each for each in (*net.layers, net.loss_scale) if hasattr(each, "state")]
 
 
 def _is_like(given: Any, own: Any) -> bool:

@@ -193,9 +193,12 @@ class Solver:
         values = [parameter.data for parameter in net.learnable_params]
         diffs = [parameter.grad for parameter in net.learnable_params]
         hyper = updates.Hyper.of(param, row, net.lr_mults, net.decay_mults)
-        clipped = updates.step(self.type, values, diffs, self.history, hyper, average=self.ranks.average)
+        links = {"unscale": net.loss_scale.unscale} if net.loss_scale else {}
+        clipped = updates.step(self.type, values, diffs, self.history, hyper, average=self.ranks.average, **links)
         if clipped:
             self._emit(e.Clipping(*clipped))
+        if net.loss_scale and net.loss_scale.is_overflow:
+            self._emit(e.Overflow(self.iter, net.loss_scale.factor))
         self.iter += 1
 
     def _row(self) -> tuple[schedule.Row, int]:

@@ -36,7 +36,7 @@ class TrainOptions:
     stage: stages of the train net, separated by commas. sigint_effect, sighup_effect: for the command line alone.
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     progress: False for no bar; there is one on terminals only. tensorboard: folder for event files.
-    cache_data: data sets up to so many bytes are kept in memory.
+    cache_data: data sets up to so many bytes are kept in memory. precision: fp32, bf16 or fp16.
     gpu: ids separated by commas, or `all`: one process a GPU. processes: so many on CPUs.
     max_restarts: how often all processes begin again, at the newest intact snapshot, when one of them is lost.
     log_ranks: folder in which each process writes a log of its own.
@@ -56,6 +56,7 @@ class TrainOptions:
     tensorboard: str | None = None
     cache_data: int = 2 << 30
     allow_python_layers: bool = True
+    precision: str = "fp32"
     processes: int = 1
     max_restarts: int = 0
     log_ranks: str | None = None
@@ -88,7 +89,10 @@ def main(options: TrainOptions, advise: Advise = lambda param: (), subscribers: 
     if os.environ.get("RANK", "0") != "0":
         glog.stream = open(os.devnull, "w")  # noqa: SIM115  one log, rank 0's
     with SignalHandler(*effects) as action:
-        train(options, subscribers=subscribers, action=action, advise=advise)
+        log = CaffeLog()
+        if ranks.place() is None:  # else the starter has counted for all
+            log(devices.take_threads())
+        train(options, log=log, subscribers=subscribers, action=action, advise=advise)
 
 
 def train(
@@ -138,6 +142,7 @@ def train(
                 world_size=group.size,
                 cache_bytes=options.cache_data,
                 allow_python_layers=options.allow_python_layers,
+                precision=options.precision,
             ),
             listeners,
             keep=options.keep,

@@ -1,3 +1,3 @@
 """Layers of Caffe's forks."""
 
-from pysolver.export.torch.forks import detection, normalisation, resizing, small  # noqa: F401
+from pysolver.export.torch.forks import detection, mobile, normalisation, rearranging, resizing  # noqa: F401

@@ -1,19 +1,14 @@
-"""Small layers of the mobile and squeeze-and-excitation nets."""
+"""ReLU6 and ShuffleChannel of mobile nets, Axpy of squeeze-and-excitation nets."""
 
 from __future__ import annotations
 
 from pysolver.export.torch.source import Writer, number, writes
-from pysolver.layers.forks import small as layers
+from pysolver.layers.forks import mobile as layers
 
 
 @writes("ReLU6")
 def relu6(w: Writer, layer: layers.ReLU6, x: str) -> str:
     return f"F.leaky_relu({x}, {number(layer.slope)}).clamp(max=6)" if layer.slope else f"F.relu6({x})"
-
-
-@writes("Permute")
-def permute(w: Writer, layer: layers.Permute, x: str) -> str:
-    return f"{x}.permute({', '.join(map(str, layer.order))})"
 
 
 @writes("Axpy")
