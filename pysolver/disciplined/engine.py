@@ -66,7 +66,7 @@ class Engine:
         self._shares = shares
 
     def run(self, trials: Sequence[Trial], judges: Mapping[Trial, Judge] | None = None) -> dict[Trial, Run]:
-        """The runs of all trials, in their order; a whole log is read, not run again. CaffeError once one has failed."""
+        """The runs of all trials, in their order; a whole log is read, not run again. CaffeError if one fails."""
         results: dict[Trial, Run] = {}
         waiting: list[Trial] = []
         for trial in dict.fromkeys(trials):
