@@ -15,6 +15,8 @@ class Context:
     """Device, seed and place among the ranks of one net.
 
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
+    allow_python_layers: import whatever module the net's Python layers name. Without it they may be of classes that the
+    running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
@@ -26,8 +28,9 @@ class Context:
     rank: int = 0
     world_size: int = 1
     cache_bytes: int = 2 << 30
-    allow_python_layers: bool = True
     listener: Emit | None = field(default=None, compare=False, repr=False)
+    allow_python_layers: bool = False
+    own_code: tuple[str, ...] = ()
     precision: str = "fp32"
     compile: bool = False
 

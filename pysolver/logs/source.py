@@ -60,5 +60,5 @@ def _read(stream: BinaryIO, name: str) -> bytes:
         return stream.read1(PIECE) if hasattr(stream, "read1") else stream.read(PIECE)
     except EOFError:  # a .gz that is still being written, or was cut off
         return b""
-    except (OSError, gzip.BadGzipFile, zlib.error) as error:
+    except (OSError, zlib.error) as error:
         raise CaffeError(f"{name}: {error}") from None

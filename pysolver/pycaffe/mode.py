@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ class _Settings(threading.local):
     seed: int | None = None
     count = 1
     rank = 0
+    python_layers = False
 
 
 _settings = _Settings()
@@ -86,6 +89,14 @@ def set_multiprocess(multiprocess: bool) -> None:
     """Caffe asks whether its solvers are processes or threads; here they are always processes."""
 
 
+def allow_python_layers(allowed: bool = True) -> None:
+    """Nets made from now on import any module that their Python layers name; pycaffe always does.
+
+    Classes that the script has, and modules beside it, need no permission.
+    """
+    _settings.python_layers = bool(allowed)
+
+
 def context() -> Context:
     """The thread's settings, for a net that is made now."""
     import torch
@@ -93,4 +104,12 @@ def context() -> Context:
     from pysolver.context import Context
 
     device = torch.device("cuda", _settings.device) if _settings.gpu else torch.device("cpu")
-    return Context(device=device, seed=_settings.seed, rank=_settings.rank, world_size=_settings.count, listener=log())
+    return Context(
+        device=device,
+        seed=_settings.seed,
+        rank=_settings.rank,
+        world_size=_settings.count,
+        listener=log(),
+        allow_python_layers=_settings.python_layers,
+        own_code=(os.path.dirname(os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "_")),),
+    )

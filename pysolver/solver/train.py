@@ -60,7 +60,7 @@ class TrainOptions:
     progress: bool | None = None
     tensorboard: str | None = None
     cache_data: int = 2 << 30
-    allow_python_layers: bool = True
+    allow_python_layers: bool = False
     precision: str = "fp32"
     compile: bool = False
     processes: int = 1
@@ -143,6 +143,8 @@ def train(
         if options.log_ranks:
             listeners.append(stack.enter_context(watchers.rank_log(options.log_ranks, group.rank)))
         _tell_devices(device, ids, group.size, emit)
+        for advice in advise(param) if group.is_root else ():  # before the nets open the data that it counts
+            emit(notices.Advice(str(advice)))
         if group.is_root and (param.snapshot or param.snapshot_after_train):
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
         if options.compile and device.type == "cpu":
@@ -181,8 +183,6 @@ def train(
         if options.progress is not False and group.is_root:
             listeners.append(stack.enter_context(watchers.ProgressBar(solver, log)))
         solver.subscribers = listeners
-        for advice in advise(param) if group.is_root else ():
-            emit(notices.Advice(str(advice)))
         emit(e.StartingOptimization())
         solver.solve()
         if solver.is_stopped and solver.last_state:
