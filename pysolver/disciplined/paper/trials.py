@@ -86,12 +86,12 @@ def solver_of(experiment: Experiment, curve: Curve, variation: Variation, scale:
     images = DATA[curve.data].train
     wanted = curve.epochs * scale * images / variation.batch
     tests = max(FEWEST_TESTS, round(experiment.tests * min(1, scale) ** 0.5))  # fewer in short runs: they cost time
-    interval = max(1, round(wanted / tests))
+    interval = 3 * max(1, round(wanted / tests / 3))  # with a display at each test, for the generalisation error
     length = interval * max(1, round(wanted / interval))
     fields: dict[str, Any] = {
         "test_interval": interval,
         "max_iter": length,
-        "display": max(1, interval // 3),
+        "display": interval // 3,
         "weight_decay": curve.weight_decay,
         "random_seed": variation.seed,
         "snapshot": length,
