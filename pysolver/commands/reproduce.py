@@ -54,6 +54,7 @@ def call(args: argparse.Namespace) -> None:
                 print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
     kept = {name: read_results(results, experiment) for name, experiment in experiments.items()}
     if args.page:
+        args.page.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.page, page.text(experiments.values(), kept).encode())
         for path in page.pictures(experiments.values(), kept, args.page.parent / args.page.stem):
             print(path, file=sys.stderr)

@@ -72,7 +72,10 @@ class Result:
             return float(np.nanmax(accuracy))
         if measure == "lowest loss":
             return float(np.nanmin(loss))
-        return np.inf if diverged else float(loss[-1] if measure == "loss" else _array(self.test["gap"])[-1])
+        if diverged:
+            return np.inf
+        gap = _array(self.test["gap"])  # the last test may come after the last display
+        return float(loss[-1] if measure == "loss" else gap[np.isfinite(gap)][-1])
 
 
 def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin) -> Result:

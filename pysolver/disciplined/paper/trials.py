@@ -71,7 +71,7 @@ def trial_of(
         before = folder_of(experiment, first, number, out, scale)
         solver.weights.append(str(before / f"snapshot_iter_{length}.caffemodel"))
     net = net_of(curve, variation, data)
-    solver.test_iter.append(test_iterations(net, DATA[curve.data].test))
+    solver.test_iter.append(batches_of_test(net, DATA[curve.data].test))
     return Trial.of(folder, solver, net, backend)
 
 
@@ -193,7 +193,7 @@ def _read_images(net: NetParameter) -> None:
     net.layer.extend(made.layer)
 
 
-def test_iterations(net: NetParameter, images: int) -> int:
+def batches_of_test(net: NetParameter, images: int) -> int:
     """How many test batches go through the whole test set."""
     batch = next((x.data_param.batch_size for x in net.layer if x.type == "Data" and _phase(x) == TEST), 0)
     if not batch:
