@@ -73,7 +73,7 @@ def _overview(experiments: Sequence[Experiment], kept: Kept, judged: Mapping[str
     rows = sum(bool(c.paper) and c.name in _whole(kept[e.name]) for e in experiments for c in e.curves)
     lines = ["## At a glance", ""]
     lines.append(f"{rows} rows at full length; claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
-    lines += ["", "| experiment | measured | claims | cost |", "| --- | --- | --- | --- |"]
+    lines += ["", "| experiment | measured | claims | cost (an estimate) |", "| --- | --- | --- | --- |"]
     for e in experiments:
         found = Counter(j.verdict for j in judged[e.name])
         said = ", ".join(f"{n} {verdict}" for verdict, n in found.items()) or "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     for panel in panels[count:]:
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
-    if len(handles) > 1:
+    if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     figure.suptitle(experiment.title + ("" if scale == 1 else f", {scale:g} of the length"), fontsize=11)
     save(figure, path, dpi=100)
@@ -40,7 +40,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
 
 
 def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: str) -> None:
-    highest = []
+    early, late = [], []
     for index, curve in enumerate(experiment.curves):
         runs = [result for result in results if result.curve == curve.name]
         lines = [_line(result, experiment, what, DATA[curve.data].train) for result in runs]
@@ -50,18 +50,28 @@ def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: 
         if lines:
             x, y = _mean(lines)
             axes.plot(x, y, color=colour, linewidth=1.6, label=f"{curve.name} ({len(lines)})")
-            highest.append(y[: max(1, len(y) // 6)])
+            early.append(y[: max(1, len(y) // 6)])
+            late.append(y[len(y) // 6 + 1 :])
     axes.set_xlabel(LABELS.get(experiment.x, experiment.x))
     axes.set_ylabel(LABELS.get(what, what))
     if experiment.log_x:
         axes.set_xscale("log")
-    if what.endswith("loss") and highest:  # a curve that broke must not flatten the others
-        finite = np.concatenate(highest)
-        finite = finite[np.isfinite(finite)]
-        if len(finite):
-            axes.set_ylim(top=min(axes.get_ylim()[1], 1.15 * float(finite.max())))
+    if what.endswith("loss") and early:  # a curve that broke must not flatten the others
+        _limit(axes, early, np.max, 1.15, "top")
+    if what.endswith("accuracy") and late:  # nor must the first steps from chance
+        _limit(axes, late, np.min, 0.995, "bottom")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limit(axes: Axes, parts: Sequence[np.ndarray], extreme: Callable, margin: float, side: str) -> None:
+    """Cut what lies beyond the extreme of these parts of the curves."""
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values)]
+    if len(values):
+        low, high = axes.get_ylim()
+        bound = margin * float(extreme(values))
+        axes.set_ylim(**({"top": min(high, bound)} if side == "top" else {"bottom": max(low, bound)}))
 
 
 def _line(result: Result, experiment: Experiment, what: str, images: int) -> tuple[np.ndarray, np.ndarray]:
