@@ -10,6 +10,7 @@ from pysolver.errors import CaffeError
 _EXTRA_OF = {
     "cv2": ("images", "opencv-python-headless"),
     "onnxruntime": ("export", "onnxruntime"),
+    "distributed": ("dask", "dask and distributed"),
     "plotly": ("interactive", "plotly"),
     "plyvel": ("leveldb", "plyvel"),
     "pooch": ("download", "pooch"),

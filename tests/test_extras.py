@@ -19,6 +19,7 @@ from pysolver.extras import require
         ("plotly.subplots", "interactive"),
         ("plyvel", "leveldb"),
         ("pydot", "draw"),
+        ("distributed", "dask"),
         ("sklearn", "digits"),
         ("tensorboardX", "tensorboard"),
     ],

@@ -28,6 +28,7 @@ def open_net(model: str, phase: int, gpu: str, level: int, stage: str, context: 
         log(e.GpuName(torch.cuda.get_device_name(ids[0])))
     else:
         log(e.UseCpu())
+        log(devices.take_threads())
     device = torch.device("cuda", ids[0]) if ids else torch.device("cpu")
     param = read_net_for(model, phase, level, stage.split(","))
     with about(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentParser
+from typing import Any
 
 from pysolver.errors import UsageError
 
@@ -36,11 +37,25 @@ def gpu(parser: ArgumentParser) -> None:
 
 def net_state(parser: ArgumentParser) -> None:
     """--phase, --level, --stage and whether Python layers may run: which layers of a net file are in the net."""
-    flag(parser, "phase", default="", metavar="TRAIN|TEST", help="network phase; only `time` looks at it, as in Caffe")
+    flag(
+        parser, "phase", default="", metavar="TRAIN|TEST", help="network phase; `test` does not look at it, as in Caffe"
+    )
     flag(parser, "level", type=int, default=0, metavar="N", help="network level (default 0)")
     flag(parser, "stage", default="", metavar="S[,S]", help="network stages")
     flag(parser, "allow_python_layers", "allow-python-layers", action="store_true",
          help="let Python layers of the net run their code")  # fmt: skip
+
+
+def state(args: argparse.Namespace) -> dict[str, Any]:
+    """What net_state has read, as pysolver.export.files.open_net takes it; the phase is TEST unless told."""
+    if args.phase not in ("", "TRAIN", "TEST"):
+        raise UsageError(f'--phase must be "TRAIN" or "TEST", not "{args.phase}"')
+    return {
+        "phase": 0 if args.phase == "TRAIN" else 1,  # caffe.Phase
+        "level": args.level,
+        "stages": [stage for stage in args.stage.split(",") if stage],
+        "allow_python_layers": args.allow_python_layers,
+    }
 
 
 def logs(parser: ArgumentParser, count: int | str = "+") -> None:

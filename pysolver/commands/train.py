@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 
 from pysolver.commands import _options as o
 from pysolver.disciplined.checker import check_training
 from pysolver.pycaffe import alias
+from pysolver.solver import ranks, starter
 from pysolver.solver.train import TrainOptions, main
 
 
@@ -20,30 +23,22 @@ def options(parser: argparse.ArgumentParser) -> None:
     o.flag(parser, "keep", type=o.positive, metavar="N", help="keep only the newest N snapshots (default: all)")
     o.flag(parser, "stop_on_nan", action="store_true", help="end with an error when the loss is not a finite number")
     o.flag(parser, "tensorboard", metavar="DIR", help="write TensorBoard event files there")
+    o.flag(parser, "precision", choices=["fp32", "bf16", "fp16"], default="fp32",
+           help="of what is computed; parameters and updates are always fp32 (default fp32)")  # fmt: skip
     o.flag(parser, "cache_data", "cache-data", type=o.size, default=2 << 30, metavar="SIZE",
            help="data sets up to this size are kept in memory, e.g. 500M or 0 (default 2G)")  # fmt: skip
+    o.flag(parser, "processes", type=o.positive, default=1, metavar="N",
+           help="train in so many processes, each with the solver's whole batch (--gpu=0,1: one a GPU)")  # fmt: skip
+    o.flag(parser, "max_restarts", "max-restarts", type=int, default=0, metavar="N",
+           help="when a process is lost, begin again at the newest snapshot, so many times (default 0)")  # fmt: skip
+    o.flag(parser, "log_ranks", metavar="DIR", help="write the log of each process there, too")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None,
                         help="a progress bar (default: on a terminal)")  # fmt: skip
 
 
 def call(args: argparse.Namespace) -> None:
     alias.offer()  # modules of Python layers `import caffe`
-    main(
-        TrainOptions(
-            o.required(args.solver, "Need a solver definition to train: --solver=FILE"),
-            snapshot=args.snapshot,
-            weights=args.weights,
-            gpu=args.gpu,
-            sigint_effect=args.sigint_effect,
-            sighup_effect=args.sighup_effect,
-            level=args.level,
-            stage=args.stage,
-            keep=args.keep,
-            stop_on_nan=args.stop_on_nan,
-            progress=args.progress,
-            tensorboard=args.tensorboard,
-            allow_python_layers=args.allow_python_layers,
-            cache_data=args.cache_data,
-        ),
-        advise=check_training,
-    )
+    o.required(args.solver, "Need a solver definition to train: --solver=FILE")
+    names = [field.name for field in dataclasses.fields(TrainOptions)]
+    with starter.told_to_the_starter() if ranks.place() else contextlib.nullcontext():
+        main(TrainOptions(**{name: getattr(args, name) for name in names}), advise=check_training)

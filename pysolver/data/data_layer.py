@@ -63,7 +63,7 @@ class Data(BatchSource):
             records.size,
             records.first,
             records.read,
-            any_size=transform.crop_size > 0,
+            any_size=self._transform.takes_any_size,
             cache_bytes=self.context.cache_bytes,
             pinned=self.context.device.type == "cuda",
         )

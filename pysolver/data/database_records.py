@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+from google.protobuf.message import Message
+
+from pysolver.cores import usable_cores
 from pysolver.data import datum
 from pysolver.data.databases import Database
 from pysolver.data.images import Colour
-from pysolver.data.parallel import usable_cores
 from pysolver.data.records import Record
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.proto import caffe_pb2
 
 
@@ -30,13 +32,13 @@ class DatabaseRecords:
         self._position = 0  # of the stream, in the database
         self._pool: ThreadPoolExecutor | None = None
         parsed = self._parse(*next(database.items()))
-        self.is_encoded: bool = parsed[1].encoded
+        self.is_encoded: bool = self._datum(parsed[1]).encoded
         self.first = self._decode(parsed)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         """The records of these numbers; quick if they rise. Raises CaffeError naming the key of a damaged one."""
         parsed = [self._parse(*self._item(number)) for number in numbers]
-        if len(parsed) > 1 and parsed[0][1].encoded:  # OpenCV lets other threads run
+        if len(parsed) > 1 and self._datum(parsed[0][1]).encoded:  # OpenCV lets other threads run
             self._pool = self._pool or ThreadPoolExecutor(usable_cores(), "decode")
             return list(self._pool.map(self._decode, parsed))
         return [self._decode(record) for record in parsed]
@@ -46,19 +48,25 @@ class DatabaseRecords:
         self._position = (number + 1) % self.size
         return next(islice(self._stream, ahead, None))
 
-    def _parse(self, key: memoryview, value: memoryview) -> tuple[str, caffe_pb2.Datum]:
-        name = f"{self._source}: record '{bytes(key).decode(errors='backslashreplace')}'"
-        try:
-            return name, datum.parse(value)
-        except CaffeError as error:
-            raise CaffeError(f"{name}: {error}") from None
+    # What a record holds; another kind of record overrides these three.
 
-    def _decode(self, parsed: tuple[str, caffe_pb2.Datum]) -> Record:
-        name, message = parsed
-        try:
-            return Record(name, datum.pixels(message, self._colour), message.label)
-        except CaffeError as error:
-            raise CaffeError(f"{name}: {error}") from None
+    def _message(self, value: memoryview) -> Message:
+        return datum.parse(value)
+
+    def _datum(self, message: Message) -> caffe_pb2.Datum:
+        return message
+
+    def _record(self, name: str, message: Message) -> Record:
+        return Record(name, datum.pixels(message, self._colour), message.label)
+
+    def _parse(self, key: memoryview, value: memoryview) -> tuple[str, Message]:
+        name = f"{self._source}: record '{bytes(key).decode(errors='backslashreplace')}'"
+        with about(name):
+            return name, self._message(value)
+
+    def _decode(self, parsed: tuple[str, Message]) -> Record:
+        with about(parsed[0]):
+            return self._record(*parsed)
 
 
 def _endless(database: Database) -> Iterator[tuple[memoryview, memoryview]]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.context import Context
+from pysolver.cores import usable_cores
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.image_lists import read_image_list
-from pysolver.data.parallel import usable_cores
 from pysolver.data.records import Record, Store
 from pysolver.data.source import exactly, register
 from pysolver.data.transformer import Transformer
@@ -50,7 +50,7 @@ class ImageData(BatchSource):
                 len(self._lines),
                 first,
                 self.read,
-                any_size=self.param.transform_param.crop_size > 0,
+                any_size=self._transform.takes_any_size,
                 cache_bytes=self.context.cache_bytes,
                 pinned=self.context.device.type == "cuda",
             )

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from pysolver.cores import usable_cores
+
 A = TypeVar("A")
 B = TypeVar("B")
 
 _AHEAD = 8  # elements a thread
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_ahead(function: Callable[[A], B], elements: Iterable[A]) -> Iterator[B]:

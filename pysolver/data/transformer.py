@@ -1,4 +1,5 @@
-"""What transform_param does to a batch (src/caffe/data_transformer.cpp): crop, mirror, mean, scale."""
+"""What transform_param does to a batch (src/caffe/data_transformer.cpp): crop, mirror, mean, scale; of SSD, before
+these, resize and noise."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.context import Context
+from pysolver.data import augmentation, object_boxes
 from pysolver.data.batch_source import to_device
+from pysolver.data.images import to_planes
 from pysolver.data.records import format_shape
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
@@ -38,9 +41,22 @@ class Transformer:
         self._param = param
         self._device = context.device
         self._is_training = phase == caffe_pb2.TRAIN
-        self.crop_size: int = param.crop_size
+        size = param.crop_size
+        self.crop: Shape | None = (size, size) if size else (param.crop_h, param.crop_w)
+        if not all(self.crop):
+            self.crop = None
+        self._resize = param.resize_param if param.HasField("resize_param") else None
+        self._noise = param.noise_param if param.HasField("noise_param") else None
+        if self._resize:
+            augmentation.check_resize(self._resize)
+        self.prepares = bool(self._resize or self._noise)
         self._mean = self._read_mean(context)
-        self.is_random = param.mirror or (self._is_training and self.crop_size > 0)
+        self.is_random = param.mirror or (self._is_training and self.crop is not None)
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether images of several sizes can come in one batch."""
+        return self.crop is not None or self._resize is not None
 
     def _read_mean(self, context: Context) -> Tensor | None:
         """(C, H, W) from mean_file, (C or 1, 1, 1) from mean_value."""
@@ -57,13 +73,14 @@ class Transformer:
     def output_shape(self, image: Shape) -> Shape:
         """(C, H, W) after the transformation of (C, H, W). Raises CaffeError if they do not fit together."""
         channels, height, width = image
-        if self.crop_size > min(height, width):
-            raise CaffeError(
-                f"transform_param: crop_size {self.crop_size} is larger than the image ({height} x {width})"
-            )
+        if self._resize:
+            height, width = object_boxes.resized((height, width), self._resize)
+        if self.crop and (self.crop[0] > height or self.crop[1] > width):
+            size = self._param.crop_size or f"{self.crop[0]} x {self.crop[1]}"
+            raise CaffeError(f"transform_param: crop_size {size} is larger than the image ({height} x {width})")
         if self._mean is not None:
-            self._check_mean(image)
-        return (channels, self.crop_size, self.crop_size) if self.crop_size else image
+            self._check_mean((channels, height, width))
+        return (channels, *(self.crop or (height, width)))
 
     def _check_mean(self, image: Shape) -> None:
         mean = tuple(self._mean.shape)
@@ -80,7 +97,7 @@ class Transformer:
 
     def draw(self, generator: Callable[[], np.random.Generator], count: int) -> Draws | None:
         """The random decisions for `count` images; the generator is only made if there are any."""
-        if not self.is_random:
+        if not self.is_random and not self.prepares:
             return None
         return Draws(*generator().integers(1 << 32, size=(3, count), dtype=np.uint32))
 
@@ -89,6 +106,8 @@ class Transformer:
 
         images: one array (N, C, H, W), or, if they are to be cropped, a list of images of several sizes.
         """
+        if self.prepares:
+            images = self._prepared(images, draws)
         top, left = self._offsets(images, draws)
         mirrored = np.flatnonzero(draws.mirror % 2) if draws is not None and self._param.mirror else np.array([], int)
         pixels = self._crop(images, top, left)
@@ -103,39 +122,84 @@ class Transformer:
             value *= self._param.scale
         return value
 
+    def _prepared(
+        self, images: np.ndarray | Sequence[np.ndarray], draws: Draws | None
+    ) -> np.ndarray | list[np.ndarray]:
+        done = []
+        for image, *numbers in zip(images, *(part.tolist() for part in draws), strict=True):
+            generator = np.random.default_rng(numbers)
+            done.append(to_planes(self.prepare(np.ascontiguousarray(image.transpose(1, 2, 0)), generator)))
+        return np.stack(done) if len({image.shape for image in done}) == 1 else done
+
+    # ---- one image (height, width, channels) after the other, for sources whose images have objects on them --------
+
+    def prepare(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """resize_param, then noise_param."""
+        if self._resize:
+            image = augmentation.resize(image, self._resize, generator)
+        return augmentation.noise(image, self._noise, generator) if self._noise else image
+
+    def cut(self, image: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Crop and mirror: the image as (C, H, W), the crop as a box in fractions of the image, whether mirrored."""
+        (height, width), view = image.shape[:2], object_boxes.WHOLE
+        if self.crop:
+            rows, columns = self.crop
+            if rows > height or columns > width:
+                raise CaffeError(f"transform_param: a crop of {rows} x {columns} from an image of {height} x {width}")
+            top, left = (height - rows) // 2, (width - columns) // 2
+            if self._is_training:
+                top, left = (int(generator.integers(n + 1)) for n in (height - rows, width - columns))
+            image = image[top : top + rows, left : left + columns]
+            view = np.array([left / width, top / height, (left + columns) / width, (top + rows) / height], np.float32)
+        is_mirrored = bool(self._param.mirror and generator.integers(2))
+        planes = to_planes(np.ascontiguousarray(image))
+        return planes[:, :, ::-1] if is_mirrored else planes, view, is_mirrored
+
+    def finish(self, images: np.ndarray) -> Tensor:
+        """Cut images (N, C, H, W) to floats on the device: minus the mean, times the scale."""
+        value = to_device(images, self._device).to(torch.float32, copy=True)
+        if self._mean is not None:
+            if tuple(self._mean.shape[1:]) not in ((1, 1), tuple(value.shape[2:])):
+                raise CaffeError(
+                    f"transform_param: mean_file {self._param.mean_file} is of {format_shape(self._mean.shape[1:])}, "
+                    f"the images are of {format_shape(value.shape[2:])}"
+                )
+            value -= self._mean
+        return value * self._param.scale if self._param.scale != 1 else value
+
     def _offsets(self, images: np.ndarray | Sequence[np.ndarray], draws: Draws | None) -> tuple:
         """First row and first column of the window: numbers, or arrays (N,) if they differ between images."""
-        if not self.crop_size:
+        if not self.crop:
             return 0, 0
         if isinstance(images, np.ndarray):
             height, width = images.shape[2:]
         else:
             height, width = np.array([image.shape[1:] for image in images]).T
         if self._is_training:
-            return draws.top % (height - self.crop_size + 1), draws.left % (width - self.crop_size + 1)
-        return (height - self.crop_size) // 2, (width - self.crop_size) // 2
+            return draws.top % (height - self.crop[0] + 1), draws.left % (width - self.crop[1] + 1)
+        return (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
 
     def _crop(self, images: np.ndarray | Sequence[np.ndarray], top, left) -> np.ndarray:
-        size = self.crop_size
-        if not size:
+        if not self.crop:
             return images
+        rows, columns = self.crop
         if not isinstance(images, np.ndarray):
             corners = zip(images, top, left, strict=True)
-            return np.stack([image[:, y : y + size, x : x + size] for image, y, x in corners])
+            return np.stack([image[:, y : y + rows, x : x + columns] for image, y, x in corners])
         if self._is_training:
-            return sliding_window_view(images, (size, size), (2, 3))[np.arange(len(images)), :, top, left]
-        return images[:, :, top : top + size, left : left + size]
+            return sliding_window_view(images, self.crop, (2, 3))[np.arange(len(images)), :, top, left]
+        return images[:, :, top : top + rows, left : left + columns]
 
     def _mean_below(self, top, left, mirrored: np.ndarray, count: int) -> Tensor:
         """The mean at the original place of each pixel: its image is cropped and mirrored with the images."""
-        mean, size = self._mean, self.crop_size
+        mean, size = self._mean, self.crop
         if mean.shape[1:] == (1, 1):
             return mean
         if size and self._is_training:
             rows, columns = (to_device(offsets.astype(np.int64), self._device) for offsets in (top, left))
-            mean = mean.unfold(1, size, 1).unfold(2, size, 1)[:, rows, columns].transpose(0, 1)
+            mean = mean.unfold(1, size[0], 1).unfold(2, size[1], 1)[:, rows, columns].transpose(0, 1)
         elif size:
-            mean = mean[:, top : top + size, left : left + size]
+            mean = mean[:, top : top + size[0], left : left + size[1]]
         if len(mirrored):
             mean = mean.expand(count, *mean.shape[-3:]).contiguous()
             places = to_device(mirrored, self._device)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.context import Context
+from pysolver.cores import usable_cores
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
-from pysolver.data.parallel import usable_cores
 from pysolver.data.source import exactly, register
 from pysolver.data.transformer import read_mean
 from pysolver.data.window_file import Window, read_window_file

@@ -7,5 +7,6 @@ pysolver.export.to_torch(net) -> torch.nn.Module, with nothing of pysolver insid
 from __future__ import annotations
 
 from pysolver.export.convert import to_onnx
+from pysolver.export.module import to_torch
 
-__all__ = ["to_onnx"]
+__all__ = ["to_onnx", "to_torch"]

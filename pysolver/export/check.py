@@ -1,4 +1,4 @@
-"""--check: an exported model in ONNX Runtime beside pysolver."""
+"""--check: what was exported beside pysolver: a model in ONNX Runtime, a module in PyTorch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from pysolver.export.module import TorchForm
 from pysolver.export.preprocess import Preprocessing
 from pysolver.export.program import Program, Value, program_of
 from pysolver.export.reference import compute
@@ -45,11 +47,25 @@ def differences(
         if preprocessing is not None:
             fed[preprocessing.blob] = preprocessing.undo(fed[preprocessing.blob])
         found = dict(zip(names, session.run(None, fed), strict=True))
-        for name, expected in compute(program, inputs).items():
-            same_shape = found[name].shape == expected.shape
-            largest = float(np.abs(found[name] - expected).max(initial=0)) if same_shape else np.inf
-            largest = np.inf if np.isnan(largest) else largest
-            yield Difference(data, name, largest, float(np.abs(expected).max(initial=0)))
+        yield from _compare(data, found, compute(program, inputs))
+
+
+def differences_of_module(form: TorchForm, tensors: str | Path) -> Iterator[Difference]:
+    """Run the PyTorch module with the tensors of a safetensors file, and the net, on random input."""
+    module = form.build()
+    module.load_state_dict(require("safetensors.torch").load_file(str(tensors)))
+    inputs = random_inputs(form.program)
+    with torch.no_grad():
+        found = module(*(torch.from_numpy(inputs[value.name]) for value in form.program.inputs))
+    found = found if isinstance(found, tuple) else (found,)
+    tops = {value.name: top.numpy() for value, top in zip(form.program.outputs, found, strict=True)}
+    yield from _compare("random input", tops, compute(form.program, inputs))
+
+
+def _compare(data: str, found: Arrays, expected: Arrays) -> Iterator[Difference]:
+    for name, right in expected.items():
+        largest = float(np.abs(found[name] - right).max(initial=0)) if found[name].shape == right.shape else np.inf
+        yield Difference(data, name, np.inf if np.isnan(largest) else largest, float(np.abs(right).max(initial=0)))
 
 
 def _quiet(runtime: object) -> object:
@@ -59,11 +75,10 @@ def _quiet(runtime: object) -> object:
 
 
 def _inputs(net: Net, program: Program, preprocessing: Preprocessing | None) -> Iterator[tuple[str, Arrays]]:
-    generator = np.random.default_rng(0)
-    inputs = {value.name: _random(program, value, generator) for value in program.inputs}
+    inputs = random_inputs(program)
     if preprocessing is not None:
         blob = preprocessing.blob
-        pictures = generator.integers(0, 256, inputs[blob].shape).astype(np.float32)
+        pictures = np.random.default_rng(0).integers(0, 256, inputs[blob].shape).astype(np.float32)
         inputs[blob] = preprocessing.apply(pictures)
     yield "random input", inputs
     own = {
@@ -74,6 +89,12 @@ def _inputs(net: Net, program: Program, preprocessing: Preprocessing | None) -> 
     }
     if all(value.name in own and own[value.name].shape == value.shape for value in program.inputs):
         yield "its own data", {value.name: own[value.name] for value in program.inputs}
+
+
+def random_inputs(program: Program) -> Arrays:
+    """Random numbers for the inputs, always the same: normal ones, or indices where a layer takes such."""
+    generator = np.random.default_rng(0)
+    return {value.name: _random(program, value, generator) for value in program.inputs}
 
 
 def _random(program: Program, value: Value, generator: np.random.Generator) -> np.ndarray:

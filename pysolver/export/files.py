@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -18,14 +19,29 @@ from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 
 
-def open_net(model: str, weights: str | None = None, allow_python_layers: bool = False) -> Net:
-    """The TEST net of a prototxt with its weights, FILE[,FILE], the later ones win.
+class _Quiet(Context):
+    """An export is no run: nothing of the net's construction is logged."""
+
+    def info(self, where: str, text: str) -> None:
+        pass
+
+
+def open_net(
+    model: str,
+    weights: str | None = None,
+    *,
+    phase: int = caffe_pb2.TEST,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    allow_python_layers: bool = False,
+) -> Net:
+    """The net of a prototxt with its weights, FILE[,FILE], the later ones win.
 
     Errors: a layer of the deploy form with parameters that are in none of the files.
     """
-    param = read_net_for(model, caffe_pb2.TEST)
+    param = read_net_for(model, phase, level, stages)
     with about(model):
-        net = Net(param, Context(allow_python_layers=allow_python_layers))
+        net = Net(param, _Quiet(allow_python_layers=allow_python_layers))
         if weights:
             for layer in net.layers:
                 for blob in layer.blobs if not layer.param.blobs else []:

@@ -24,6 +24,8 @@ class Elementwise(Layer):
 class ReLU(Elementwise):
     """y = max(x, 0) + negative_slope * min(x, 0); at 0 the gradient is the slope (relu_layer.cpp)."""
 
+    takes_half = True
+
     def set_up(self, bottom: Shape) -> None:
         self.slope = self.param.relu_param.negative_slope
         self.can_overwrite = self.slope >= 0  # else backward cannot tell from the top which side the bottom was on
@@ -62,6 +64,8 @@ class PReLU(Elementwise):
 class ELU(Elementwise):
     """y = x where x > 0, else alpha * (e^x - 1) (elu_layer.cpp); times lambda, which NVIDIA's Caffe has for SELU."""
 
+    takes_half = True
+
     def set_up(self, bottom: Shape) -> None:
         p = self.param.elu_param
         self.alpha, self.factor = p.alpha, getattr(p, "lambda")
@@ -75,6 +79,8 @@ class ELU(Elementwise):
 class Sigmoid(Elementwise):
     """y = 1 / (1 + e^-x) (sigmoid_layer.cpp)."""
 
+    takes_half = True
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
@@ -82,6 +88,8 @@ class Sigmoid(Elementwise):
 @register("TanH")
 class TanH(Elementwise):
     """y = tanh(x) (tanh_layer.cpp)."""
+
+    takes_half = True
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x)
@@ -193,6 +201,8 @@ class Dropout(Elementwise):
     scale_train false, of Fast R-CNN: 0 or x in TRAIN, x (1 - p) in TEST. sample_weights_test, of Bayesian SegNet: TEST
     drops as TRAIN does. Source: dropout_layer.cpp. Errors: a ratio outside [0, 1).
     """
+
+    takes_half = True
 
     def set_up(self, bottom: Shape) -> None:
         p = self.param.dropout_param

@@ -17,6 +17,7 @@ class Broadcast(Layer):
     Errors: an axis out of range, num_axes below -1 or too large, an operand whose shape does not match.
     """
 
+    takes_half = True
     bottoms = between(1, 2)
     top_is_free = True
 

@@ -20,6 +20,7 @@ class Eltwise(Layer):
     winner. Errors: different shapes; coeff with PROD, or not one a bottom.
     """
 
+    takes_half = True
     bottoms = at_least(2)
     deviations = "PROD's gradient is the stable one, whatever stable_prod_grad says"
 
@@ -50,6 +51,8 @@ class Eltwise(Layer):
         return y
 
     def overwrite(self, first: Tensor, *others: Tensor) -> Tensor:
+        if any(x.dtype != first.dtype for x in others):  # the sum is of the wider type
+            return self._sum((first, *others))
         coeffs = self.coeffs or [1] * (1 + len(others))
         if coeffs[0] != 1:
             first.mul_(coeffs[0])

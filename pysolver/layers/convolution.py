@@ -101,6 +101,7 @@ class Spatial(Layer):
 class Weighted(Spatial):
     """What Convolution and Deconvolution share. Blob 0: weights, blob 1: bias (num_output), if bias_term."""
 
+    takes_half = True
     bottoms = at_least(1)
     tops = at_least(1)
 

@@ -21,6 +21,7 @@ class InnerProduct(Layer):
     Errors: num_output 0; a K other than at set-up.
     """
 
+    takes_half = True
     top_is_free = True
 
     def set_up(self, bottom: Shape) -> None:

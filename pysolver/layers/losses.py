@@ -152,6 +152,12 @@ class SoftmaxWithLoss(Classes):
         return [(), data][: max(1, self.top_count)]
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        each, log_p, index, valid = self.losses(x, label)
+        loss = each.sum() / self.divisor(index, valid)
+        return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
+
+    def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The loss of each place, log p, the labels and which of them count (None: all)."""
         scores, index = self.by_class(x, label)
         log_p = F.log_softmax(scores, 1)
         ignore = -100 if self.ignore is None else self.ignore
@@ -159,9 +165,10 @@ class SoftmaxWithLoss(Classes):
         each = passing(each.clamp(max=-math.log(_SMALLEST)), each)
         if self.class_weights:
             each = each * each.new_tensor(self.class_weights)[index.clamp(0, len(self.class_weights) - 1)]
-        valid = None if self.ignore is None else index != self.ignore
-        loss = each.sum() / normaliser(self.mode, *index.shape, valid, self.param.loss_param.pre_fixed_normalizer)
-        return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
+        return each, log_p, index, None if self.ignore is None else index != self.ignore
+
+    def divisor(self, index: Tensor, valid: Tensor | None) -> Tensor | float:
+        return normaliser(self.mode, *index.shape, valid, self.param.loss_param.pre_fixed_normalizer)
 
 
 @register("MultinomialLogisticLoss")

@@ -96,6 +96,7 @@ class BatchNorm(Layer):
     Errors: a `param` entry with a rate; a bottom of less than 2 axes.
     """
 
+    takes_half = True
     top_is_free = True
 
     def set_up(self, bottom: Shape) -> None:

@@ -121,6 +121,7 @@ class Pooling(Layer):
     kernel, pad or stride together with global_pooling; a bottom without 4 axes.
     """
 
+    takes_half = True
     tops = between(1, 2)
     deviations = "STOCHASTIC also runs on the CPU; NaN wins a MAX; an AVE window outside the image gives 0"
 

@@ -19,6 +19,7 @@ class Concat(Layer):
     Errors: both fields; bottoms that differ in number of axes or in another axis.
     """
 
+    takes_half = True
     bottoms = at_least(1)
 
     def set_up(self, *bottoms: Shape) -> None:
@@ -48,6 +49,7 @@ class Slice(Layer):
     Errors: both fields; a wrong number of points, points that do not rise, an axis that does not divide.
     """
 
+    takes_half = True
     tops = at_least(1)
 
     def set_up(self, bottom: Shape) -> None:
@@ -83,6 +85,7 @@ class Slice(Layer):
 class Split(Layer):
     """Every top is the bottom; the gradients add (split_layer.cpp)."""
 
+    takes_half = True
     tops = at_least(1)
     allows_in_place = False
 
@@ -97,6 +100,7 @@ class Split(Layer):
 class Flatten(Layer):
     """Folds the axes axis .. end_axis into one (flatten_layer.cpp). Errors: end_axis before axis."""
 
+    takes_half = True
     allows_in_place = False
 
     def set_up(self, bottom: Shape) -> None:
@@ -120,6 +124,7 @@ class Reshape(Layer):
     axis: -1 inserts there. Errors: two -1, an axis out of range, a count that does not match.
     """
 
+    takes_half = True
     allows_in_place = False
 
     def set_up(self, bottom: Shape) -> None:
@@ -184,6 +189,7 @@ class Crop(Layer):
     Errors: a different number of axes; a wrong number of offsets; a cut that leaves the bottom.
     """
 
+    takes_half = True
     bottoms = exactly(2)
     no_gradient_bottoms = frozenset({1})
 

@@ -30,6 +30,23 @@ class UseCpu(Event):
 
 
 @event
+class Threads(Event):
+    """How many threads compute on the CPU, and why."""
+
+    count: int
+    cores: int
+    why: str
+
+
+@event
+class Overflow(Event):
+    """An update that was left out, since a gradient in half precision was not finite; the next factor on the loss."""
+
+    iteration: int
+    scale: float
+
+
+@event
 class UseGpus(Event):
     """The devices of the run, as one text: `0, 1`."""
 
@@ -49,6 +66,13 @@ class GpuName(Event):
 
     name: str
     index: int | None = None
+
+
+@event
+class Processes(Event):
+    """How many processes train this net together, on all machines."""
+
+    count: int
 
 
 @event

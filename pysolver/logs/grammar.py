@@ -130,10 +130,13 @@ _WEIGHTED = " (* {weight} = {weighted} loss)"
 
 FORMS: tuple[Form, ...] = (
     _say(e.UseCpu, "caffe.cpp:197", "Use CPU."),
+    _say(e.Threads, "caffe.cpp:1", "Threads: {count} on {cores} cores ({why})"),
+    _say(e.Overflow, "solver.cpp:1", "Overflow in iteration {iteration}: no update; the loss is scaled by {scale} now"),
     _say(e.UseGpus, "caffe.cpp:204", "Using GPUs {ids}"),
     _say(e.GpuName, "caffe.cpp:209", "GPU {index}: {name}"),
     _say(e.UseGpu, "caffe.cpp:267", "Use GPU with device ID {device}"),
     _say(e.GpuName, "caffe.cpp:271", "GPU device name: {name}"),
+    _say(e.Processes, "parallel.cpp:1", "{count} processes train this net: an update takes {count} batches"),
     _say(e.InitializingSolver, "solver.cpp:45", "Initializing solver from parameters: \n{parameters}", tail=True),
     _say(
         e.CreatingTrainNet,

@@ -7,12 +7,14 @@ backward pass needs stays alive.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pysolver.blob import Blob
+from pysolver.context import Context
+from pysolver.net import precision
 from pysolver.net.fusions import Step, channels_last, fuse
 from pysolver.net.nodes import LayerNode, Node, SourceNode, as_tuple
 
@@ -24,9 +26,10 @@ class NetFunction(nn.Module):
     unless keep() says otherwise.
     """
 
-    def __init__(self, nodes: Sequence[Node], outputs: Iterable[Blob], device: torch.device) -> None:
+    def __init__(self, nodes: Sequence[Node], outputs: Iterable[Blob], context: Context) -> None:
         super().__init__()
-        self.device = device
+        precision.check(context.precision)
+        self.device, self.precision = context.device, context.precision
         self.blobs = list(dict.fromkeys(blob for node in nodes for blob in node.tops))  # by slot
         slot = {blob: index for index, blob in enumerate(self.blobs)}
         sources = [node for node in nodes if isinstance(node, SourceNode)]
@@ -59,23 +62,31 @@ class NetFunction(nn.Module):
         slots: list[Tensor | None] = [None] * len(self.blobs)
         for index, value in zip(self.inputs, inputs, strict=True):
             slots[index] = channels_last(value)
+        with precision.autocast(self.device, self.precision):
+            total = self._run(slots)
+        loss = torch.zeros((), device=self.device) if total is None else total
+        return loss, tuple(precision.single(slots[index]) for index in self.kept)
+
+    def _run(self, slots: list[Tensor | None]) -> Tensor | None:
+        """Fill the slots, step by step; the sum of the weighted losses."""
         total = _add(None, slots, self.losses)
         for step in self.plan:
             with torch.set_grad_enabled(step.differentiates and torch.is_grad_enabled()):
-                tops = _run(step, slots)
+                tops = as_tuple(step.call(*_bottoms(step, slots)))
             for index, top in zip(step.tops, tops):
                 slots[index] = top
             del tops
             total = _add(total, slots, step.losses)
             for index in step.done:
                 slots[index] = None
-        loss = torch.zeros((), device=self.device) if total is None else total
-        return loss, tuple(slots[index] for index in self.kept)
+        return total
 
 
-def _run(step: Step, slots: list[Tensor | None]) -> tuple[Tensor, ...]:
-    """The step's tops. A bottom that needs no gradient is cut off, whatever lies below it."""
-    return as_tuple(step.call(*(slots[i] if need else slots[i].detach() for i, need in zip(step.bottoms, step.needs))))
+def _bottoms(step: Step, slots: list[Tensor | None]) -> Iterator[Tensor]:
+    """What the step takes. A bottom that needs no gradient is cut off, whatever lies below it."""
+    for index, need in zip(step.bottoms, step.needs):
+        value = slots[index] if need else slots[index].detach()
+        yield value if step.layer.takes_half else precision.single(value)
 
 
 def _losses(node: Node, slot: dict[Blob, int]) -> tuple[tuple[int, float], ...]:
@@ -84,7 +95,8 @@ def _losses(node: Node, slot: dict[Blob, int]) -> tuple[tuple[int, float], ...]:
 
 def _add(total: Tensor | None, slots: list[Tensor | None], losses: Iterable[tuple[int, float]]) -> Tensor | None:
     for index, weight in losses:
-        value = slots[index].sum() if slots[index].dim() else slots[index]
+        value = precision.single(slots[index])
+        value = value.sum() if value.dim() else value
         value = value if weight == 1 else value * weight
         total = value if total is None else total + value
     return total

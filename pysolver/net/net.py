@@ -25,6 +25,7 @@ from pysolver.net import weights, weights_hdf5
 from pysolver.net.build import build_graph
 from pysolver.net.function import NetFunction
 from pysolver.net.nodes import LayerNode, Node, SourceNode
+from pysolver.net.precision import LossScale
 
 Callback = Callable[[int], None]  # told a layer's index
 MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
@@ -47,12 +48,13 @@ class Net:
         self.blobs: dict[str, Blob] = graph.blobs
         self.outputs: list[str] = graph.outputs
         self.parameters = graph.parameters
-        self.function = NetFunction(self.nodes, [self.blobs[name] for name in self.outputs], self.context.device)
+        self.function = NetFunction(self.nodes, [self.blobs[name] for name in self.outputs], self.context)
         self.layers: list[Component] = [node.layer for node in self.nodes]
         self.layer_names: list[str] = [layer.name for layer in self.layers]
         self.inputs = [name for node in self.nodes if node.layer.type_name == "Input" for name in node.top_names]
         self.sources = {node.layer.name: node.layer for node in self.nodes if isinstance(node, SourceNode)}
         self.layer_by_layer = False
+        self.loss_scale = LossScale() if self.context.precision == "fp16" else None
         self._callbacks: dict[str, list[Callback]] = {moment: [] for moment in MOMENTS}
         self._param_blobs: dict[int, Blob] = {}
 
@@ -136,14 +138,14 @@ class Net:
         return self._run().detach()
 
     def forward_backward(self) -> Tensor:
-        """`run`, and the gradient of its loss added to the parameters' diffs. Returns the 0-d loss."""
+        """`run`, and its loss (returned, 0-d) differentiated: times loss_scale, added to the parameters' diffs."""
         if self.layer_by_layer:
             loss = self.run()
             self.backward()
             return loss
         loss = self._run()
         if loss.requires_grad:
-            loss.backward()
+            (self.loss_scale.scaled(loss) if self.loss_scale else loss).backward()
         return loss.detach()
 
     def _run(self) -> Tensor:

@@ -15,6 +15,7 @@ from pysolver.blob import Blob, Shape
 from pysolver.component import Component
 from pysolver.data.source import Source
 from pysolver.layers.base import Layer
+from pysolver.net import precision
 
 Tape = tuple[list[Tensor], tuple[Tensor, ...]]  # bottoms and tops, ready to be differentiated
 
@@ -128,9 +129,9 @@ class LayerNode(Node):
 
     def _record(self) -> Tape:
         """The layer on its bottoms as they are now."""
-        bottoms = [self._leaf(blob, need) for blob, need in zip(self.bottoms, self.bottom_need)]
-        with torch.set_grad_enabled(self.needs_backward):
-            return bottoms, as_tuple(self.layer(*bottoms))
+        bottoms, context = [self._leaf(*pair) for pair in zip(self.bottoms, self.bottom_need)], self.layer.context
+        with torch.set_grad_enabled(self.needs_backward), precision.autocast(context.device, context.precision):
+            return bottoms, tuple(precision.single(top) for top in as_tuple(self.layer(*bottoms)))
 
     def _leaf(self, blob: Blob, need: bool) -> Tensor:
         """A leaf on the blob's memory; of its own memory where an in-place top is about to overwrite a shown array."""

@@ -47,10 +47,13 @@ REFUSED = {
         max_scaling_factor max_rotation_angle contrast_brightness_adjustment smooth_filtering min_contrast max_contrast
         max_brightness_shift max_smooth max_color_shift min_side_min min_side_max min_side apply_probability
         cvt_bgr2rgb fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow original_image stride
-        upper_size upper_height upper_width scale_factors crop_width crop_height hsv gaussianblur resize_param_again
-        resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param""",
+        upper_size upper_height upper_width scale_factors crop_width crop_height hsv gaussianblur resize_param_again""",
     "ResizeParameter": "center_object max_angle",
     "LossParameter": "label_smoothing",
+    "AnnotatedDataParameter": """
+        yolo_data_type yolo_data_jitter train_diffcult single_class seg_scales seg_resize_width seg_resize_height
+        difficult_label_warmup""",
+    "NoiseParameter": "convert_to_lab",
     "BatchNormParameter": "filler stats_batch_size relu update_global_stats",
     "ConvolutionParameter": """
         coeff fusion_type kernel_depth temporal_stride filter_group temporal_pad dilation_h dilation_w""",
@@ -80,21 +83,29 @@ REFUSED = {
         eval_type ap_version show_per_class_result""",
 }
 
+# Read by layers of these types only.
+OF_TYPES = {
+    "Convolution3D": {"ConvolutionParameter": "kernel_depth temporal_stride filter_group temporal_pad"},
+    "Pooling3D": {"PoolingParameter": "kernel_depth temporal_stride"},
+}
+
 _STEERS = {f"{message}.{name}" for message, names in STEERS.items() for name in names.split()}
 _REFUSED = {f"{message}.{name}" for message, names in REFUSED.items() for name in names.split()}
 _ENGINES = {"MKL2017", "MKLDNN"}
 _APART = {"layer", "layers", "blobs"}  # looked at one by one, or data
 
 
-def check(message: Message, owner: str) -> Counter[str]:
+def check(message: Message, owner: str, of_type: str = "") -> Counter[str]:
     """The fields of forks in a message that steer only an implementation, as `engine MKL2017`, with their number.
 
-    owner: whose message it is, for the error: CaffeError for a field that changes the numbers and is not computed.
+    owner: whose message it is, for the error: CaffeError for a field that changes the numbers and is not computed,
+    at least not by layers `of_type`.
     """
     ignored: Counter[str] = Counter()
+    computed = {f"{kind}.{name}" for kind, names in OF_TYPES.get(of_type, {}).items() for name in names.split()}
     for field, value, where in _fields(message, ""):
         key = f"{field.containing_type.name}.{field.name}"
-        if key in _REFUSED and not _is_default(field, value):
+        if key in _REFUSED - computed and not _is_default(field, value):
             raise CaffeError(
                 f"{owner}: {where}{field.name} is a field of another Caffe that changes the numbers, and it is not "
                 "computed here: take it out to train or test without it"
@@ -110,7 +121,7 @@ def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:
     """check for a net that is about to be built: its own fields and those of its layers."""
     ignored = check(net, "the net")
     for layer in net.layer:
-        ignored += check(layer, f"layer '{layer.name}' ({layer.type})")
+        ignored += check(layer, f"layer '{layer.name}' ({layer.type})", layer.type)
     return ignored
 
 
@@ -132,4 +143,6 @@ def _fields(message: Message, where: str) -> Iterator[tuple[FieldDescriptor, obj
 
 
 def _is_default(field: FieldDescriptor, value: object) -> bool:
+    if field.full_name == "caffe.BatchNormParameter.filler":  # Intel's, of the Scale layer that it merges with it
+        return value.type == "constant" and value.value == 1
     return not field.is_repeated and not field.message_type and value == field.default_value

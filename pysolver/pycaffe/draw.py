@@ -1,6 +1,6 @@
 """caffe.draw: a NetParameter as a picture (python/caffe/draw.py).
 
-Graphviz's `dot` lays it out where it is installed; without it, a simple layout of our own does.
+Graphviz's `dot` lays it out where it is installed; without it, pysolver.drawing does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pysolver.drawing.picture import Box, Picture, render
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.proto import caffe_pb2
@@ -51,6 +52,13 @@ class Graph:
         for source, target, label in self.edges:
             lines.append(f"{_quote(source)} -> {_quote(target)} [label={_quote(label)}];")
         return "\n".join([*lines, "}", ""])
+
+    def picture(self) -> Picture:
+        """The graph laid out without Graphviz."""
+        boxes = {
+            key: Box(node.label.split("\n"), node.color, is_round=node.is_blob) for key, node in self.nodes.items()
+        }
+        return Picture(boxes, self.edges).arrange(self.rankdir)
 
 
 def _quote(text: str) -> str:
@@ -149,9 +157,7 @@ def draw_net(
     if ext == "raw":
         return graph.to_dot().encode()
     if shutil.which("dot") is None:
-        from pysolver.pycaffe.draw_layout import render
-
-        return render(graph, ext)
+        return render(graph.picture(), ext)
     done = subprocess.run(["dot", f"-T{ext}"], input=graph.to_dot().encode(), capture_output=True)
     if done.returncode:
         raise CaffeError(f"dot cannot draw the net as '{ext}': {done.stderr.decode(errors='replace').strip()}")

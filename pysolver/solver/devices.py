@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from pysolver import cores
 from pysolver.errors import CaffeError
+from pysolver.logs import events as e
 from pysolver.logs import glog
 
 
@@ -36,6 +38,13 @@ def cuda_or_cpu(wanted: int) -> int | None:
     found = "torch finds no CUDA device" if not torch.cuda.device_count() else f"there is no GPU {wanted}"
     glog.warning("caffe.cpp:1", f"solver_mode is GPU, but {found} here: running on the CPU")
     return None
+
+
+def take_threads() -> e.Threads:
+    """Set how many threads compute on the CPU in this process: see pysolver.cores."""
+    count, why = cores.choose_threads()
+    torch.set_num_threads(count)
+    return e.Threads(count, cores.physical_cores(), why)
 
 
 def query(flag: str) -> None:

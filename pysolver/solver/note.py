@@ -73,7 +73,16 @@ class Note:
 
 def to_json(note: Note) -> bytes:
     """The note as it stands in a file; tensors in it are base64."""
-    return json.dumps(_plain(note), default=_pack, separators=(",", ":")).encode()
+    return _dump(_plain(note))
+
+
+def point_to_json(point: Point) -> bytes:
+    """One rank's part, as it goes to rank 0."""
+    return _dump(_plain_point(point))
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, default=_pack, separators=(",", ":")).encode()
 
 
 def _plain(note: Note) -> dict[str, Any]:
@@ -113,10 +122,7 @@ def from_json(data: bytes | None) -> Note | None:
     """The note of a file, None if it has none. CaffeError names what is not as it should be."""
     if not data:
         return None
-    try:
-        found = json.loads(data, object_hook=_unpack)
-    except (ValueError, RecursionError) as error:
-        raise CaffeError(f"damaged: its note cannot be read: {str(error)[:100]}") from None
+    found = _load(data)
     if found is None:
         return None
     note = _Fields(found, "note")
@@ -125,6 +131,18 @@ def from_json(data: bytes | None) -> Note | None:
         points = (_point(note.values["point"], "point"),)
     model = note.get("model", _fingerprint, None)
     return Note(note.get("run", _text, ""), note.get("type", _text, ""), model, points)
+
+
+def point_from_json(data: bytes) -> Point:
+    """What point_to_json made of a point."""
+    return _point(_load(data), "point")
+
+
+def _load(data: bytes) -> Any:
+    try:
+        return json.loads(data, object_hook=_unpack)
+    except (ValueError, RecursionError) as error:
+        raise CaffeError(f"damaged: its note cannot be read: {str(error)[:100]}") from None
 
 
 class _Fields:

@@ -8,7 +8,9 @@ torch's random generators, the window of the smoothed loss.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +19,51 @@ from torch import Tensor
 from pysolver.errors import CaffeError
 from pysolver.logs import glog
 from pysolver.net.net import Net
-from pysolver.solver.note import Point, Position, Window
+from pysolver.solver import note as notes
+from pysolver.solver.note import Note, Point, Position, Window
+from pysolver.solver.state_file import State
+
+
+@dataclass(frozen=True)
+class Start:
+    """What rank 0 found in a state and tells the others. points: one for each rank, none where the data start over."""
+
+    iteration: int
+    step: int
+    run: str
+    points: tuple[Point, ...]
+    how: str
+
+    def to_json(self) -> bytes:
+        """As it goes to the other ranks."""
+        note = notes.to_json(Note(self.run, points=self.points)).decode()
+        return json.dumps([self.iteration, self.step, self.how, note]).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Start:
+        """What to_json made of it."""
+        iteration, step, how, note = json.loads(data)
+        found = notes.from_json(note.encode())
+        return cls(iteration, step, found.run, found.points, how)
+
+
+def choose(state: State, ranks: int, is_newest: bool) -> Start:
+    """How so many ranks go on from a state. is_newest: its run has left no later one, or it shall not matter."""
+    note = state.note or Note()
+    points: tuple[Point, ...] = ()
+    if not note.points:
+        how = "A snapshot without data positions, as Caffe writes them: the data start over."
+    elif not is_newest:
+        how = "Returning to an earlier point, since newer snapshots of this run exist: the data start over."
+    elif len(note.points) != ranks:
+        how = (
+            f"A snapshot of {len(note.points)} processes, this run has {ranks}: weights, history and schedule go on, "
+            "the data, random numbers and smoothed loss start over, and the batch of an update is another."
+        )
+    else:
+        how = "Continuing exactly: data, random numbers and smoothed loss go on where the snapshot was taken."
+        points = note.points
+    return Start(state.iteration, state.current_step, note.run, points, how)
 
 
 def capture(train: Net, tests: Sequence[Net], smoothing: Window) -> Point:
@@ -74,7 +120,7 @@ def _positions(net: Net) -> tuple[Position, ...]:
 
 
 def _movable(net: Net) -> list[Any]:
-    return [layer for layer in net.layers if hasattr(layer, "state")]
+    return [each for each in (*net.layers, net.loss_scale) if hasattr(each, "state")]
 
 
 def _is_like(given: Any, own: Any) -> bool:

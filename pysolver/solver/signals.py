@@ -47,6 +47,7 @@ class SignalHandler:
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
             for number in self._effects:
                 self._before[number] = signal.signal(number, self._note)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._effects)  # a starter has them wait until now
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -24,7 +24,9 @@ from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
+from pysolver.solver import note as notes
 from pysolver.solver.note import Note, Point
+from pysolver.solver.ranks import Alone
 from pysolver.solver.signals import Action, ActionFunction
 from pysolver.solver.smoothing import Losses, Smoothing
 from pysolver.solver.state_file import State
@@ -39,6 +41,7 @@ class Solver:
     param: upgraded SolverParameter (pysolver.proto.upgrade.read_solver).
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     action: asked once per iteration and before each test batch what is wanted from outside.
+    ranks: the processes that train this net together. Rank 0 tests and writes; each has a Solver of its own.
 
     iter: updates applied so far. history: one blob for each learnable parameter, or two (AdaDelta, Adam).
     is_stopped: the last solve() ended because it was asked to. last_state: the state that was written last.
@@ -55,10 +58,13 @@ class Solver:
         keep: int | None = None,
         stop_on_nan: bool = False,
         action: ActionFunction = lambda: Action.NONE,
+        ranks: Alone | None = None,
     ) -> None:
         self.param = param
         self.context = _seeded(context or Context(), param.random_seed)
-        self.subscribers: list[Subscriber] = [CaffeLog()] if subscribers is None else list(subscribers)
+        self.ranks = ranks or Alone()
+        default = [CaffeLog()] if self.context.is_root else []
+        self.subscribers: list[Subscriber] = default if subscribers is None else list(subscribers)
         self.type = self.type_name or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
         self.iter = 0
@@ -86,8 +92,10 @@ class Solver:
         self.net = nets.build_train_net(param, self.context, self._emit)
         if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
-        self.test_nets = nets.build_test_nets(param, self.context, self._emit)
+        self.test_nets = nets.build_test_nets(param, self.context, self._emit) if self.ranks.is_root else []
         self._emit(e.ScaffoldingDone())
+        self.ranks.share(self._weights())
+        self.ranks.watch(self.net.parameters)
         blobs = self.net.learnable_params * TYPES[self.type].histories
         self.history: list[Tensor] = [torch.zeros_like(blob, requires_grad=False) for blob in blobs]
 
@@ -112,7 +120,7 @@ class Solver:
             self._emit(e.StoppedEarly())
             return
         self._resume_point = self._point()
-        if param.display and self.iter % param.display == 0:
+        if param.display and self.iter % param.display == 0 and self.ranks.is_root:
             self._smooth(self.iter, float(self._last_forward()))
             self._emit(e.Display(self.iter, float(self.smoothing.value)))
         if param.test_interval and self.iter % param.test_interval == 0:
@@ -144,7 +152,7 @@ class Solver:
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
-            action = self.action()
+            action = self.ranks.agree(self.action())
             if (param.snapshot and self.iter % param.snapshot == 0) or action in (Action.SNAPSHOT, Action.PREEMPT):
                 self.snapshot()
             if action in (Action.STOP, Action.PREEMPT):
@@ -155,7 +163,9 @@ class Solver:
     def _passes(self, debug: bool) -> Tensor:
         """iter_size times forward and backward: gradients add up in the diffs, the mean loss is returned."""
         loss: Tensor | float = 0.0
-        for _ in range(self.param.iter_size):
+        for number in range(self.param.iter_size):
+            if number == self.param.iter_size - 1 and not self.net.layer_by_layer and not debug:
+                self.ranks.last_pass()
             if debug:
                 loss = loss + debug_info.forward(self.net, self._emit)
                 debug_info.backward(self.net, self._emit)
@@ -183,9 +193,12 @@ class Solver:
         values = [parameter.data for parameter in net.learnable_params]
         diffs = [parameter.grad for parameter in net.learnable_params]
         hyper = updates.Hyper.of(param, row, net.lr_mults, net.decay_mults)
-        clipped = updates.step(self.type, values, diffs, self.history, hyper)
+        links = {"unscale": net.loss_scale.unscale} if net.loss_scale else {}
+        clipped = updates.step(self.type, values, diffs, self.history, hyper, average=self.ranks.average, **links)
         if clipped:
             self._emit(e.Clipping(*clipped))
+        if net.loss_scale and net.loss_scale.is_overflow:
+            self._emit(e.Overflow(self.iter, net.loss_scale.factor))
         self.iter += 1
 
     def _row(self) -> tuple[schedule.Row, int]:
@@ -249,14 +262,17 @@ class Solver:
 
     def _is_test_due(self) -> bool:
         due = self.param.test_interval != 0 and self.iter % self.param.test_interval == 0
-        return due and (self.iter > 0 or self.param.test_initialization) and self.context.is_root
+        return due and (self.iter > 0 or self.param.test_initialization)
 
     def test_all(self) -> None:
         """Test every test net, until a stop is asked for."""
-        for number in range(len(self.test_nets)):
+        for number, batches in enumerate(self.param.test_iter):
             if self.is_stopped:
                 return
-            self.test(number)
+            if self.test_nets:
+                self.test(number)
+            else:
+                testing.keep_step(batches, self._serve_actions)
 
     def test(self, number: int) -> None:
         """Test one net with the train net's weights, and tell its mean outputs."""
@@ -275,7 +291,7 @@ class Solver:
 
     def _serve_actions(self) -> bool:
         """Serve all that is asked for during a test; True if that includes a stop."""
-        while (action := self.action()) is not Action.NONE:
+        while (action := self.ranks.agree(self.action())) is not Action.NONE:
             if action in (Action.SNAPSHOT, Action.PREEMPT):
                 self.snapshot()
             if action in (Action.STOP, Action.PREEMPT):
@@ -286,14 +302,14 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write model and state of this iteration, each whole or not at all, the model first."""
+        self._settle_losses()
+        points = self.ranks.gather(notes.point_to_json(self._point()))
+        self._saved.add(self.iter)
         if not self.context.is_root:
             return
-        self._settle_losses()
-        history = [blob.cpu().numpy() for blob in self.history]
-        note = Note(self.run, self.type, points=(self._point(),))
-        state = State(self.iter, "", self.current_step, history, note)
+        note = Note(self.run, self.type, points=tuple(map(notes.point_from_json, points)))
+        state = State(self.iter, "", self.current_step, [blob.cpu().numpy() for blob in self.history], note)
         self.last_state = checkpoint.save(self.param, self.net, state, self._emit)
-        self._saved.add(self.iter)
         if self.keep:
             snapshots.prune(
                 self.param.snapshot_prefix, self.iter, self.keep, lambda i: i in self._saved or i <= self._found_intact
@@ -313,27 +329,33 @@ class Solver:
         it as well, and the run goes on as if it had never stopped. A state that its run has left behind, with later
         snapshots of the same prefix, is a *return to an earlier point*, and so is any state that Caffe wrote: as in
         Caffe, the data are then read from the start. always_continue: continue even then (--snapshot=auto).
+
+        Rank 0 alone reads the file.
         """
-        state = checkpoint.read(file, self.net, self.history, self.type)
-        point = state.note.points[0] if state.note and state.note.points else None
-        self._continues = point is not None and (always_continue or not snapshots.has_newer(file, state))
-        if self._continues:
+        told = b""
+        if self.ranks.is_root:
+            state = checkpoint.read(file, self.net, self.history, self.type)
+            start = resume.choose(state, self.ranks.size, always_continue or not snapshots.has_newer(file, state))
+            told = start.to_json()
+        start = resume.Start.from_json(self.ranks.spread(told))
+        point = start.points[self.ranks.rank] if start.points else None
+        if point:
             with about(file):
                 resume.check(point, self.net, self.test_nets)
-        checkpoint.take(state, file, self.net, self.history, self._emit)
-        self.iter, self.current_step = state.iteration, state.current_step
+        if self.ranks.is_root:
+            checkpoint.take(state, file, self.net, self.history, self._emit)
+        self.ranks.share([*self._weights(), *self.history])
+        self.iter, self.current_step = start.iteration, start.step
         self._resume_point, self._losses = None, Losses(self.context.device)
-        self._found_intact = state.iteration
-        if self._continues:
+        self._found_intact, self._continues = start.iteration, point is not None
+        if point:
             resume.restore(point, self.net, self.test_nets)
             self.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
-            self.run = state.note.run or self.run
-            how = "Continuing exactly: data, random numbers and smoothed loss go on where the snapshot was taken."
-        elif point is None:
-            how = "A snapshot without data positions, as Caffe writes them: the data start over."
-        else:
-            how = "Returning to an earlier point, since newer snapshots of this run exist: the data start over."
-        self.context.info("solver.cpp:1", how)
+            self.run = start.run or self.run
+        self.context.info("solver.cpp:1", start.how)
+
+    def _weights(self) -> list[Tensor]:
+        return [parameter.data for parameter in self.net.learnable_params]
 
     def close(self) -> None:
         """Stop the threads of the nets' sources and close their files."""
@@ -341,9 +363,8 @@ class Solver:
             net.close()
 
     def _emit(self, event: e.Event) -> None:
-        if self.context.is_root:
-            for subscriber in self.subscribers:
-                subscriber(event)
+        for subscriber in self.subscribers:
+            subscriber(event)
 
 
 def check_parameters(param: Any, type_name: str) -> None:

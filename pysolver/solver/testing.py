@@ -43,6 +43,13 @@ def run_batches(
     return TestResult(float(loss / batches), list(elements(means)))
 
 
+def keep_step(batches: int, stop: Callable[[], bool]) -> None:
+    """Wait for a rank that runs a test, serving with it what is asked for before each of its batches."""
+    for _ in range(batches):
+        if stop():
+            return
+
+
 def _add(total: OutputValue, output: OutputValue) -> OutputValue:
     name, values, weight = output
     if total[1].shape != values.shape:

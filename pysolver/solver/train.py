@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from pysolver.logs.writer import CaffeLog
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
-from pysolver.solver import devices, snapshots, watchers
+from pysolver.solver import devices, ranks, snapshots, watchers
 from pysolver.solver.signals import Action, ActionFunction, SignalHandler, parse_effect
 from pysolver.solver.solver import Solver, Subscriber, check_parameters
 
@@ -34,7 +36,10 @@ class TrainOptions:
     stage: stages of the train net, separated by commas. sigint_effect, sighup_effect: for the command line alone.
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     progress: False for no bar; there is one on terminals only. tensorboard: folder for event files.
-    cache_data: data sets up to so many bytes are kept in memory.
+    cache_data: data sets up to so many bytes are kept in memory. precision: fp32, bf16 or fp16.
+    gpu: ids separated by commas, or `all`: one process a GPU. processes: so many on CPUs.
+    max_restarts: how often all processes begin again, at the newest intact snapshot, when one of them is lost.
+    log_ranks: folder in which each process writes a log of its own.
     """
 
     solver: str
@@ -51,15 +56,43 @@ class TrainOptions:
     tensorboard: str | None = None
     cache_data: int = 2 << 30
     allow_python_layers: bool = True
+    precision: str = "fp32"
+    processes: int = 1
+    max_restarts: int = 0
+    log_ranks: str | None = None
+
+    def flags(self) -> list[str]:
+        """The command line that says the same."""
+        words = [] if self.progress is not False else ["--no-progress"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is True:
+                words.append(f"--{field.name}")
+            elif value is not False and value != field.default:
+                words.append(f"--{field.name}={value}")
+        return words
 
 
 Advise = Callable[[Any], Iterable[object]]
 
 
-def main(options: TrainOptions, advise: Advise = lambda param: (), subscribers: Sequence[Subscriber] = ()) -> Run:
-    """The command: train(), with this process's signals served as the options say."""
-    with SignalHandler(parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)) as action:
-        return train(options, subscribers=subscribers, action=action, advise=advise)
+def main(options: TrainOptions, advise: Advise = lambda param: (), subscribers: Sequence[Subscriber] = ()) -> None:
+    """The command: train() with this process's signals served as the options say, in as many processes as they say."""
+    effects = parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)
+    processes = max(options.processes, len(devices.gpu_ids(options.gpu)))
+    if ranks.place() is None and processes > 1:
+        from pysolver.solver import starter
+
+        _read(options)  # so that what is wrong with it is said at once, and by one
+        starter.start(["train", *options.flags()], processes, options.max_restarts)
+        return
+    if os.environ.get("RANK", "0") != "0":
+        glog.stream = open(os.devnull, "w")  # noqa: SIM115  one log, rank 0's
+    with SignalHandler(*effects) as action:
+        log = CaffeLog()
+        if ranks.place() is None:  # else the starter has counted for all
+            log(devices.take_threads())
+        train(options, log=log, subscribers=subscribers, action=action, advise=advise)
 
 
 def train(
@@ -75,44 +108,58 @@ def train(
     The answer is what reading the run's log would give. Of the process it changes torch's random generators only.
     log: who writes the log, by default on stderr. subscribers: they hear the events too. action: asked once per
     iteration what is wanted from outside. advise: what it says about the SolverParameter is logged as warnings.
+
+    One process trains, unless the environment names it a rank of several (torchrun): then all of them train one net.
     """
-    if options.snapshot and options.weights and options.snapshot != "auto":
-        raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
-    param = read_solver(options.solver)
-    with about(options.solver):
-        check_parameters(param, param.type)
-    param.train_state.level = options.level
-    param.train_state.stage.extend(options.stage.split(","))
+    param = _read(options)
     recorder = Recorder()
-    listeners = [log or CaffeLog(), recorder, *subscribers]
-
-    def emit(event: e.Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    device = _choose_device(param, options.gpu, emit)
     with contextlib.ExitStack() as stack:
+        device, ids = _choose_device(param, options.gpu)
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
-        if param.snapshot or param.snapshot_after_train:
+        group = stack.enter_context(ranks.joined(device))
+        listeners = [log or CaffeLog(), recorder, *subscribers] if group.is_root else []
+        if options.log_ranks:
+            listeners.append(stack.enter_context(watchers.rank_log(options.log_ranks, group.rank)))
+
+        def emit(event: e.Event) -> None:
+            for listener in listeners:
+                listener(event)
+
+        _tell_devices(device, ids, group.size, emit)
+        if group.is_root and (param.snapshot or param.snapshot_after_train):
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
-        snapshot = _choose_start(param, options)
+        snapshot = _choose_start(param, options, group)
         if param.random_seed < 0:
             torch.seed()
-        context = Context(device, cache_bytes=options.cache_data, allow_python_layers=options.allow_python_layers)
-        solver = Solver(param, context, listeners, keep=options.keep, stop_on_nan=options.stop_on_nan, action=action)
+        solver = Solver(
+            param,
+            Context(
+                device,
+                rank=group.rank,
+                world_size=group.size,
+                cache_bytes=options.cache_data,
+                allow_python_layers=options.allow_python_layers,
+                precision=options.precision,
+            ),
+            listeners,
+            keep=options.keep,
+            stop_on_nan=options.stop_on_nan,
+            action=action,
+            ranks=group,
+        )
         stack.callback(solver.close)
         if snapshot:
             emit(e.Resuming(snapshot))
-            solver.restore(snapshot, always_continue=options.snapshot == "auto")
-        if options.tensorboard:
+            solver.restore(snapshot, always_continue=options.snapshot == "auto" or _is_restarted())
+        if options.tensorboard and group.is_root:
             board = stack.enter_context(contextlib.closing(TensorBoard(options.tensorboard)))
             board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
             listeners.append(board)
-        if options.progress is not False:
+        if options.progress is not False and group.is_root:
             listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
         solver.subscribers = listeners
-        for advice in advise(param):
+        for advice in advise(param) if group.is_root else ():
             glog.warning("solver.cpp:1", str(advice))
         emit(e.StartingOptimization())
         solver.solve()
@@ -122,32 +169,62 @@ def train(
     return recorder.run(options.solver)
 
 
-def _choose_start(param: Any, options: TrainOptions) -> str | None:
-    """The state to resume from, if any; else the weights of the options go into the parameters."""
-    snapshot = options.snapshot
+def _read(options: TrainOptions) -> Any:
+    """The solver's parameters, found to be usable together with the options."""
+    if options.snapshot and options.weights and options.snapshot != "auto":
+        raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    param = read_solver(options.solver)
+    with about(options.solver):
+        check_parameters(param, param.type)
+    param.train_state.level = options.level
+    param.train_state.stage.extend(options.stage.split(","))
+    return param
+
+
+def _is_restarted() -> bool:
+    """Whether the elastic agent has started this rank anew, since one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
+
+
+def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone) -> str | None:
+    """The state to resume from, if any; else rank 0's weights are the options', and all others get them from it."""
+    snapshot = "auto" if _is_restarted() else options.snapshot
     if snapshot == "auto":
-        snapshot = snapshots.newest(param.snapshot_prefix)
-        if snapshot is None:
+        found = snapshots.newest(param.snapshot_prefix) if group.is_root else None
+        snapshot = group.spread((found or "").encode()).decode() or None
+        if snapshot is None and group.is_root:
             glog.info("caffe.cpp:1", f"No intact snapshot of {param.snapshot_prefix}: starting at iteration 0")
-    if snapshot:
+    if snapshot or not group.is_root:
         param.ClearField("weights")
     elif options.weights:
         param.weights[:] = [options.weights]
     return snapshot
 
 
-def _choose_device(param: Any, gpu: str, emit: Subscriber) -> torch.device:
-    """--gpu, else the solver's own wish; an unset solver_mode is the CPU, whatever the schema's default says."""
+def _choose_device(param: Any, gpu: str) -> tuple[torch.device, list[int]]:
+    """--gpu, else the solver's own wish; an unset solver_mode is the CPU, whatever the schema's default says.
+
+    A rank has the GPU of its number on its machine. The ids are those of all processes here.
+    """
+    place = ranks.place()
     ids = devices.gpu_ids(gpu)
     if not ids and param.HasField("solver_mode") and param.solver_mode == caffe_pb2.SolverParameter.GPU:
-        number = devices.cuda_or_cpu(param.device_id)
-        ids = [] if number is None else [number]
+        number = devices.cuda_or_cpu(place[0] if place else param.device_id)
+        ids = [] if number is None else list(range(number + 1)) if place else [number]
     if not ids:
+        return torch.device("cpu"), []
+    if place and place[0] >= len(ids):
+        raise CaffeError(f"--gpu={gpu}: there is no GPU for process {place[0]} of this machine")
+    param.device_id = ids[place[0] if place else 0]
+    return torch.device("cuda", param.device_id), ids
+
+
+def _tell_devices(device: torch.device, ids: list[int], processes: int, emit: Subscriber) -> None:
+    if device.type == "cuda":
+        emit(e.UseGpus(", ".join(map(str, ids))))
+        for number in ids:
+            emit(e.GpuName(torch.cuda.get_device_name(number), number))
+    else:
         emit(e.UseCpu())
-        return torch.device("cpu")
-    if len(ids) > 1:
-        raise CaffeError(f"--gpu={gpu}: several GPUs are not supported, give one id")
-    emit(e.UseGpus(", ".join(map(str, ids))))
-    emit(e.GpuName(torch.cuda.get_device_name(ids[0]), ids[0]))
-    param.device_id = ids[0]
-    return torch.device("cuda", ids[0])
+    if processes > 1:
+        emit(e.Processes(processes))

@@ -68,18 +68,20 @@ def step(
     hyper: Hyper,
     *,
     average: Link = lambda grads: None,
-    unscale: Link = lambda grads: None,
+    unscale: Callable[[Tensors], bool] = lambda grads: True,
 ) -> Clip | None:
     """The whole chain for a solver type; what the clipping did, if it did.
 
     average: turns the gradients of this rank into their mean over all ranks. unscale: takes out the factor that mixed
     precision puts into the loss. It comes second, since the sum over the ranks already runs during backward, and so
-    that a gradient that overflowed on one rank is seen by all.
+    that a gradient that overflowed on one rank is seen by all. It says whether the gradients are finite; if they are
+    not, there is no update.
     """
     if not params:
         return None
     average(grads)
-    unscale(grads)
+    if not unscale(grads):
+        return None
     clipped = clip(grads, hyper.clip_gradients)
     normalise(grads, hyper.iter_size)
     regularise(grads, params, hyper.decays, hyper.regularization_type)

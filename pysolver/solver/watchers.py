@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import glog
+from pysolver.logs.writer import CaffeLog
 from pysolver.solver.solver import Solver
 
 
@@ -42,3 +47,16 @@ class ProgressBar:
         if self._bar is not None:
             glog.stream = None
             self._bar.close()
+
+
+@contextlib.contextmanager
+def rank_log(folder: str, rank: int) -> Iterator[CaffeLog]:
+    """The log of one process of several: FOLDER/rank_<N>.log, which begins anew with each start."""
+    path = Path(folder, f"rank_{rank}.log")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be written: {error.strerror}") from None
+    with file:
+        yield CaffeLog(file)

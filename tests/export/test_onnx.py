@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import pysolver as caffe
 from pysolver.errors import CaffeError
-from pysolver.export import to_onnx
+from pysolver.export import to_onnx, to_torch
 from pysolver.export.onnx.model import save
 from pysolver.export.preprocess import preprocessing_of
 
@@ -278,3 +279,29 @@ def test_opencv_reads_the_model_as_it_reads_the_net(net_of, tmp_path):
         answers.append(read.forward())
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5 * np.abs(answers[0]).max())
     np.testing.assert_allclose(answers[0], forward(net, pictures(), "ip"), atol=1e-5 * np.abs(answers[0]).max())
+
+
+FORK_FIELDS = {
+    "elu": "type: 'ELU' elu_param { alpha: 1.67 lambda: 1.05 }",
+    "dropout": "type: 'Dropout' dropout_param { dropout_ratio: 0.25 scale_train: false }",
+    "conv": "type: 'Convolution' convolution_param { num_output: 6 kernel_size: 3 relu: true negative_slope: 0.1 }",
+    "ip": "type: 'InnerProduct' inner_product_param { num_output: 6 relu: true }",
+    "bn": "type: 'BatchNorm' batch_norm_param { scale_bias: true }",
+    "pool": "type: 'Pooling' pooling_param { kernel_size: 2 stride: 2 ceil_mode: false }",
+}
+
+
+@pytest.mark.parametrize("layer", FORK_FIELDS.values(), ids=FORK_FIELDS)
+def test_fields_of_forks(layer, net_of, run):
+    text = f"""layer {{ name: 'in' type: 'Input' top: 'data'
+                        input_param {{ shape {{ dim: 2 dim: 6 dim: 9 dim: 7 }} }} }}
+               layer {{ name: 'l' bottom: 'data' top: 'y' {layer} }}"""
+    net = net_of(text)
+    data = np.random.default_rng(0).standard_normal((2, 6, 9, 7)).astype(np.float32)
+    expected = forward(net, data, "y")
+    np.testing.assert_allclose(run(to_onnx(net), data=data)["y"], expected, rtol=1e-4, atol=1e-5)
+    if "scale_train" in layer:
+        with pytest.raises(CaffeError, match="scale_train"):
+            to_torch(net)
+    else:
+        np.testing.assert_allclose(to_torch(net)(torch.from_numpy(data)).detach(), expected, rtol=1e-4, atol=1e-5)

@@ -35,6 +35,8 @@ X = (2, 4, 4, 5)
 CONT = Given([[0, 0], [1, 1], [0, 1]])
 PRIORS = Given([[[0.1, 0.1, 0.4, 0.4, 0.5, 0.5, 0.9, 0.8, 0.2, 0.6, 0.4, 0.9], [0.1] * 12]])
 OBJECTS = Given([[[[0, 1, 0, 0.1, 0.15, 0.42, 0.4, 0], [1, 2, 0, 0.5, 0.4, 0.9, 0.8, 0]]]])
+GIVEN_34 = Given([[0.3, 1, 0, 2], [0.5, 1.5, 1, 0.1], [1, 0.7, 3, 0.2]])
+WEIGHTS_3422 = [[[[0.5, 1], [2, 0.1 * i + j]] for i in range(4)] for j in range(3)]
 REGIONS = Given([[0, 0, 0, 3, 4], [1, 1, 1, 5, 3], [1, 2, 2, 2, 2]])
 
 # type -> list of (prototxt, bottoms, number of tops)
@@ -55,6 +57,13 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "Bias": [(f"bias_param {{ {NORMAL} }}", [X], 1), ("", [X, (4,)], 1)],
     "Clip": [("clip_param { min: -0.5 max: 0.7 }", [X], 1)],
     "Concat": [("concat_param { axis: 2 }", [(2, 3, 4), (2, 3, 1)], 1)],
+    "Convolution3D": [
+        (
+            "convolution3d_param { num_output: 2 kernel_size: 2 kernel_depth: 2 pad: 1 stride: 2 " + WEIGHTS + " }",
+            [(1, 2, 3, 4, 4)],
+            1,
+        )
+    ],
     "ContrastiveLoss": [
         ("contrastive_loss_param { margin: 1 legacy_version: true }", [(4, 3), (4, 3), Labels((4,), 2)], 1)
     ],
@@ -160,16 +169,29 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("scale_param { bias_term: true }", [X, (4,)], 1),
         ("", [X, ()], 1),
     ],
+    "Pooling3D": [
+        ("pooling3d_param { kernel_size: 3 kernel_depth: 2 stride: 2 temporal_stride: 2 }", [(1, 2, 3, 6, 6)], 1),
+        ("pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 }", [(1, 2, 3, 6, 6)], 1),
+    ],
+    "Reorg": [
+        ("reorg_param { stride: 2 }", [(2, 4, 4, 6)], 1),
+        ("reorg_param { stride: 2 reverse: true }", [(2, 4, 2, 3)], 1),
+    ],
     "ShuffleChannel": [("shuffle_channel_param { group: 2 }", [X], 1)],
     "Sigmoid": [("", [X], 1)],
     "SigmoidCrossEntropyLoss": [("", [(3, 4), Positive((3, 4))], 1)],
     "Slice": [("slice_param { axis: 2 slice_point: 1 slice_point: 3 }", [X], 3)],
-    "SmoothL1Loss": [("smooth_l1_loss_param { sigma: 2 }", [(3, 4), (3, 4), Positive((3, 4)), Positive((3, 4))], 1)],
+    "SmoothL1Loss": [("smooth_l1_loss_param { sigma: 2 }", [(3, 4), (3, 4), GIVEN_34, GIVEN_34], 1)],
     "Softmax": [("softmax_param { axis: 2 }", [X], 1)],
     "SoftmaxWithLoss": [
         ("", [(4, 3), Labels((4,), 3)], 2),
         ("loss_param { ignore_label: 1 }", [X, Labels((2, 1, 4, 5), 4)], 1),
     ],
+    "SmoothL1LossOHEM": [
+        ("", [(3, 4, 2, 2), (3, 4, 2, 2), Given(WEIGHTS_3422)], 2),
+        ("loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 7 }", [(3, 4), (3, 4)], 1),
+    ],
+    "SoftmaxWithLossOHEM": [("loss_param { ignore_label: 1 }", [X, Labels((2, 1, 4, 5), 4)], 3)],
     "Split": [("", [X], 3)],
     "Swish": [("swish_param { beta: 0.7 }", [X], 1), ("", [X], 1)],
     "TanH": [("", [X], 1)],
@@ -183,12 +205,14 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
 NO_GRADIENT = {
     "Accuracy": "counts",
     "ArgMax": "indices",
+    "BoxAnnotatorOHEM": "labels",
     "DetectionEvaluate": "verdicts",
     "DetectionOutput": "a list of boxes",
     "HDF5Output": "has no top",
     "PriorBox": "depends on shapes only",
     "Python": "is whatever its user writes: see test_python_layer.py",
     "Silence": "has no top",
+    "Yolov3DetectionOutput": "a list of boxes",
     "Threshold": "a step; Caffe has no backward for it",
 }
 

@@ -19,7 +19,8 @@ Pooling Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEn
 SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData"""
 _FORKS = """Axpy BN ConvolutionDepthwise DetectionEvaluate DetectionOutput
 Interp MultiBoxLoss Normalize PSROIPooling Permute PriorBox
-ROIPooling ReLU6 ShuffleChannel SmoothL1Loss Upsample"""
+ROIPooling ReLU6 ShuffleChannel SmoothL1Loss Upsample
+BoxAnnotatorOHEM Convolution3D Pooling3D Reorg SmoothL1LossOHEM SoftmaxWithLossOHEM Yolov3DetectionOutput"""
 OF_CAFFE, OF_FORKS = _CAFFE.split(), _FORKS.split()
 
 

@@ -11,7 +11,6 @@ from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 from pysolver.pycaffe import draw
-from pysolver.pycaffe.draw_layout import places
 
 NET = parse_text(
     """name: 'drawn "net"'
@@ -72,7 +71,7 @@ def test_dot_text_is_what_pydot_reads():
 
 
 def test_layout_puts_layers_after_their_bottoms():
-    where = places(draw.net_graph(NET, "LR"))
+    where = {key: box.place for key, box in draw.net_graph(NET, "LR").picture().boxes.items()}
     column = {key: x for key, (x, _) in where.items()}
     assert column["data_blob"] < column["conv_Convolution"] < column["a>=b_blob"] < column["pool_Pooling"]
     assert column["ip_blob"] < column["loss_SoftmaxWithLoss"] > column["label_blob"]

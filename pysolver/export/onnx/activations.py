@@ -8,7 +8,11 @@ from pysolver.layers import activations as layers
 
 @emits("ReLU")
 def relu(g: Scope, layer: layers.ReLU, x: str) -> str:
-    return g.node("LeakyRelu", x, alpha=layer.slope) if layer.slope else g.node("Relu", x)
+    return rectified(g, x, layer.slope)
+
+
+def rectified(g: Scope, x: str, slope: float) -> str:
+    return g.node("LeakyRelu", x, alpha=slope) if slope else g.node("Relu", x)
 
 
 @emits("PReLU")
@@ -20,7 +24,7 @@ def prelu(g: Scope, layer: layers.PReLU, x: str) -> str:
 
 @emits("ELU")
 def elu(g: Scope, layer: layers.ELU, x: str) -> str:
-    return g.node("Elu", x, alpha=layer.alpha)
+    return affine(g, g.node("Elu", x, alpha=layer.alpha), layer.factor, 0)
 
 
 @emits("Sigmoid")
@@ -87,4 +91,8 @@ def threshold(g: Scope, layer: layers.Threshold, x: str) -> str:
 @emits("Dropout")
 def dropout(g: Scope, layer: layers.Dropout, x: str) -> str:
     """As it is in TEST, whatever the phase: ONNX's Dropout does nothing unless told to train."""
+    if layer.param.dropout_param.sample_weights_test:
+        g.cannot("sample_weights_test: it drops at random in TEST")
+    if layer.factor != 1:
+        return affine(g, x, layer.factor, 0)
     return g.node("Dropout", x, g.constant(layer.ratio, hint="ratio"))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from pysolver.export.onnx.activations import rectified
 from pysolver.export.onnx.graph import Scope, emits
 from pysolver.layers import convolution as layers
 
@@ -36,6 +37,8 @@ def _weighted(g: Scope, layer: layers.Weighted, op: str, attributes: dict, botto
         items = math.prod(before[:c])
         folded, unfolded = (items, *before[c:]), (items, *after[c:])
         y = g.node(op, g.reshape(x, before, folded), *weights, **attributes, group=layer.group)
+        if layer.param.convolution_param.relu:
+            y = rectified(g, y, layer.param.convolution_param.negative_slope)
         tops.append(g.reshape(y, unfolded, after))
     return tuple(tops)
 

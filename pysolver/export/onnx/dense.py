@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from pysolver.export.onnx.activations import rectified
 from pysolver.export.onnx.graph import Scope, emits
 from pysolver.layers import dense as layers
 
@@ -18,7 +19,10 @@ def inner_product(g: Scope, layer: layers.InnerProduct, x: str) -> str:
         else:
             x = g.node("Reshape", x, g.indices([1, layer.inputs], "shape"))
     weights = [g.blob(index) for index in range(len(layer.blobs))]
-    return g.reshape(g.node("Gemm", x, *weights, transB=int(not layer.transpose)), (rows, layer.outputs), after)
+    y = g.node("Gemm", x, *weights, transB=int(not layer.transpose))
+    if layer.param.inner_product_param.relu:
+        y = rectified(g, y, layer.param.inner_product_param.negative_slope)
+    return g.reshape(y, (rows, layer.outputs), after)
 
 
 @emits("Embed")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from pysolver.errors import CaffeError
 from pysolver.export.onnx.graph import Graph
@@ -47,14 +46,23 @@ def _version() -> str:
         return "not installed"
 
 
-def check(model: onnx.ModelProto) -> None:
-    """onnx's own checker and shape inference on the model, whose weights may be too large for one message."""
-    light = onnx.ModelProto()
-    light.CopyFrom(_without_weights(model))
+def verify(model: onnx.ModelProto) -> None:
+    """onnx's own checker and shape inference. Weights may be too large for one message: here they are inputs."""
+    light, inputs = _frame(model), {info.name for info in model.graph.input}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < _IN_THE_FILE:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     try:
         onnx.checker.check_model(light, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CaffeError(f"net '{model.graph.name}': onnx refuses the model: {error}") from error
+
+
+def described(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
+    """Names and dimensions of inputs or outputs; `?` where the data decide."""
+    return {info.name: [d.dim_param or d.dim_value or "?" for d in info.type.tensor_type.shape.dim] for info in infos}
 
 
 def save(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST) -> list[Path]:
@@ -68,43 +76,33 @@ def save(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST) -> li
         write_atomic(path, model.SerializeToString())
         return [path]
     weights = path.with_name(path.name + ".data")
-    light, pieces, offset = _without_weights(model, weights.name), [], 0
-    for tensor, source in zip(light.graph.initializer, model.graph.initializer, strict=True):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _set_place(tensor, weights.name, offset, len(source.raw_data))
-            pieces.append(source.raw_data)
-            offset += len(source.raw_data)
+    light, pieces, offset = _frame(model), [], 0
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < _IN_THE_FILE:
+            light.graph.initializer.append(tensor)
+            continue
+        entry = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        _set_place(entry, weights.name, offset, len(tensor.raw_data))
+        pieces.append(tensor.raw_data)
+        offset += len(tensor.raw_data)
     write_atomic(weights, b"".join(pieces))
     write_atomic(path, light.SerializeToString())
     return [path, weights]
 
 
-def _without_weights(model: onnx.ModelProto, location: str = "weights") -> onnx.ModelProto:
-    """The model, its larger constants said to be elsewhere."""
-    light = onnx.ModelProto()
+def _frame(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without its constants."""
+    frame = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name != "graph":
-            part = onnx.ModelProto(**{field.name: value})
-            light.MergeFrom(part)
+            frame.MergeFrom(onnx.ModelProto(**{field.name: value}))
     for field, value in model.graph.ListFields():
         if field.name != "initializer":
-            light.graph.MergeFrom(onnx.GraphProto(**{field.name: value}))
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < _IN_THE_FILE:
-            light.graph.initializer.append(tensor)
-        else:
-            entry = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-            _set_place(entry, location, 0, len(tensor.raw_data))
-    return light
+            frame.graph.MergeFrom(onnx.GraphProto(**{field.name: value}))
+    return frame
 
 
 def _set_place(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    del tensor.external_data[:]
     for key, value in (("location", location), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
-
-
-def constant_arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """The initialisers by name."""
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

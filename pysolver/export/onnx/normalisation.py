@@ -29,7 +29,13 @@ def batch_norm(g: Scope, layer: layers.BatchNorm, x: str) -> str:
         axes = [axis for axis in range(len(g.bottoms[0])) if axis != 1]
         centred, variance = moments(g, x, axes)
         deviation = g.node("Sqrt", g.node("Add", variance, g.constant(layer.eps, hint="eps")))
-        return g.node("Div", centred, deviation)
+        y = g.node("Div", centred, deviation)
+        if layer.is_nvidia:
+            spread = (g.bottoms[0][1], *[1] * (len(g.bottoms[0]) - 2))
+            y = g.node("Add", g.node("Mul", y, g.blob(3, spread)), g.blob(4, spread))
+        return y
+    if layer.is_nvidia:
+        return normalise(g, x, *(g.values(index) for index in (3, 4, 0, 1)), layer.eps)
     weight = float(g.values(2)[0])
     mean, variance = (g.values(index) * np.float32(1 / weight if weight else 0) for index in (0, 1))
     return normalise(g, x, np.ones_like(mean), np.zeros_like(mean), mean, variance, layer.eps)

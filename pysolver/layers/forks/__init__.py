@@ -5,9 +5,13 @@ from __future__ import annotations
 from pysolver.layers.forks import (  # noqa: F401
     detection,
     evaluation,
+    mobile,
     multibox,
     normalisation,
+    rearranging,
+    region_losses,
     resizing,
     rois,
-    small,
+    volumes,
+    yolo,
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
-from pysolver.layers.base import Layer, between, exactly, register
+from pysolver.layers.base import Layer, between, register
 from pysolver.layers.forks import boxes
 from pysolver.logs import glog
 
@@ -95,17 +95,18 @@ class DetectionOutput(Layer):
     """The detections of a batch: (1, 1, K, 7) rows of image, label, score, xmin, ymin, xmax, ymax.
 
     Bottoms: locations (N, priors 4), or (N, priors classes 4) without share_location; scores (N, priors classes);
-    priors of PriorBox. For each class but the background: scores above confidence_threshold, non-maximum
+    priors of PriorBox; a fourth bottom, the images for `visualize`, is not looked at. For each class but the
+    background: scores above confidence_threshold, non-maximum
     suppression by nms_param; then the best keep_top_k of the image. Rows by image, label, falling score; nothing
     found: N rows of -1 that name the image. Source: detection_output_layer.cpp. No gradient.
     Errors: num_classes missing; predictions that do not match the priors; nms_threshold below 0; eta outside (0, 1].
     """
 
-    bottoms = exactly(3)
-    no_gradient_bottoms = frozenset({0, 1, 2})
+    bottoms = between(3, 4)
+    no_gradient_bottoms = frozenset({0, 1, 2, 3})
     deviations = "save_output_param and visualize are not carried out"
 
-    def set_up(self, locations: Shape, scores: Shape, priors: Shape) -> None:
+    def set_up(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> None:
         p = self.param.detection_output_param
         self.check(p.HasField("num_classes"), "Must specify num_classes")
         self.check(p.nms_param.nms_threshold >= 0, "nms_threshold must be non negative.")
@@ -115,12 +116,12 @@ class DetectionOutput(Layer):
         if p.save_output_param.output_directory or p.visualize:
             glog.warning("detection_output_layer.cpp:1", f"{self.name}: detections are not written or shown")
 
-    def top_shapes(self, locations: Shape, scores: Shape, priors: Shape) -> list[Shape]:
+    def top_shapes(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> list[Shape]:
         check_predictions(self, locations, scores, priors, self.classes, self.location_classes)
         return [(1, 1, 1, 7)]
 
     @torch.no_grad()
-    def forward(self, locations: Tensor, scores: Tensor, priors: Tensor) -> Tensor:
+    def forward(self, locations: Tensor, scores: Tensor, priors: Tensor, images: Tensor | None = None) -> Tensor:
         p = self.param.detection_output_param
         known = boxes.Priors(*priors.cpu().reshape(2, -1, 4), p.code_type, p.variance_encoded_in_target)
         items = len(locations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -94,16 +95,22 @@ class MultiBoxLoss(Loss):
 
     def top_shapes(self, locations: Shape, scores: Shape, priors: Shape, truth: Shape) -> list[Shape]:
         check_predictions(self, locations, scores, priors, self.p.num_classes, self.slots)
-        if truth[-1] != 8:
+        if self._object_count(truth) * 8 > math.prod(truth):
             self.fail(f"needs objects (1, 1, G, 8), not {list(truth)}")
         return [()]
+
+    @staticmethod
+    def _object_count(truth: Shape) -> int:
+        """Caffe takes the third axis for the number of objects, whatever the others are."""
+        return truth[2] if len(truth) > 2 else 1
 
     def forward(self, locations: Tensor, scores: Tensor, priors: Tensor, truth: Tensor) -> Tensor:
         known = Priors(*priors.detach().cpu().reshape(2, -1, 4), self.p.code_type, self.p.encode_variance_in_target)
         items, count = len(locations), len(known.corners)
         locations = locations.reshape(items, count, self.slots, 4)
         costs = self._costs(scores.reshape(items, count, self.p.num_classes))
-        objects = self._objects(truth.detach().cpu().reshape(-1, 8), items)
+        rows = truth.detach().cpu().flatten()[: 8 * self._object_count(tuple(truth.shape))].reshape(-1, 8)
+        objects = self._objects(rows, items)
         loss, matches = scores.new_zeros(()), 0
         for i in range(items):
             answer = self._answer(objects[i], locations[i].detach().cpu(), costs[i].detach().cpu(), known)

@@ -1,3 +1,3 @@
 """Layers of Caffe's forks."""
 
-from pysolver.export.onnx.forks import detection, normalisation, resizing, rois, small  # noqa: F401
+from pysolver.export.onnx.forks import detection, mobile, normalisation, rearranging, resizing, rois  # noqa: F401

@@ -1,9 +1,9 @@
-"""Small layers of the mobile and squeeze-and-excitation nets, of SSD and Fast R-CNN."""
+"""ReLU6 and ShuffleChannel of mobile nets, Axpy of squeeze-and-excitation nets."""
 
 from __future__ import annotations
 
 from pysolver.export.onnx.graph import Scope, emits
-from pysolver.layers.forks import small as layers
+from pysolver.layers.forks import mobile as layers
 
 
 @emits("ReLU6")
@@ -12,11 +12,6 @@ def relu6(g: Scope, layer: layers.ReLU6, x: str) -> str:
     if layer.slope:
         return g.node("Min", g.node("LeakyRelu", x, alpha=layer.slope), six)
     return g.node("Clip", x, g.constant(0, hint="min"), six)
-
-
-@emits("Permute")
-def permute(g: Scope, layer: layers.Permute, x: str) -> str:
-    return g.node("Transpose", x, perm=layer.order)
 
 
 @emits("Axpy")

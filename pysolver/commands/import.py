@@ -1,0 +1,34 @@
+"""Bring weights that were trained in PyTorch back into a caffemodel.
+
+The safetensors file is the state_dict of the module that `pysolver export --to torch` has written for the same net.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pysolver.commands import _options as o
+from pysolver.errors import about
+from pysolver.export.files import open_net
+from pysolver.export.module import load_back
+from pysolver.net import weights
+
+EXAMPLES = """
+pysolver import --model=deploy.prototxt net.safetensors net.caffemodel
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    for add in (o.model, o.net_state):
+        add(parser)
+    parser.add_argument("tensors", metavar="IN.safetensors")
+    parser.add_argument("out", metavar="OUT.caffemodel")
+
+
+def call(args: argparse.Namespace) -> None:
+    model = o.required(args.model, "Need the model definition that was exported: --model=FILE")
+    net = open_net(model, **o.state(args))
+    with about(model):
+        load_back(net, args.tensors)
+    weights.save(net, args.out)
+    print(f"{args.out}: {sum(len(layer.blobs) for layer in net.layers)} blobs of {args.tensors}")

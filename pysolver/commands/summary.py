@@ -1,0 +1,23 @@
+"""Print the layers of a net: types, output shapes, parameters, settings."""
+
+from __future__ import annotations
+
+import argparse
+
+from pysolver.commands import _options as o
+from pysolver.drawing.net import table
+from pysolver.export.files import open_net
+
+EXAMPLES = """
+pysolver summary --model=deploy.prototxt
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    for add in (o.model, o.net_state):
+        add(parser)
+
+
+def call(args: argparse.Namespace) -> None:
+    net = open_net(o.required(args.model, "Need a model definition to show: --model=FILE"), **o.state(args))
+    print(table(net), end="")

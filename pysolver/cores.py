@@ -1,0 +1,82 @@
+"""How many cores there are for this process, and how many threads a computation should have on them.
+
+Two teams of threads on the same cores wait for each other at every barrier and are slower together than one thread
+each, up to twentyfold: so whoever starts beside other work takes only what is free.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_SAMPLE_SECONDS = 0.2
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/{}"
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may run on."""
+    return len(_affinity())
+
+
+def physical_cores() -> int:
+    """Cores that this process may run on, two hyper-threads counted as one, no more than its container's quota."""
+    cores = {(_topology(cpu, "physical_package_id"), _topology(cpu, "core_id") or str(cpu)) for cpu in _affinity()}
+    return max(1, min(len(cores), _quota()))
+
+
+def choose_threads() -> tuple[int, str]:
+    """(how many threads, why): all physical cores, less those that others keep busy just now.
+
+    OMP_NUM_THREADS, if it is set, decides. Measuring the load takes 0.2 s.
+    """
+    cores = physical_cores()
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return int(os.environ["OMP_NUM_THREADS"]), "OMP_NUM_THREADS says so"
+    return share(cores, busy_cores() if cores > 1 else None)
+
+
+def share(cores: int, busy: float | None) -> tuple[int, str]:
+    """The threads for so many cores while others use `busy` of them, and why. None: nobody knows."""
+    if busy is None:
+        return cores, "all that there are"
+    free = max(1, cores - round(busy))
+    return free, f"others keep {busy:.1f} busy" if free < cores else "nobody else needs them"
+
+
+def busy_cores() -> float | None:
+    """How many cores other processes use on average over 0.2 s; None where the system does not tell."""
+    try:
+        before, own = _busy_seconds(), time.process_time()
+        start = time.perf_counter()
+        time.sleep(_SAMPLE_SECONDS)
+        seconds = time.perf_counter() - start
+        return max(0.0, (_busy_seconds() - before - (time.process_time() - own)) / seconds)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _busy_seconds() -> float:
+    """Processor time of the whole machine so far, without idling: user, nice, system of /proc/stat."""
+    return sum(map(int, Path("/proc/stat").read_text().split(maxsplit=4)[1:4])) / os.sysconf("SC_CLK_TCK")
+
+
+def _affinity() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _topology(cpu: int, name: str) -> str:
+    try:
+        return Path(_TOPOLOGY.format(cpu, name)).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _quota() -> int:
+    """Whole cores of the container's share."""
+    try:
+        limit, period = _QUOTA.read_text().split()
+        return max(1, round(int(limit) / int(period)))
+    except (OSError, ValueError):  # `max`: none
+        return len(_affinity())

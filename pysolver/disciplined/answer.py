@@ -1,0 +1,123 @@
+"""What a tuning leaves for a script and for the next training: solver.prototxt and decisions.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from typing import Any
+
+from pysolver.disciplined.plan import CYCLE, FINAL, Plan
+from pysolver.disciplined.recipe import Recipe
+from pysolver.disciplined.stages import Decision
+from pysolver.disciplined.trial import changed, seconds
+from pysolver.disciplined.tune import Tuning, epochs_of
+from pysolver.files import write_atomic
+from pysolver.proto.caffe_pb2 import SolverParameter
+from pysolver.proto.text import to_text
+
+FIELDS = {  # of a solver -> the value of a decision that it comes from
+    "base_lr": "base_lr",
+    "max_lr": "max_lr",
+    "momentum": "momentum",
+    "cyclical_momentum": "momentum_low",
+    "weight_decay": "weight_decay",
+}
+
+
+def write(tuning: Tuning) -> None:
+    """Write both, and train_test.prototxt if the batch size changed, into the folder of the tuning."""
+    out = tuning.recipe.out
+    if batch(tuning) != tuning.recipe.facts.batch:
+        write_atomic(out / "train_test.prototxt", to_text(tuning.recipe.with_batch(batch(tuning))).encode())
+    write_atomic(out / "solver.prototxt", solver_text(tuning).encode())
+    write_atomic(out / "decisions.json", (json.dumps(to_json(tuning), indent=1) + "\n").encode())
+
+
+def batch(tuning: Tuning) -> int:
+    """The batch size that was decided."""
+    return int(tuning.values["batch_size"])
+
+
+def final_plan(tuning: Tuning) -> Plan:
+    """The training that the decisions so far amount to."""
+    values, facts = tuning.values, tuning.recipe.facts
+    momentum = (values["momentum"], values["momentum_low"])
+    return Plan(FINAL, CYCLE, facts.epochs, values["base_lr"], values["max_lr"], momentum, values["weight_decay"],
+                batch(tuning))  # fmt: skip
+
+
+def solver(tuning: Tuning) -> SolverParameter:
+    """The solver that was found: the person's own, with the cycle in place of its schedule, a test every epoch."""
+    recipe: Recipe = tuning.recipe
+    own, found = recipe.solver, recipe.solver_of(final_plan(tuning))
+    interval = max(1, round(recipe.facts.images / batch(tuning)))
+    end = interval * max(1, round(found.max_iter / interval))
+    fields: dict[str, Any] = {
+        "max_iter": end,
+        "test_interval": interval,
+        "snapshot_after_train": own.snapshot_after_train if own.HasField("snapshot_after_train") else None,
+        "random_seed": own.random_seed if own.HasField("random_seed") else None,
+        "snapshot": own.snapshot if own.HasField("snapshot") else None,
+        "average_loss": own.average_loss if own.HasField("average_loss") else None,
+        "test_initialization": own.test_initialization if own.HasField("test_initialization") else None,
+    }
+    if batch(tuning) != recipe.facts.batch:
+        fields["net"] = str(recipe.out / "train_test.prototxt")
+    return changed(found, **fields)
+
+
+def solver_text(tuning: Tuning) -> str:
+    """The solver as a file whose comments give the reason of each value."""
+    reasons = {name: decision for decision in tuning.decisions for name in decision.values}
+    facts = tuning.recipe.facts
+    head = [
+        "Tuned by `pysolver tune`, after arXiv 1803.09820. The report beside this file shows how.",
+        f"{facts.epochs:g} epochs of {facts.images} images at batch size {batch(tuning)}. Judged on the test loss.",
+    ]
+    lines = [f"# {line}" for line in head]
+    told: set[str] = set()
+    for line in to_text(solver(tuning)).splitlines():
+        name = line.partition(":")[0]
+        decision = reasons.get(FIELDS.get(name, ""))
+        if decision is not None and name not in told:
+            told.add(name)
+            lines += _comment(decision)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _comment(decision: Decision) -> list[str]:
+    words = f"{decision.stage}, {_sure(decision)}: {decision.reason}"
+    return [f"# {line}" for line in textwrap.wrap(words, 110)]
+
+
+def _sure(decision: Decision) -> str:
+    return {"high": "sure", "fair": "fairly sure"}.get(decision.sure, decision.sure)
+
+
+def to_json(tuning: Tuning) -> dict[str, Any]:
+    """Everything that was decided, tried and spent, as plain data."""
+    recipe = tuning.recipe
+    return {
+        "values": tuning.values,
+        "problem": vars(recipe.facts),
+        "judged_on": "test loss",
+        "cost": {"epochs": round(tuning.epochs(), 2), "tuning_epochs": round(tuning.tuning_epochs, 2),
+                 "seconds": round(tuning.seconds(), 1)},
+        "decisions": [
+            {"stage": d.stage, "values": dict(d.values), "reason": d.reason, "sure": d.sure, "notes": list(d.notes),
+             "compared": [list(row) for row in d.table], "trials": [plan.name for plan in d.evidence]}
+            for d in tuning.decisions
+        ],
+        "trials": [
+            {"name": plan.name, "command": recipe.trial(plan).command, "epochs": round(epochs_of(recipe, plan, run), 2),
+             "seconds": round(seconds(run), 2), "test_loss": _last(run), "gave_up": "GaveUp" in run.counts}
+            for plan, run in tuning.results.items()
+        ],
+    }  # fmt: skip
+
+
+def _last(run: Any) -> float | None:
+    losses = run.test.main_loss
+    return float(losses[-1]) if len(losses) and math.isfinite(losses[-1]) else None

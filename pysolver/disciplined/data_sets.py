@@ -1,0 +1,58 @@
+"""How large the data sets of a net are, and how its data layers say so. Reads no images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
+
+
+def in_phase(layer: LayerParameter, phase: int) -> bool:
+    """Whether a layer's include and exclude rules let it into this phase; their levels and stages aside."""
+    named = {rule.phase for rule in layer.include if rule.HasField("phase")}
+    excluded = {rule.phase for rule in layer.exclude if rule.HasField("phase")}
+    return (not named or phase in named) and phase not in excluded
+
+
+def data_layers(net: NetParameter, phase: int) -> Iterator[LayerParameter]:
+    """The layers of a phase that read a data set from disk."""
+    return (layer for layer in net.layer if reader(layer) is not None and in_phase(layer, phase))
+
+
+def reader(layer: LayerParameter):  # noqa: ANN201  the parameter messages have no common type
+    """The parameter that has a layer's `source` and `batch_size`; None if it reads no data set."""
+    return {"Data": layer.data_param, "ImageData": layer.image_data_param, "HDF5Data": layer.hdf5_data_param}.get(
+        layer.type
+    )
+
+
+def size(layer: LayerParameter) -> int | None:
+    """Images of a data layer's set; None where they cannot be counted at a glance."""
+    source = Path(reader(layer).source)
+    if layer.type == "Data":
+        return lmdb_size(source)
+    if layer.type == "ImageData":
+        return _lines(source)
+    return None
+
+
+def lmdb_size(source: Path) -> int | None:
+    """Records of an LMDB; None if there is none. It must not be open in this process."""
+    if not (source / "data.mdb").is_file():
+        return None
+    try:
+        with lmdb.open(str(source), readonly=True, lock=False) as base:
+            return int(base.stat()["entries"])
+    except lmdb.Error:
+        return None
+
+
+def _lines(source: Path) -> int | None:
+    try:
+        with open(source, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError:
+        return None

@@ -1,0 +1,163 @@
+"""Runs trials side by side: nothing is lost and nothing is done twice, at whatever moment the machine goes down.
+
+The trials' folders are the only memory: a whole log is a result. Each worker is a process of its own with its share of
+the cores; it keeps what it has imported between trials. A worker that dies costs its trial one retry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from pysolver.disciplined.trial import Judge, Trial
+from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
+from pysolver.logs.run import Run
+
+RETRIES = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How it stands with one trial: `waiting`, `running`, `known`, `done`, `failed` or `again` after a death."""
+
+    trial: Trial
+    state: str
+    words: str = ""
+
+
+Listener = Callable[[Progress], None]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder is this process's alone; CaffeError if another one is at work there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CaffeError(f"{folder}: another tuning is at work in this folder") from None
+        yield
+
+
+class Engine:
+    """Runs trials on workers.
+
+    jobs: worker processes on this machine. executor: an executor of concurrent.futures in their stead, a
+    `dask.distributed` client's for instance, with `jobs` trials at a time.
+    """
+
+    def __init__(self, jobs: int, listener: Listener = lambda progress: None, executor: Executor | None = None) -> None:
+        self._listener = listener
+        self._ours = executor is None
+        shares = share_cores(jobs)
+        self._slots: list[Executor] = [_worker(share) for share in shares] if executor is None else [executor] * jobs
+        self._shares = shares
+
+    def run(self, trials: Sequence[Trial], judges: Mapping[Trial, Judge] | None = None) -> dict[Trial, Run]:
+        """The runs of all trials; those with a whole log are read, not run. CaffeError if one fails, at once."""
+        results: dict[Trial, Run] = {}
+        waiting: list[Trial] = []
+        for trial in dict.fromkeys(trials):
+            known = trial.result()
+            if known is None:
+                waiting.append(trial)
+                self._listener(Progress(trial, "waiting"))
+            else:
+                results[trial] = known
+                self._listener(Progress(trial, "known"))
+        running: dict[Future, tuple[int, Trial]] = {}
+        free, deaths = list(range(len(self._slots))), dict.fromkeys(waiting, 0)
+        while waiting or running:
+            while waiting and free:
+                slot, trial = free.pop(0), waiting.pop(0)
+                running[self._slots[slot].submit(_train, trial, (judges or {}).get(trial))] = slot, trial
+                self._listener(Progress(trial, "running"))
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                slot, trial = running.pop(future)
+                free.append(slot)
+                try:
+                    log = future.result()
+                except BrokenProcessPool:
+                    self._slots[slot] = _worker(self._shares[slot])
+                    deaths[trial] += 1
+                    if deaths[trial] > RETRIES:
+                        raise CaffeError(f"{trial.folder}: its worker process died {deaths[trial]} times") from None
+                    self._listener(Progress(trial, "again", "its worker died"))
+                    waiting.insert(0, trial)
+                    continue
+                results[trial] = self._take(trial, log)
+                self._listener(Progress(trial, "done"))
+        return results
+
+    def _take(self, trial: Trial, log: bytes) -> Run:
+        """The result of a trial that a worker has run, wherever that was."""
+        run = trial.result()
+        if run is None:  # on another machine: its log came back
+            trial.write()
+            write_atomic(trial.log, log)
+            run = trial.result()
+        if run is None:
+            raise CaffeError(f"{trial.log}: not the log of a whole training")
+        return run
+
+    def close(self) -> None:
+        """End the workers, in the midst of a trial too."""
+        for slot in self._slots if self._ours else ():
+            processes = list((getattr(slot, "_processes", None) or {}).values())
+            slot.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def share_cores(jobs: int) -> list[set[int]]:
+    """The cores of this process, dealt out; with more jobs than cores several share one."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    each = max(1, len(cores) // jobs)
+    return [{cores[(job * each + i) % len(cores)] for i in range(each)} for job in range(jobs)]
+
+
+def _worker(cores: set[int]) -> ProcessPoolExecutor:
+    # spawned, not forked: the parent has threads; one process a pool, so that a death is known to be of its own trial
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(cores,))
+
+
+def _begin(cores: set[int]) -> None:
+    """What a worker does first: it keeps to its cores, leaves Ctrl-C to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(len(cores))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _train(trial: Trial, judge: Judge | None) -> bytes:
+    """In a worker: run it, and bring the log back."""
+    trial.run(judge)
+    return trial.log.read_bytes()

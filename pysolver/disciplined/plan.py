@@ -1,0 +1,69 @@
+"""What a tuning knows of the problem, and what it asks a trial to do, in the terms of the paper, not of a prototxt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCOUT, RAMP, CYCLE, SPEED, OWN = "scout", "ramp", "cycle", "speed", "own"
+FINAL, BESIDE = "final", "beside"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The problem. images, tests: of the training and the test set. The other fields are what the person's files say.
+
+    batch: images an update. rate: base_lr. momentum: 0 where the solver type has none. depth: layers with weights.
+    epochs: length of the final training. runs: how many runs a comparison rests on. seeds: of the final training.
+    """
+
+    images: int
+    tests: int
+    batch: int
+    rate: float
+    momentum: float
+    weight_decay: float
+    depth: int
+    epochs: float
+    runs: int = 2
+    seeds: int = 4
+
+    @property
+    def deep(self) -> bool:
+        """Section 4.4 takes other weight decays for deep nets than for shallow ones."""
+        return self.depth > 10
+
+    def short(self, iterations: int, batch: int) -> float:
+        """Epochs of at least so many iterations, never below half of one."""
+        return max(0.5, round(iterations * batch / self.images, 2))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one trial is to do.
+
+    shape: SCOUT, the rate rises exponentially from low to high; RAMP, it rises linearly; CYCLE, one cycle low - high
+    - low and a tail; SPEED, a few iterations; OWN, the person's schedule as it is.
+    momentum: at the low and at the high rate. batch: images an update. run: which variation of seed, filler and batch.
+    """
+
+    stage: str
+    shape: str
+    epochs: float
+    low: float
+    high: float
+    momentum: tuple[float, float]
+    weight_decay: float
+    batch: int
+    run: int = 0
+
+    @property
+    def name(self) -> str:
+        """The trial's folder, beneath that of all trials."""
+        if self.shape == OWN:
+            return f"{self.stage}/own_e{self.epochs:g}_b{self.batch}_run{self.run}"
+        momentum = "-".join(f"{m:g}" for m in dict.fromkeys(self.momentum))
+        rate = f"{self.low:.4g}-{self.high:.4g}"
+        return (
+            f"{self.stage}/{self.shape}_lr{rate}_m{momentum}_wd{self.weight_decay:.4g}_b{self.batch}"
+            f"_e{self.epochs:g}_run{self.run}"
+        )

@@ -1,0 +1,143 @@
+"""From a plan to a trial: what the paper calls a ramp or a cycle, as a solver and a net."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pysolver.disciplined.data_sets import data_layers, reader, size
+from pysolver.disciplined.plan import CYCLE, FINAL, OWN, RAMP, SCOUT, SPEED, Facts, Plan
+from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
+from pysolver.errors import CaffeError, about
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
+from pysolver.solver_types import TYPES
+
+TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, OWN: 5, SPEED: 0}  # how many lie on a trial
+TAIL = 0.1  # of a cycle's run, at far below the lowest rate
+FEW = 1000  # test images that do for a point of a ramp
+BESIDE_FILLERS = {"msra": "xavier", "xavier": "msra"}
+_SCHEDULE = ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_lr", "cyclical_momentum", "start_lr_policy")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Makes the trials of one tuning: the person's solver and net, where trials go, who trains."""
+
+    solver: SolverParameter
+    net: NetParameter
+    facts: Facts
+    out: Path
+    backend: Backend = here
+
+    def trial(self, plan: Plan) -> Trial:
+        """The trial of a plan, in its folder."""
+        net = self.with_batch(self.batch(plan), swap=plan.run % 2 == 1 and plan.shape not in (OWN, SPEED))
+        solver = self.solver_of(plan)
+        if plan.stage == FINAL:
+            net = self.with_batch(plan.batch)
+        return Trial.of(self.out / "trials" / plan.name, solver, net, self.backend)
+
+    def batch(self, plan: Plan) -> int:
+        """Images an update of this run: every second one takes an eighth less (A.1), the final ones all."""
+        varied = plan.run % 2 == 1 and plan.shape in (RAMP, CYCLE) and plan.stage != FINAL
+        return max(1, round(plan.batch * 7 / 8)) if varied else plan.batch
+
+    def solver_of(self, plan: Plan) -> SolverParameter:
+        """The solver of a plan. Its run ends with a test."""
+        tests = TESTS[plan.shape]
+        wanted = max(1, round(plan.epochs * self.facts.images / self.batch(plan)))
+        interval = max(1, round(wanted / tests)) if tests else 0
+        end = interval * max(1, round(wanted / interval)) if interval else wanted
+        fields: dict[str, object] = {
+            "max_iter": end,
+            "test_interval": interval or end + 1,
+            "test_iter": [self.test_iter(few=plan.shape in (RAMP, SCOUT))],
+            "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
+            "display": max(1, end // (12 if plan.shape == SPEED else 60)),
+            "average_loss": 1,
+            "snapshot": 0,
+            "snapshot_after_train": plan.stage == FINAL and plan.run == 0,
+            "random_seed": plan.run + 1,
+        }
+        if plan.shape != OWN:
+            fields |= {name: None for name in _SCHEDULE} | self._schedule(plan, end)
+        return changed(self.solver, **fields)
+
+    def _schedule(self, plan: Plan, end: int) -> dict[str, object]:
+        falls = plan.momentum[0] != plan.momentum[1]
+        fields: dict[str, object] = {"base_lr": plan.low, "weight_decay": plan.weight_decay}
+        if self.takes_momentum:
+            fields["momentum"] = plan.momentum[0]
+        if plan.shape == SPEED:
+            return fields | {"lr_policy": "fixed"}
+        if plan.shape == SCOUT:
+            return fields | {"lr_policy": "exp", "gamma": (plan.high / plan.low) ** (1 / end)}
+        half = end if plan.shape == RAMP else max(1, round(end * (1 - TAIL) / 2))
+        if falls and self.takes_momentum:
+            fields["cyclical_momentum"] = [plan.momentum[1], half]
+        policy = "triangular" if plan.shape == RAMP else "1cycle"
+        return fields | {"lr_policy": policy, "max_lr": plan.high, "stepsize": half}
+
+    @property
+    def takes_momentum(self) -> bool:
+        """Whether the solver's type has one."""
+        return TYPES[self.solver.type].takes_momentum
+
+    def test_iter(self, few: bool = False) -> int:
+        """Batches that show the whole test set once, or enough of it."""
+        batch = reader(next(data_layers(self.net, TEST))).batch_size
+        return math.ceil((min(FEW, self.facts.tests) if few else self.facts.tests) / batch)
+
+    def with_batch(self, batch: int, swap: bool = False) -> NetParameter:
+        """The net with this many images an update, and the other of the two usual fillers if asked for."""
+        net = NetParameter()
+        net.CopyFrom(self.net)
+        for layer in data_layers(net, TRAIN):
+            reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size)))
+        for layer in net.layer if swap else ():
+            for filler in weight_fillers(layer):
+                filler.type = BESIDE_FILLERS.get(filler.type, filler.type)
+        return net
+
+
+def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, runs: int = 2, seeds: int = 4,
+           backend: Backend = here) -> Recipe:  # fmt: skip
+    """Read a person's solver and net. CaffeError if they cannot be tuned, with what they would need.
+
+    epochs: length of the final training; as many as the solver's max_iter unless given.
+    """
+    solver, net = read_pair(solver_file)
+    with about(solver.net):
+        images, batch = _size(net, TRAIN)
+        tests, _ = _size(net, TEST)
+    batch *= max(1, solver.iter_size)
+    momentum = solver.momentum if TYPES[solver.type].takes_momentum else 0.0
+    own = round(solver.max_iter * batch / images, 2)
+    if not (epochs or own):
+        raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
+    depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
+    rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
+    facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds)
+    return Recipe(solver, net, facts, out, backend)
+
+
+def weight_fillers(layer: LayerParameter) -> list[FillerParameter]:
+    """What fills the weights of a layer, its bias aside."""
+    parameters = (layer.convolution_param, layer.inner_product_param)
+    return [p.weight_filler for p in parameters if p.HasField("weight_filler")]
+
+
+def _size(net: NetParameter, phase: int) -> tuple[int, int]:
+    """Images and batch size of the one data layer of a phase."""
+    word = "TRAIN" if phase == TRAIN else "TEST"
+    layers = list(data_layers(net, phase))
+    if len(layers) != 1:
+        raise CaffeError(f"needs one Data or ImageData layer in phase {word}, has {len(layers)}")
+    images = size(layers[0])
+    if not images:
+        raise CaffeError(
+            f"layer '{layers[0].name}': {reader(layers[0]).source} is not there or cannot be counted: "
+            "an LMDB or an image list is needed"
+        )
+    return images, reader(layers[0]).batch_size

@@ -1,0 +1,144 @@
+"""The pictures of the report, after the paper's: inline SVG whose lines and letters take the page's colour."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pysolver.disciplined.plan import BESIDE, FINAL, OWN, RAMP, Plan
+from pysolver.disciplined.stages import Decision
+from pysolver.logs.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pysolver.disciplined.tune import Tuning
+
+INK = "#010203"  # stands for the colour of the page's text
+COLOURS = ("#3b82d6", "#e07b39", "#3fa45b", "#c24d8d", "#8a6fd1", "#b59b2b", "#4aa9b5", "#cf4b4b")  # on white and black
+
+
+def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
+    """The picture of a stage as an <svg> element; empty if it has none."""
+    if decision.stage == "batch":
+        return _bars(decision)
+    lines = _lines(decision.stage, runs, tuning)
+    if not lines:
+        return ""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.3), layout="constrained")
+    axes = figure.subplots()
+    _curves(axes, lines)
+    ramps = decision.stage in ("range", "weight_decay")
+    axes.set_xlabel("learning rate" if ramps else "epoch")
+    accuracy = decision.stage == FINAL and _has_accuracy(runs)
+    axes.set_ylabel("test error, %" if accuracy else "test loss")
+    axes.set_yscale("log")
+    _fit(axes, lines)
+    if decision.stage == "range" and "max_lr" in decision.values:
+        rate = decision.values["max_lr"]
+        axes.axvline(rate, color=INK, linewidth=1, linestyle=":")
+        axes.annotate(f"max_lr {rate:.3g}", (rate, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",
+                      ha="right", fontsize=9, color=INK)  # fmt: skip
+    return _svg(figure, axes, decision.stage)
+
+
+def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Curves by label, one for each run."""
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    accuracy = stage == FINAL and _has_accuracy(runs)
+    for plan, run in runs.items():
+        if stage in ("range", "weight_decay") and plan.shape != RAMP or stage == "momentum" and plan.shape == RAMP:
+            continue
+        table = run.test
+        if not len(table):
+            continue
+        x = table.lr if plan.shape == RAMP else table.iteration * tuning.recipe.batch(plan) / tuning.recipe.facts.images
+        y = 100 * (1 - table.main_accuracy) if accuracy else table.main_loss
+        good = np.isfinite(x) & np.isfinite(y) & (y > 0)
+        found.setdefault(_label(stage, plan), []).append((x[good], y[good]))
+    return found
+
+
+def _label(stage: str, plan: Plan) -> str:
+    if stage == "range":
+        return f"run {plan.run}, {plan.epochs:.3g} epochs"
+    if stage in (FINAL, BESIDE):
+        return "as it came" if plan.shape == OWN else "tuned"
+    value = {"momentum": plan.momentum[0], "weight_decay": plan.weight_decay, "cycle": plan.high}[stage]
+    return f"{stage.replace('_', ' ') if stage != 'cycle' else 'max_lr'} {value:g}"
+
+
+def _has_accuracy(runs: Mapping[Plan, Run]) -> bool:
+    return all(len(run.test) and run.test.accuracy_name is not None for run in runs.values())
+
+
+def _curves(axes: Axes, lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Thin: each run; thick: their mean where there are several."""
+    for colour, (label, runs) in zip(COLOURS * 3, lines.items()):
+        runs = [(x, y) for x, y in runs if len(x)]
+        if not runs:
+            continue
+        if len(runs) == 1:
+            axes.plot(*runs[0], color=colour, linewidth=1.6, label=label)
+            continue
+        for x, y in runs:
+            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.7)
+        end = min(x[-1] for x, _ in runs)
+        grid = np.linspace(max(x[0] for x, _ in runs), end, 60)
+        mean = np.exp(np.mean([np.interp(grid, x, np.log(y)) for x, y in runs], axis=0))
+        axes.plot(grid, mean, color=colour, linewidth=2, label=label)
+
+
+def _fit(axes: Axes, lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Diverged losses do not squeeze the rest: the axis ends a little above where the curves begin."""
+    ys = [y for runs in lines.values() for _, y in runs if len(y)]
+    low, begin = min(y.min() for y in ys), max(y[0] for y in ys)
+    high = min(max(y.max() for y in ys), 1.5 * begin)
+    axes.set_ylim(low * 0.85, max(high, low * 1.5))
+
+
+def _bars(decision: Decision) -> str:
+    rows = [(name.removeprefix("batch size "), float(value.split()[0])) for name, value in decision.table]
+    if not rows:
+        return ""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 2.2), layout="constrained")
+    axes = figure.subplots()
+    axes.bar([name for name, _ in rows], [value for _, value in rows], color=COLOURS[0], width=0.5)
+    axes.set_xlabel("batch size")
+    axes.set_ylabel("images/s")
+    return _svg(figure, axes, "batch", legend=False)
+
+
+def _svg(figure: object, axes: Axes, name: str, legend: bool = True) -> str:
+    import matplotlib
+
+    for spine in ("top", "right"):
+        axes.spines[spine].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+    axes.tick_params(colors=INK, which="both", labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+    if legend:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
+    )
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    text = re.sub(r'id="', f'id="{name}-', text).replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    return text.replace(INK, "currentColor")

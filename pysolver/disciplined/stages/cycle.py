@@ -1,0 +1,111 @@
+"""The cycle (section 5): its bounds confirmed by short runs, then the final training with several seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, Plan
+from pysolver.disciplined.stages import FAIR, HIGH, LOW, Comparison, Decision, Situation, final_accuracy, final_loss
+
+NAME = "cycle"
+ITERATIONS = 300
+LOWER = 2.0  # the next rate that is tried is this much lower
+STEPS = 4
+RATIO = 10  # max_lr / base_lr
+
+
+def decide(s: Situation) -> Decision | list[Plan]:
+    """Short cycles to max_lr and to lower rates, as long as lower is better: what a ramp bears a cycle may not."""
+    batch = int(s.values["batch_size"])
+    epochs = max(s.facts.short(ITERATIONS, batch), round(s.facts.epochs / 6, 2))
+    rates = [_round(s.values["max_lr"] / LOWER**step) for step in range(STEPS)]
+    tried: list[float] = []
+    for count in range(2, STEPS + 1):
+        tried = rates[:count]
+        if missing := s.missing([plan for rate in tried for plan in _plans(s, rate, epochs)]):
+            return missing
+        comparison = _compare(s, tried, epochs)
+        if comparison is None:
+            top = _round(s.values["max_lr"] / LOWER)
+            return Decision(NAME, _values(top), "not tried: half of what the range test bears, to be safe", LOW)
+        if comparison.best() != tried[-1]:
+            break
+    value, sure, reason = comparison.choose(robust=lambda rate: rate)
+    evidence = tuple(plan for rate in comparison.scores for plan in _plans(s, rate, epochs))
+    return Decision(NAME, _values(value), f"max_lr: {reason}", sure, evidence, comparison.table("max_lr"))
+
+
+def final(s: Situation) -> Decision | list[Plan]:
+    """The whole training with several seeds, beside the person's own solver for as many images."""
+    f, batch = s.facts, int(s.values["batch_size"])
+    plan = Plan(FINAL, CYCLE, f.epochs, s.values["base_lr"], s.values["max_lr"],
+                (s.values["momentum"], s.values["momentum_low"]), s.values["weight_decay"], batch)  # fmt: skip
+    own = Plan(BESIDE, OWN, f.epochs, f.rate, f.rate, (f.momentum, f.momentum), f.weight_decay, f.batch)
+    ours = [_with_run(plan, run) for run in range(f.seeds)]
+    theirs = [_with_run(own, run) for run in range(f.seeds)]
+    if missing := s.missing(ours + theirs):
+        return missing
+    tuned, before = list(s.runs(ours).values()), list(s.runs(theirs).values())
+    if not tuned:
+        return Decision(FINAL, {}, "the budget was spent before the final training", LOW)
+    table = [("tuned", _summary(tuned))]
+    values = {"test_loss": float(np.mean([final_loss(run) for run in tuned]))}
+    accuracies = [a for run in tuned if (a := final_accuracy(run)) is not None]
+    if accuracies:
+        values["accuracy"] = float(np.mean(accuracies))
+    reason, sure = f"{f.epochs:g} epochs: {_summary(tuned)}", FAIR
+    if before:
+        table.append(("the file as it came", _summary(before)))
+        reason += f"; the file as it came, in as many images: {_summary(before)}"
+        losses = [[final_loss(run) for run in runs] for runs in (tuned, before)]
+        gap, error = _gap(*losses)
+        sure = HIGH if error and gap > 3 * error else FAIR if error and gap > error else LOW
+        values["test_loss_before"] = float(np.mean(losses[1]))
+    return Decision(FINAL, values, reason, sure, (*s.runs(ours), *s.runs(theirs)), tuple(table))
+
+
+def _gap(tuned: list[float], before: list[float]) -> tuple[float, float]:
+    """By how much the mean loss fell, and the standard error of that; 0 where it is not known."""
+    if len(tuned) < 2 or len(before) < 2 or not np.isfinite([*tuned, *before]).all():
+        return 0.0, 0.0
+    error = np.sqrt(np.var(tuned, ddof=1) / len(tuned) + np.var(before, ddof=1) / len(before))
+    return float(np.mean(before) - np.mean(tuned)), float(error)
+
+
+def _summary(runs: list) -> str:
+    accuracies = [a for run in runs if (a := final_accuracy(run)) is not None]
+    losses = [final_loss(run) for run in runs]
+    words = f"test loss {np.mean(losses):.4g}{_spread(losses)}"
+    if accuracies:
+        words = f"test accuracy {100 * np.mean(accuracies):.2f}{_spread([100 * a for a in accuracies])} %, " + words
+    return f"{words} ({len(runs)} seed{'s' * (len(runs) > 1)})"
+
+
+def _spread(values: list[float]) -> str:
+    return f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 and np.isfinite(values).all() else ""
+
+
+def _compare(s: Situation, rates: list[float], epochs: float) -> Comparison | None:
+    rows = {rate: [final_loss(run) for run in s.runs(_plans(s, rate, epochs)).values()] for rate in rates}
+    full = {rate: row for rate, row in rows.items() if len(row) == s.facts.runs}
+    return Comparison(full) if len(full) >= 2 else None
+
+
+def _plans(s: Situation, rate: float, epochs: float) -> list[Plan]:
+    momentum = (s.values["momentum"], s.values["momentum_low"])
+    batch = int(s.values["batch_size"])
+    return s.variations(
+        Plan(NAME, CYCLE, epochs, _round(rate / RATIO), rate, momentum, s.values["weight_decay"], batch)
+    )
+
+
+def _values(rate: float) -> dict[str, float]:
+    return {"max_lr": rate, "base_lr": _round(rate / RATIO)}
+
+
+def _with_run(plan: Plan, run: int) -> Plan:
+    return Plan(**{**vars(plan), "run": run})
+
+
+def _round(rate: float) -> float:
+    return float(f"{rate:.3g}")

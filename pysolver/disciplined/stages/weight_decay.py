@@ -1,0 +1,74 @@
+"""Weight decay (section 4.4): combined runs of rising rate and falling momentum, on a grid that is then refined."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pysolver.disciplined.plan import RAMP, Plan
+from pysolver.disciplined.stages import LOW, SOME, Comparison, Decision, Situation, lowest_loss
+from pysolver.disciplined.stages.learning_rate import ITERATIONS
+
+NAME = "weight_decay"
+SHALLOW = (1e-2, 1e-3, 1e-4)
+DEEP = (1e-4, 1e-5, 1e-6, 0.0)
+SMALLEST, LARGEST = 1e-7, 0.1
+REFINEMENTS = 3
+
+
+def decide(s: Situation) -> Decision | list[Plan]:
+    """The grid of this kind of net; beyond its edge, or between its two best, as long as the noise allows to tell."""
+    values = list(DEEP if s.facts.deep else SHALLOW)
+    for refinement in range(REFINEMENTS + 1):
+        if missing := s.missing([plan for value in values for plan in _plans(s, value)]):
+            return missing
+        comparison = _compare(s, values)
+        if comparison is None:
+            return Decision(NAME, {"weight_decay": s.facts.weight_decay}, "not tried: the file's value stays", LOW)
+        another = None if refinement == REFINEMENTS or not s.more else refine(comparison)
+        if another is None:
+            break
+        values.append(another)
+    value, sure, reason = comparison.choose(robust=lambda v: abs(_exponent(v) - _exponent(s.facts.weight_decay)))
+    evidence = tuple(plan for v in comparison.scores for plan in _plans(s, v))
+    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"))
+
+
+def refine(comparison: Comparison) -> float | None:
+    """The next value to try: past the edge where the best lies, else between the two best; None if noise hides it."""
+    values = sorted(comparison.scores)
+    best = comparison.best()
+    place = values.index(best)
+    neighbours = [v for v in (values[place - 1] if place else None, *values[place + 1 : place + 2]) if v is not None]
+    if not neighbours or not np.isfinite(comparison.mean(best)):
+        return None
+    rival = min(neighbours, key=comparison.mean)
+    if not comparison.distance(rival, best) >= SOME:
+        return None
+    if place == len(values) - 1 and best * 10 <= LARGEST:
+        return _round(best * 10)
+    if place == 0 and best / 10 >= SMALLEST:
+        return _round(best / 10)
+    if best <= 0 or rival <= 0 or max(best, rival) / min(best, rival) < 2:
+        return None
+    return _round(10 ** ((np.log10(best) + np.log10(rival)) / 2))
+
+
+def _compare(s: Situation, values: list[float]) -> Comparison | None:
+    rows = {v: [lowest_loss(run) for run in s.runs(_plans(s, v)).values()] for v in values}
+    full = {v: row for v, row in rows.items() if len(row) == s.facts.runs}
+    return Comparison(full) if len(full) >= 2 else None
+
+
+def _plans(s: Situation, value: float) -> list[Plan]:
+    batch, top = int(s.values["batch_size"]), s.values["max_lr"]
+    momentum = (s.values["momentum"], s.values["momentum_low"])
+    epochs = s.facts.short(ITERATIONS, batch)
+    return s.variations(Plan(NAME, RAMP, epochs, top / 1000, top, momentum, value, batch))
+
+
+def _exponent(value: float) -> float:
+    return float(np.log10(max(value, SMALLEST)))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.2g}")

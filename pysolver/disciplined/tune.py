@@ -1,0 +1,162 @@
+"""The whole method: stage after stage, each trial once, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pysolver.disciplined.engine import Engine, Listener, locked
+from pysolver.disciplined.judges import Behind, Diverged
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, SCOUT, Plan
+from pysolver.disciplined.recipe import Recipe
+from pysolver.disciplined.stages import Decision, Situation, Stage, batch_size, cycle, learning_rate, momentum
+from pysolver.disciplined.stages import weight_decay as decay
+from pysolver.disciplined.trial import Judge, seconds
+from pysolver.errors import CaffeError
+from pysolver.logs.run import Run
+
+STAGES: dict[str, Stage] = {  # in the order in which they build on each other
+    batch_size.NAME: batch_size.decide,
+    learning_rate.NAME: learning_rate.decide,
+    momentum.NAME: momentum.decide,
+    decay.NAME: decay.decide,
+    cycle.NAME: cycle.decide,
+    FINAL: cycle.final,
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a tuning may cost; None: no limit. seconds: of training, summed over all trials."""
+
+    epochs: float | None = None
+    seconds: float | None = None
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """`2h`, `30m`, `90s` or `200epochs`; CaffeError for anything else."""
+        for unit, make in _UNITS.items():
+            number = text.removesuffix(unit)
+            if text.endswith(unit):
+                try:
+                    value = float(number)
+                except ValueError:
+                    break
+                if value > 0:
+                    return make(value)
+        raise CaffeError(f"--budget {text}: such as 2h, 30m, 90s or 200epochs")
+
+
+_UNITS: dict[str, Callable[[float], Budget]] = {
+    "epochs": lambda n: Budget(epochs=n),
+    "h": lambda n: Budget(seconds=3600 * n),
+    "m": lambda n: Budget(seconds=60 * n),
+    "s": lambda n: Budget(seconds=n),
+}
+
+
+@dataclass
+class Tuning:
+    """One tuning as it goes: what was decided, what every trial told, what it cost."""
+
+    recipe: Recipe
+    decisions: list[Decision] = field(default_factory=list)
+    results: dict[Plan, Run] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What holds after the decisions so far; the person's own where nothing was decided."""
+        f = self.recipe.facts
+        values = {"batch_size": f.batch, "max_lr": f.rate, "base_lr": f.rate / 10, "momentum": f.momentum,
+                  "momentum_low": min(f.momentum, momentum.LOWEST), "weight_decay": f.weight_decay}  # fmt: skip
+        for decision in self.decisions:
+            if decision.stage != FINAL:
+                values |= decision.values
+        return values
+
+    def epochs(self, plans: Sequence[Plan] | None = None) -> float:
+        """Epochs that some trials took, of all by default: what was given up counts as far as it went."""
+        return sum(epochs_of(self.recipe, plan, self.results[plan]) for plan in plans or self.results)
+
+    def seconds(self) -> float:
+        """Seconds of training that all trials took."""
+        return sum(seconds(run) for run in self.results.values())
+
+    @property
+    def tuning_epochs(self) -> float:
+        """What it cost to decide: all but the final runs and those beside them."""
+        return self.epochs([p for p in self.results if p.stage not in (FINAL, BESIDE)] or [])
+
+
+def epochs_of(recipe: Recipe, plan: Plan, run: Run) -> float:
+    """How many epochs a run went through."""
+    last = max((int(t.iteration[-1]) for t in (run.train, run.test) if len(t)), default=0)
+    return last * recipe.batch(plan) / recipe.facts.images
+
+
+def tune(recipe: Recipe, *, stages: Sequence[str] = tuple(STAGES), jobs: int = 1, budget: Budget | None = None,
+         executor: Executor | None = None, listener: Listener = lambda progress: None,
+         announce: Callable[[str, Sequence[Plan], Tuning], None] = lambda stage, plans, tuning: None,
+         ) -> Iterator[Tuning]:  # fmt: skip
+    """Tune; yields the state after every decision. What was done in recipe.out before is not done again.
+
+    stages: names of STAGES, the order is theirs. announce: told which stage is about to try which plans.
+    CaffeError if a trial fails, or if another tuning is at work in the folder.
+    """
+    unknown = [name for name in stages if name not in STAGES]
+    if unknown:
+        raise CaffeError(f"there is no stage '{unknown[0]}'; the stages are: {', '.join(STAGES)}")
+    budget = budget or Budget()
+    tuning = Tuning(recipe)
+    with locked(recipe.out), Engine(jobs, listener, executor) as engine:
+        for name in (name for name in STAGES if name in stages):
+            decision: Decision | list[Plan] = []
+            more = True
+            while not isinstance(decision, Decision):
+                situation = Situation(recipe.facts, tuning.values, dict(tuning.results), more)
+                decision = STAGES[name](situation)
+                if isinstance(decision, Decision):
+                    break
+                more = affordable(tuning, decision, budget, name)
+                if more:
+                    announce(name, decision, tuning)
+                    trials = {recipe.trial(plan): plan for plan in decision}
+                    judges = {trial: judge(plan, tuning) for trial, plan in trials.items()}
+                    runs = engine.run(list(trials), {t: j for t, j in judges.items() if j})
+                    tuning.results |= {trials[trial]: run for trial, run in runs.items()}
+            tuning.decisions.append(decision)
+            yield replace(tuning, decisions=list(tuning.decisions), results=dict(tuning.results))
+
+
+def affordable(tuning: Tuning, plans: Sequence[Plan], budget: Budget, stage: str) -> bool:
+    """Whether the budget bears these plans, and after them the final runs."""
+    cost = sum(plan.epochs for plan in plans)
+    if stage != FINAL:
+        cost += tuning.recipe.facts.epochs * 2 * tuning.recipe.facts.seeds
+    spent, time = tuning.epochs(), tuning.seconds()
+    if budget.epochs is not None and spent + cost > budget.epochs:
+        return False
+    if budget.seconds is None:
+        return True
+    pace = time / spent if spent else 0.0
+    return time + cost * pace <= budget.seconds
+
+
+def judge(plan: Plan, tuning: Tuning) -> Judge | None:
+    """Who watches over a trial. Only what was over before it began is compared with, so that a repetition decides
+    alike."""
+    if plan.shape in (RAMP, SCOUT):
+        return Diverged()
+    if plan.shape == OWN or plan.stage == FINAL or plan.shape != CYCLE:
+        return None
+    others = [run.test.main_loss for other, run in tuning.results.items()
+              if (other.stage, other.shape, other.epochs, other.run) == (plan.stage, CYCLE, plan.epochs, plan.run)
+              and "GaveUp" not in run.counts]  # fmt: skip
+    if not others:
+        return Diverged()
+    length = min(map(len, others))
+    best = np.nanmin(np.stack([losses[:length] for losses in others]), axis=0)
+    return Behind(tuple(float(value) for value in best))

@@ -1,0 +1,23 @@
+"""Permute of SSD and Reorg of YOLO."""
+
+from __future__ import annotations
+
+from pysolver.export.onnx.graph import Scope, emits
+from pysolver.layers.forks import rearranging as layers
+
+
+@emits("Permute")
+def permute(g: Scope, layer: layers.Permute, x: str) -> str:
+    return g.node("Transpose", x, perm=layer.order)
+
+
+@emits("Reorg")
+def reorg(g: Scope, layer: layers.Reorg, x: str) -> str:
+    (items, channels, height, width), s = g.bottoms[0], layer.stride
+    coarse = channels // s**2
+    if layer.reverse:
+        parts, order = (items, s, s, coarse, height, width), [0, 3, 4, 1, 5, 2]
+    else:
+        parts, order = (items, coarse, height, s, width, s), [0, 3, 5, 1, 2, 4]
+    y = g.node("Transpose", g.reshape(x, g.bottoms[0], parts), perm=order)
+    return g.reshape(y, tuple(parts[i] for i in order), g.tops[0])

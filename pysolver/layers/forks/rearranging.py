@@ -1,0 +1,70 @@
+"""Permute of SSD and Reorg of YOLO: the same numbers in another order."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.layers.base import Layer, register
+
+
+@register("Permute")
+class Permute(Layer):
+    """The axes in the order `order`; those that it does not name follow in theirs (SSD, permute_layer.cpp).
+
+    Errors: an axis named twice or beyond the bottom's.
+    """
+
+    allows_in_place = False
+
+    def set_up(self, bottom: Shape) -> None:
+        order = list(self.param.permute_param.order)
+        for axis in order:
+            self.check(axis < len(bottom), f"order {order} names axis {axis}, the bottom {list(bottom)} has none")
+        self.check(len(set(order)) == len(order), f"there are duplicate orders in {order}")
+        self.order = order + [axis for axis in range(len(bottom)) if axis not in order]
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        self.check(len(bottom) == len(self.order), f"the number of axes changed, the bottom is {list(bottom)}")
+        return [tuple(bottom[axis] for axis in self.order)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order).contiguous()
+
+
+@register("Reorg")
+class Reorg(Layer):
+    """A plane taken apart into stride x stride coarser ones, (N, C s^2, H / s, W / s), as darknet does it
+    (MobileNet-YOLO, Intel: reorg_layer.cpp).
+
+    With reverse it is put together: channel (a s + b) C / s^2 + c of (N, C, H, W) becomes the places (s h + a, s w + b)
+    of channel c of (N, C / s^2, s H, s W). Without, the inverse of that on a blob of this shape, whose flat result is
+    then read as (N, C s^2, H / s, W / s): not the inverse on planes, but darknet's published weights are made for it.
+    Errors: stride missing or 0; C, or without reverse also H and W, not divisible.
+    """
+
+    allows_in_place = False
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.reorg_param
+        self.check(p.stride > 0, "needs a positive stride")
+        self.stride, self.reverse = p.stride, p.reverse
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        self.check(len(bottom) == 4, f"needs a bottom of 4 axes, not {list(bottom)}")
+        (items, channels, height, width), s = bottom, self.stride
+        divisible = channels % s**2 == 0 and (self.reverse or (height % s == 0 and width % s == 0))
+        self.check(divisible, f"a bottom {list(bottom)} cannot be taken apart by stride {s}")
+        if self.reverse:
+            return [(items, channels // s**2, height * s, width * s)]
+        return [(items, channels * s**2, height // s, width // s)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top,) = self.top_shapes(tuple(x.shape))
+        (items, channels, height, width), s = x.shape, self.stride
+        coarse = channels // s**2
+        if self.reverse:
+            parts = x.reshape(items, s, s, coarse, height, width).permute(0, 3, 4, 1, 5, 2)
+        else:
+            parts = x.reshape(items, coarse, height, s, width, s).permute(0, 3, 5, 1, 2, 4)
+        return parts.reshape(top)

@@ -1,0 +1,102 @@
+"""Convolution3D and Pooling3D of C3D (Tran et al., 2015): over (N, C, length, H, W), with square windows in a frame."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pysolver.blob import Shape
+from pysolver.layers.base import Layer, exactly, register
+from pysolver.layers.convolution import Convolution
+from pysolver.proto import caffe_pb2
+
+
+def _check_volume(layer: Layer, bottom: Shape) -> None:
+    if len(bottom) != 5:
+        layer.fail(f"needs a bottom (N, C, length, H, W), not {list(bottom)}")
+
+
+@register("Convolution3D")
+class Convolution3D(Convolution):
+    """Convolution with kernels (kernel_depth, kernel_size, kernel_size), in steps of (temporal_stride, stride, stride),
+    with zeros (temporal_pad, pad, pad) around (convolution3d_layer.cpp).
+
+    The fields are those of convolution3d_param or, in files of C3D 1.0, of convolution_param. filter_group only saves
+    that fork's memory, group is not read. Weights (O, C, kernel...). Errors: as Convolution; a bottom without 5 axes.
+    """
+
+    bottoms = exactly(1)
+    tops = exactly(1)
+
+    def set_up(self, bottom: Shape) -> None:
+        _check_volume(self, bottom)
+        own = self.param.HasField("convolution3d_param")
+        p = self.param.convolution3d_param if own else self.param.convolution_param
+        size, stride, pad = (
+            [p.kernel_size, p.stride, p.pad]
+            if own
+            else [next(iter(values), default) for values, default in ((p.kernel_size, 0), (p.stride, 1), (p.pad, 0))]
+        )
+        self.channel_axis, self.spatial, self.channels = 1, 3, bottom[1]
+        self.outputs, self.group, self.dilation = p.num_output, 1, (1, 1, 1)
+        self.kernel = (p.kernel_depth, size, size)
+        self.stride = (p.temporal_stride, stride, stride)
+        self.pad = (p.temporal_pad, pad, pad)
+        self.check(self.outputs > 0, "num_output must be positive")
+        self.check(min(self.kernel) > 0, f"kernel_depth and kernel_size must be positive, not {list(self.kernel[:2])}")
+        self.check(min(self.stride) > 0, f"temporal_stride and stride must be positive, not {list(self.stride[:2])}")
+        self.add_blob(self.weight_shape(), p.weight_filler)
+        if p.bias_term:
+            self.add_blob((self.outputs,), p.bias_filler)
+
+
+@register("Pooling3D")
+class Pooling3D(Layer):
+    """MAX or AVE over windows (kernel_depth, kernel_size, kernel_size) (pool3d_layer.cpp).
+
+    out = ceil((in + 2 pad - kernel) / stride) + 1; pad only in the frame and only for AVE, whose divisor is the
+    window's volume inside the padded image. The fields are those of pooling3d_param or, in files of C3D 1.0, of
+    pooling_param.
+    Errors: a bottom without 5 axes; kernel or stride 0; pad with MAX; STOCHASTIC.
+    """
+
+    def set_up(self, bottom: Shape) -> None:
+        _check_volume(self, bottom)
+        own = self.param.HasField("pooling3d_param")
+        p = self.param.pooling3d_param if own else self.param.pooling_param
+        self.kernel = (p.kernel_depth, p.kernel_size, p.kernel_size)
+        self.stride = (p.temporal_stride, p.stride, p.stride)
+        self.pad = (0, p.pad, p.pad)
+        self.is_max = p.pool == caffe_pb2.Pooling3DParameter.MAX
+        self.check(min(self.kernel) > 0, f"kernel_depth and kernel_size must be positive, not {list(self.kernel[:2])}")
+        self.check(min(self.stride) > 0, f"temporal_stride and stride must be positive, not {list(self.stride[:2])}")
+        self.check(self.is_max or p.pool == caffe_pb2.Pooling3DParameter.AVE, "pools by MAX or AVE")
+        self.check(not p.pad or not self.is_max, "Padding implemented only for average pooling.")
+
+    def counts(self, size: Shape) -> Shape:
+        axes = zip(size, self.kernel, self.stride, self.pad, strict=True)
+        return tuple(math.ceil((length + 2 * pad - kernel) / stride) + 1 for length, kernel, stride, pad in axes)
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        _check_volume(self, bottom)
+        counts = self.counts(bottom[2:])
+        self.check(min(counts) > 0, f"a bottom {list(bottom)} is too small for the kernel {list(self.kernel)}")
+        return [(*bottom[:2], *counts)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = tuple(x.shape[2:])
+        counts = self.counts(size)
+        axes = list(zip(size, counts, self.kernel, self.stride, self.pad, strict=True))
+        behind = [(count - 1) * stride + kernel - length - pad for length, count, kernel, stride, pad in axes]
+        margins = [side for pad, rest in reversed(list(zip(self.pad, behind, strict=True))) for side in (pad, rest)]
+        if self.is_max:
+            return F.max_pool3d(F.pad(x, margins, value=-math.inf), self.kernel, self.stride)
+        sums = F.avg_pool3d(F.pad(x, margins), self.kernel, self.stride, divisor_override=1)
+        lengths = []
+        for length, count, kernel, stride, pad in axes:
+            starts = torch.arange(count, device=x.device) * stride - pad
+            lengths.append(((starts + kernel).clamp(max=length + pad) - starts).to(x.dtype))
+        return sums / torch.einsum("a,b,c->abc", *lengths)

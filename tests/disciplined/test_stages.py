@@ -1,0 +1,148 @@
+"""Each stage in worlds whose answers are known."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from surfaces import World, play
+
+from pysolver.disciplined.plan import Plan
+from pysolver.disciplined.stages import (
+    HIGH,
+    LOW,
+    Comparison,
+    Decision,
+    Situation,
+    batch_size,
+    cycle,
+    learning_rate,
+    momentum,
+    weight_decay,
+)
+
+BREAKS = [0.004, 0.02, 0.07, 0.3, 1.0, 4.0]
+
+
+@pytest.mark.parametrize("breaks, noise", list(itertools.product(BREAKS, [0.02, 0.1])))
+def test_range_test_finds_the_break_in_any_order_of_magnitude(breaks, noise):
+    decision = play(World(breaks=breaks, noise=noise), learning_rate.decide, batch_size=128)
+    assert 1 / 1.5 < decision.values["max_lr"] / breaks < 1.5, (decision.reason, decision.notes)
+
+
+def test_a_rate_that_never_breaks_is_said_to_be_a_lower_bound():
+    decision = play(World(breaks=1e9), learning_rate.decide, batch_size=128)
+    assert decision.sure == LOW and "at least" in decision.reason
+
+
+def test_a_net_that_never_trains_keeps_its_rate_and_is_not_sure():
+    decision = play(World(breaks=1e-12), learning_rate.decide, batch_size=128)
+    assert (decision.values["max_lr"], decision.sure) == (0.01, LOW)
+
+
+@pytest.mark.parametrize("decay", [1e-2, 1e-3, 1e-4, 2e-5])
+def test_weight_decay_is_found_on_the_grid_and_past_its_edge(decay):
+    values = {"batch_size": 128, "max_lr": 0.2, "momentum": 0.95, "momentum_low": 0.85}
+    decision = play(World(decay=decay, noise=0.02, seeds=0.01), weight_decay.decide, **values)
+    assert 1 / 3.2 < decision.values["weight_decay"] / decay < 3.2, decision.table
+
+
+def test_weight_decay_between_two_of_the_grid_is_bisected():
+    values = {"batch_size": 128, "max_lr": 0.2, "momentum": 0.95, "momentum_low": 0.85}
+    decision = play(World(decay=3.2e-3, curve=3, noise=0.01, seeds=0.005), weight_decay.decide, **values)
+    assert 1 / 1.5 < decision.values["weight_decay"] / 3.2e-3 < 1.5, decision.table
+
+
+@pytest.mark.parametrize("value", [0.9, 0.95, 0.97, 0.99])
+def test_momentum(value):
+    world = World(momentum=value, bend=3, noise=0.02, seeds=0.01, breaks=1.0)
+    decision = play(world, momentum.decide, batch_size=128, max_lr=0.3)
+    assert decision.values["momentum"] == value, decision.table
+
+
+@pytest.mark.parametrize("knee, chosen", [(64, 128), (128, 128), (256, 256), (100_000, 400)])
+def test_a_larger_batch_only_if_it_pays(knee, chosen):
+    """And never one that leaves fewer than fifty updates an epoch: 400 of 20,000 images."""
+    world = World(knee=knee, images=20_000, batch=128 if chosen != 400 else 100)
+    assert play(world, batch_size.decide).values["batch_size"] == chosen
+
+
+@pytest.mark.parametrize("breaks, wanted", [(1.0, 0.4), (0.25, 0.2), (0.12, 0.1)])
+def test_a_cycle_goes_no_higher_than_it_bears(breaks, wanted):
+    """The earlier stages said 0.4; where that breaks, the short cycles tell."""
+    values = {"batch_size": 128, "max_lr": 0.4, "momentum": 0.9, "momentum_low": 0.9, "weight_decay": 1e-3}
+    decision = play(World(breaks=breaks, noise=0.02, momentum=0.9), cycle.decide, **values)
+    assert decision.values["max_lr"] <= wanted * 1.001 and decision.values["base_lr"] * 10 == pytest.approx(
+        decision.values["max_lr"], rel=0.01
+    )
+
+
+def test_noise_that_hides_the_difference_is_not_decided_upon():
+    """Flat worlds with much noise: in nine of ten cases `not sure`, and then the person's own decay is nearest."""
+    values = {"batch_size": 128, "max_lr": 0.2, "momentum": 0.95, "momentum_low": 0.85}
+    worlds = [World(curve=0, noise=0.2, seeds=0.2, breaks=0.3 + i / 1000) for i in range(20)]
+    decisions = [play(world, weight_decay.decide, **values) for world in worlds]
+    unsure = [d for d in decisions if d.sure == LOW]
+    assert len(unsure) >= 18
+    assert all(d.values["weight_decay"] in (1e-3, 1e-4) for d in unsure)
+
+
+def test_high_means_right():
+    """Of all decisions called sure, at least nine of ten are within the step of the grid of the truth."""
+    values = {"batch_size": 128, "max_lr": 0.2, "momentum": 0.95, "momentum_low": 0.85}
+    right = []
+    for seed, (decay, noise) in enumerate(itertools.product([1e-2, 1e-3, 1e-4], [0.005, 0.01, 0.02, 0.05, 0.1, 0.2])):
+        for spread in (0.3, 1.0):
+            world = World(decay=decay, noise=noise, seeds=noise / 2, curve=spread, breaks=0.3 + seed / 1000)
+            decision = play(world, weight_decay.decide, **values)
+            if decision.sure == HIGH:
+                right.append(1 / 3.2 < decision.values["weight_decay"] / decay < 3.2)
+    assert len(right) >= 10 and np.mean(right) >= 0.9
+
+
+@pytest.mark.parametrize("stage", [batch_size.decide, learning_rate.decide, momentum.decide, weight_decay.decide,
+                                   cycle.decide, cycle.final])  # fmt: skip
+def test_a_spent_budget_decides_from_what_there_is(stage):
+    """At whatever moment it runs out."""
+    values = {"batch_size": 128, "max_lr": 0.2, "base_lr": 0.02, "momentum": 0.95, "momentum_low": 0.85,
+              "weight_decay": 1e-3}  # fmt: skip
+    world = World()
+    results: dict = {}
+    for _ in range(10):
+        assert isinstance(stage(Situation(world.facts, values, results, more=False)), Decision)
+        step = stage(Situation(world.facts, values, results))
+        if isinstance(step, Decision):
+            return
+        results[step[0]] = world.train(step[0])
+        assert isinstance(stage(Situation(world.facts, values, results, more=False)), Decision)
+        results |= {plan: world.train(plan) for plan in step}
+
+
+def test_a_stage_asks_for_the_same_again_after_a_kill():
+    """With part of its results it asks for exactly the rest."""
+    world, values = World(), {"batch_size": 128, "max_lr": 0.2}
+    whole = momentum.decide(Situation(world.facts, values))
+    half = {plan: world.train(plan) for plan in whole[::2]}
+    assert momentum.decide(Situation(world.facts, values, half)) == [p for p in whole if p not in half]
+
+
+def test_comparison_by_hand():
+    """Two values, two runs: means, and the standard error from what value and run leave unexplained."""
+    c = Comparison({1.0: [np.exp(0.0), np.exp(0.2)], 2.0: [np.exp(0.4), np.exp(0.8)]})
+    assert c.best() == 1.0 and c.mean(1.0) == pytest.approx(np.exp(0.1))
+    # differences 0.4 and 0.6: mean 0.5, standard error sd/sqrt(2) = 0.1414/1.414 = 0.1
+    assert c.standard_error() == pytest.approx(0.1)
+    assert c.distance(2.0, 1.0) == pytest.approx(5)
+    assert c.choose(robust=lambda v: v)[:2] == (1.0, HIGH)
+    broken = Comparison({1.0: [np.inf, 1.0], 2.0: [2.0, 2.1]})
+    assert broken.best() == 2.0 and broken.distance(1.0, 2.0) == np.inf
+
+
+def test_names_of_trials_differ_where_plans_do():
+    plan = Plan("cycle", "cycle", 1, 0.01, 0.1, (0.95, 0.85), 1e-3, 64)
+    others = [replace(plan, **change) for change in (
+        {"epochs": 2}, {"low": 0.02}, {"high": 0.2}, {"momentum": (0.9, 0.85)}, {"weight_decay": 0.0}, {"batch": 32},
+        {"run": 1}, {"stage": "final"}, {"shape": "ramp"})]  # fmt: skip
+    assert len({p.name for p in [plan, *others]}) == 10
