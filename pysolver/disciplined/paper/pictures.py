@@ -40,7 +40,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
 
 
 def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: str) -> None:
-    early, late = [], []
+    early, late, quarter = [], [], []
     for index, curve in enumerate(experiment.curves):
         runs = [result for result in results if result.curve == curve.name]
         lines = [_line(result, experiment, what, DATA[curve.data].train) for result in runs]
@@ -52,12 +52,14 @@ def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: 
             axes.plot(x, y, color=colour, linewidth=1.6, label=f"{curve.name} ({len(lines)})")
             early.append(y[: max(1, len(y) // 6)])
             late.append(y[len(y) // 6 + 1 :])
+            quarter.append(y[len(y) // 4 : len(y) // 4 + 1])
     axes.set_xlabel(LABELS.get(experiment.x, experiment.x))
     axes.set_ylabel(LABELS.get(what, what))
     if experiment.log_x:
         axes.set_xscale("log")
     if what.endswith("loss") and early:  # a curve that broke must not flatten the others
         _limit(axes, early, np.max, 1.15, "top")
+        _limit(axes, quarter, np.max, 1.5, "top")
     if what.endswith("accuracy") and late:  # nor must the first steps from chance
         _limit(axes, late, np.min, 0.995, "bottom")
     axes.grid(alpha=0.3)
