@@ -31,11 +31,14 @@ test-caffe: install
 	$(PY) -m pytest -q -rs --override-ini addopts= --timeout 3600 tests/real_caffe
 
 demo: install
-	$(PY) examples/digits/demo.py demo
+	rm -rf demo
+	$(PY) -m pysolver data digits demo
+	$(PY) -m pysolver tune --solver=examples/digits/solver.prototxt --out demo/tuned --epochs 30
 
 pictures: demo  # those of the README; that of both backends comes from test-caffe
 	mkdir -p docs/images
-	cp demo/range_test.png demo/one_cycle.png docs/images/
+	$(PY) -m pysolver plot_range_test demo/tuned/trials/range/ramp*/train.log -o docs/images/range_test.png
+	$(PY) -m pysolver plot_log demo/tuned/trials/final/*run0/train.log --rates --log-y -o docs/images/one_cycle.png
 	$(PY) -m pysolver schedule --solver=examples/mnist/lenet_1cycle_solver.prototxt --plot docs/images/schedule.png
 
 clean:
