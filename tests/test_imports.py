@@ -95,8 +95,8 @@ def test_there_are_no_circles():
     assert left == {}, {name: sorted(others & set(left)) for name, others in left.items()}
 
 
-READING = ["pysolver", "pysolver.logs", "pysolver.logs.picture", "pysolver.logs.plot", "pysolver.schedule",
-           "pysolver.proto.upgrade", "pysolver.disciplined.range_test", "pysolver.disciplined.clues",
+READING = ["pysolver", "pysolver.logs", "pysolver.logs.drawing", "pysolver.logs.plot", "pysolver.schedule",
+           "pysolver.proto.upgrade", "pysolver.disciplined.reading", "pysolver.disciplined.clues",
            "pysolver.disciplined.checker", "pysolver.disciplined.trial", "pysolver.disciplined.recipe",
            "pysolver.disciplined.tune", "pysolver.disciplined.report", "pysolver.commands.plot_log",
            "pysolver.commands.tune"]  # fmt: skip
