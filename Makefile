@@ -4,7 +4,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install lint format test test-long test-caffe demo pictures clean
+SECONDS ?= 60
+TARGET ?=
+
+.PHONY: install lint format test test-long fuzz test-caffe demo pictures clean
 
 install: .venv/installed
 
@@ -26,6 +29,9 @@ test: install
 
 test-long: install
 	$(PY) -m pytest -q -n 2 -m long
+
+fuzz: install  # SECONDS=600 in all, TARGET=log only what has this in its name
+	$(PY) -m tests.fuzz --seconds $(SECONDS) --target '$(TARGET)'
 
 test-caffe: install
 	$(PY) -m pytest -q -rs --override-ini addopts= --timeout 3600 tests/real_caffe

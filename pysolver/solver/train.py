@@ -60,7 +60,7 @@ class TrainOptions:
     progress: bool | None = None
     tensorboard: str | None = None
     cache_data: int = 2 << 30
-    allow_python_layers: bool = True
+    allow_python_layers: bool = False
     precision: str = "fp32"
     compile: bool = False
     processes: int = 1
