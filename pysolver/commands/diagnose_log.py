@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from pysolver.commands import _options as o
-from pysolver.disciplined.clues import find_clues
+from pysolver.disciplined.clues import KINDS, find_clues
 from pysolver.logs.reader import read_logs
 from pysolver.logs.style import Span
 
@@ -33,7 +33,7 @@ def call(args: argparse.Namespace) -> None:
         from pysolver.logs.drawing import Wish, swap_in, wanted_curves
 
         drawn, x = wanted_curves([run], Wish(rates=True))
-        spans = [Span(clue.start, clue.end, clue.kind) for clue in clues]
+        spans = [Span(clue.start, clue.end, clue.kind, KINDS[clue.kind].colour) for clue in clues]
         made = plot.figure(drawn, x.label, title=args.title or drawn[0].label, spans=spans)
         swap_in(args.output, lambda path: plot.save(made, path))
     if args.json:

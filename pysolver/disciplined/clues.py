@@ -2,40 +2,41 @@
 
 The paper reads the test loss, and looks early: falling steadily through much of the run is underfitting; rising
 while the train loss falls is overfitting; a rise of both is instability; the horizontal part is the sought balance.
-A loss that falls because the learning rate is being lowered tells nothing of the kind and is left out.
+A loss that falls because the learning rate is being lowered tells nothing of the kind and is left out. Near a
+divergence, and after it, nothing else is read: no advice there raises the rate.
+
+A clue is a function below `@clue`, with its name, colour, meaning and advice in one place: what it finds is what
+`find_clues`, the pictures and the documentation know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pysolver.disciplined.reading import running_median
+from pysolver.disciplined.reading import rates_at, running_median
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
 
-UNDERFITTING, OVERFITTING, INSTABILITY, PLATEAU = "underfitting", "overfitting", "instability", "plateau"
-STATISTICS = "train and test disagree"
 MINIMUM_TESTS = 8
 LONG = 0.2  # part of the run that a stretch must last to mean something
 DESCENT = 0.1  # part of the run in which any loss falls
 CHANGE = 0.06  # part of the whole drop of the loss, within a window, that counts as a change
+NEAR = 0.1  # part of the run before a divergence that belongs to it
+STEADY = 1.5  # a steady fall is so many times the scatter around its line
 
-MEANING = {
-    UNDERFITTING: "test loss keeps falling steadily",
-    OVERFITTING: "test loss rises while train loss does not",
-    INSTABILITY: "test and train loss rise together",
-    PLATEAU: "test loss is level: the balance that is sought",
-}
-ADVICE = {
-    UNDERFITTING: "raise max_lr (a range test shows how far), or lower weight_decay, or take a larger net",
-    OVERFITTING: "raise max_lr if a range test allows it (large rates regularise); else weight_decay, threefold",
-    INSTABILITY: "lower max_lr, or momentum: what counts is rate / (1 - momentum); or clip gradients",
-    PLATEAU: "keep these values; finish with the rate going down to far below base_lr",
-}
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of clue: its name, its colour in pictures, what shows, and what to move."""
+
+    name: str
+    colour: str
+    meaning: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,218 @@ class Clue:
 
 
 @dataclass(frozen=True)
+class Case:
+    """A run with what is measured on it. lr: at each test; stretches: rows first to last in which the losses do one
+    thing; dies: the row of the test from which on the net is dead, len(tests) if it lives."""
+
+    run: Run
+    trends: Trends
+    lr: np.ndarray
+    stretches: tuple[tuple[str | None, int, int], ...]
+    dies: int
+
+    def of(self, movement: str) -> Iterator[tuple[int, int]]:
+        """The stretches of one movement that end before the net is near its death."""
+        for kind, first, last in self.stretches:
+            if kind == movement:
+                yield first, last
+
+    def length(self, first: int, last: int) -> float:
+        """Part of the run that a stretch lasts."""
+        x = self.trends.iteration
+        return float(x[last] - x[first]) / max(1, int(x[-1]))
+
+    def rates(self, first: int, last: int) -> tuple[float, float] | None:
+        """The rates of a stretch: from its first to its last, from the lowest to the highest if they turn within."""
+        lr = self.lr[first : last + 1]
+        if not np.isfinite(lr).all():
+            return None
+        ends = float(lr[0]), float(lr[-1])
+        low, high = float(lr.min()), float(lr.max())
+        return ends if {low, high} == set(ends) else (low, high)
+
+
+KINDS: dict[str, Kind] = {}
+_CLUES: list[tuple[Kind, Callable[[Kind, Case], Iterator[Clue]]]] = []
+Finder = Callable[[Kind, Case], Iterator[Clue]]
+
+
+def clue(name: str, colour: str, meaning: str, advice: str) -> Callable[[Finder], Finder]:
+    """Registers a function that finds clues of this kind."""
+
+    def add(function: Finder) -> Finder:
+        KINDS[name] = Kind(name, colour, meaning, advice)
+        _CLUES.append((KINDS[name], function))
+        return function
+
+    return add
+
+
+def find_clues(run: Run) -> list[Clue]:
+    """The clues in the order of iterations; CaffeError if the run has too few tests to tell."""
+    if len(run.test) < MINIMUM_TESTS:
+        raise CaffeError(f"{run.name}: {len(run.test)} tests are too few for clues, {MINIMUM_TESTS} are needed")
+    case = look_at(run)
+    gap = int(0.08 * case.trends.iteration[-1])
+    found = [one for kind, function in _CLUES for one in _joined(list(function(kind, case)), gap)]
+    return sorted(found, key=lambda one: one.start)
+
+
+def look_at(run: Run) -> Case:
+    """What the clues are read from."""
+    trends = measure(run)
+    finite = np.isfinite(run.test.main_loss)  # a loss that is no number is neither level nor rising
+    dies = _death(run)
+    near = (
+        int(np.searchsorted(trends.iteration, trends.iteration[dies] - NEAR * trends.iteration[-1]))
+        if dies < len(finite)
+        else dies
+    )
+    moves = [_movement(trends, i) if finite[i] and i < near else None for i in range(len(trends.iteration))]
+    told = run.train.select(run.train.told & np.isfinite(run.train.lr))
+    lr = rates_at(told, trends.iteration) if len(told) > 1 else run.test.lr
+    return Case(run, trends, lr, tuple(_stretches(moves)), dies)
+
+
+def _death(run: Run) -> int:
+    """The first test of a net that never lives again: its loss is no number, or that of the beginning or worse."""
+    loss = _level(run.test.main_loss)
+    first, low = float(np.median(loss[:3])), float(loss.min())
+    dead = ~np.isfinite(run.test.main_loss) | (loss > low + 0.7 * (first - low))
+    if run.nan_from is not None:
+        dead |= run.test.iteration >= run.nan_from
+    has_learned = np.minimum.accumulate(loss) < first - 0.3 * abs(first)
+    alive = np.flatnonzero(~(dead & (has_learned | ~np.isfinite(run.test.main_loss))))
+    if run.nan_from is not None:
+        alive = alive[run.test.iteration[alive] < run.nan_from]
+    return int(alive[-1]) + 1 if len(alive) else 0
+
+
+FALLS, LEVEL, RISES, RISES_ALONE = "falls", "level", "rises", "rises alone"
+
+
+@clue("underfitting", "#56B4E9", "test loss keeps falling steadily",
+      "raise max_lr (a range test shows how far), or lower weight_decay, or take a larger net")  # fmt: skip
+def _underfitting(kind: Kind, case: Case) -> Iterator[Clue]:
+    """A long steady fall that is not the first descent, nor that of a rate that is being lowered."""
+    x, loss = case.trends.iteration, case.run.test.main_loss
+    for first, last in case.of(FALLS):
+        length = 2 * (x[last] - max(x[first], DESCENT * x[-1])) / max(1, x[-1])
+        lowered = case.lr[last] < 0.95 * case.lr[first]
+        if length >= LONG and not lowered and _is_steady(x[first : last + 1], loss[first : last + 1]):
+            yield _clue(kind, case, first, last)
+
+
+@clue("overfitting", "#D55E00", "test loss rises while train loss does not",
+      "raise max_lr if a range test allows it (large rates regularise); else weight_decay, threefold")  # fmt: skip
+def _overfitting(kind: Kind, case: Case) -> Iterator[Clue]:
+    """Section 3.2: the test loss rises, the train loss does not. Not where the net dies soon after."""
+    for first, last in case.of(RISES_ALONE):
+        if _lasts(case, first, last):
+            yield _clue(kind, case, first, last)
+
+
+@clue("instability", "#CC79A7", "test and train loss rise together",
+      "lower max_lr, or momentum: what counts is rate / (1 - momentum); or clip gradients")  # fmt: skip
+def _instability(kind: Kind, case: Case) -> Iterator[Clue]:
+    """Both losses rise; or the net dies, by a loss that is no number or one as if it had never learned."""
+    x, end = case.trends.iteration, len(case.trends.iteration) - 1
+    for first, last in case.of(RISES):
+        if _lasts(case, first, last):
+            sharp = case.trends.test[first : last + 1].max() > 0.5 * case.trends.drop
+            yield _clue(kind, case, first, last, kind.meaning + (", sharply: it diverges" if sharp else ""))
+    if case.dies <= end:
+        at = x[case.dies]
+        nan = case.run.nan_from
+        if nan is None:
+            text = "the loss is as if nothing had been learned, and stays there: it diverges"
+        else:
+            text = f"the loss is no number any more from iteration {nan} on: it diverges"
+            at = min(at, nan)
+        dying = _clue(kind, case, case.dies, end, text)
+        yield replace(dying, start=int(at))
+    elif case.run.nan_from is not None:
+        text = f"the loss is no number any more from iteration {case.run.nan_from} on: it diverges"
+        yield Clue(kind.name, case.run.nan_from, max(int(x[-1]), case.run.nan_from), None, text, kind.advice)
+
+
+@clue("plateau", "#009E73", "test loss is level: the balance that is sought",
+      "keep these values; finish with the rate going down to far below base_lr")  # fmt: skip
+def _plateau(kind: Kind, case: Case) -> Iterator[Clue]:
+    """Section 3: the horizontal part of the test loss."""
+    for first, last in case.of(LEVEL):
+        if case.length(first, last) >= LONG:
+            lowered = case.lr[last] < 0.7 * case.lr[first]
+            text = "test loss is level although the rate is lowered: the run could end here"
+            yield _clue(kind, case, first, last, text if lowered else kind.meaning)
+
+
+@clue("train and test disagree", "#777777", "good in training, near nothing in tests",
+      "lower BatchNorm's moving_average_fraction; prepare train and test data alike")  # fmt: skip
+def _statistics(kind: Kind, case: Case) -> Iterator[Clue]:
+    """BatchNorm's averages, not the weights, are wrong."""
+    train, test = case.run.train, case.run.test
+    fractions = batch_norm_fractions(case.run)
+    if not (train.accuracy_name and test.accuracy_name and fractions):
+        return
+    trained = np.interp(test.iteration, train.iteration, train[train.accuracy_name])
+    bad = np.flatnonzero((trained > 0.5) & (test[test.accuracy_name] < 0.4 * trained))
+    if len(bad) < 3:
+        return
+    text = f"train accuracy {trained[bad].mean():.2f}, test accuracy {test[test.accuracy_name][bad].mean():.2f}"
+    advice = (
+        f"BatchNorm's running averages (moving_average_fraction {', '.join(f'{f:g}' for f in fractions)}) do not "
+        "follow the weights at these rates: try 0.95 or less, and check that train and test data are prepared alike"
+    )
+    yield Clue(kind.name, int(test.iteration[bad[0]]), int(test.iteration[bad[-1]]), None, text, advice)
+
+
+UNDERFITTING, OVERFITTING, INSTABILITY, PLATEAU, STATISTICS = KINDS
+
+
+def _clue(kind: Kind, case: Case, first: int, last: int, text: str = "") -> Clue:
+    x = case.trends.iteration
+    return Clue(kind.name, int(x[first]), int(x[last]), case.rates(first, last), text or kind.meaning, kind.advice)
+
+
+def _lasts(case: Case, first: int, last: int) -> bool:
+    """Whether a rise is long, or short and steep; not one that a cycle of the rate makes and takes back."""
+    loss = _level(case.run.test.main_loss)
+    before, rise = loss[first], loss[first : last + 1].max() - loss[first]
+    comes_back = loss[last + 1 :].min(initial=np.inf) < before + 0.4 * rise
+    lows = np.flatnonzero(loss[: first + 1] <= before + 0.3 * rise)
+    came_back = loss[lows[0] : first + 1].max() > before + 0.7 * rise
+    if case.lr[last] > case.lr[first] and (comes_back or came_back):
+        return False
+    steep = case.trends.test[first : last + 1].max() > 2 * case.trends.enough[first]
+    return case.length(first, last) >= (0.05 if steep else LONG)
+
+
+def _is_steady(x: np.ndarray, loss: np.ndarray) -> bool:
+    """Whether a fall is more than the scatter of the losses around its line: a zigzag is not."""
+    good = np.isfinite(loss)
+    if good.sum() < 3:
+        return True
+    slope, start = np.polyfit(x[good].astype(float), loss[good], 1)
+    scatter = 1.4826 * float(np.median(np.abs(loss[good] - (slope * x[good] + start))))
+    return -slope * (x[good][-1] - x[good][0]) > STEADY * scatter
+
+
+def _joined(clues: Sequence[Clue], gap: int) -> list[Clue]:
+    """Clues of one kind with little between them are one."""
+    joined: list[Clue] = []
+    for one in clues:
+        last = joined[-1] if joined else None
+        if last and one.start - last.end <= gap:
+            rates = (last.rates[0], one.rates[1]) if last.rates and one.rates else last.rates or one.rates
+            text = max(last.text, one.text, key=len)
+            joined[-1] = replace(last, end=max(last.end, one.end), rates=rates, text=text)
+        else:
+            joined.append(one)
+    return joined
+
+
+@dataclass(frozen=True)
 class Trends:
     """At each test: change of test and train loss within the window around it, and what counts as a change.
 
@@ -66,36 +279,6 @@ class Trends:
     train: np.ndarray
     enough: np.ndarray
     drop: float
-
-
-def find_clues(run: Run) -> list[Clue]:
-    """The clues in the order of iterations; CaffeError if the run has too few tests to tell."""
-    if len(run.test) < MINIMUM_TESTS:
-        raise CaffeError(f"{run.name}: {len(run.test)} tests are too few for clues, {MINIMUM_TESTS} are needed")
-    trends = measure(run)
-    finite = np.isfinite(run.test.main_loss)  # a loss that is no number is neither level nor rising
-    kinds = [_kind(trends, i) if finite[i] else None for i in range(len(trends.iteration))]
-    clues = []
-    for kind, first, last in _stretches(kinds):
-        clue = _clue(run, trends, kind, first, last) if kind else None
-        if clue is not None:
-            clues.append(clue)
-    joined = _joined(clues, gap=int(0.08 * trends.iteration[-1]))
-    return sorted([*joined, *_diverged(run), *_statistics(run)], key=lambda clue: clue.start)
-
-
-def _joined(clues: Sequence[Clue], gap: int) -> list[Clue]:
-    """Clues of one kind with little between them are one."""
-    joined: list[Clue] = []
-    for clue in clues:
-        last = joined[-1] if joined else None
-        if last and last.kind == clue.kind and clue.start - last.end <= gap:
-            rates = (last.rates[0], clue.rates[1]) if last.rates and clue.rates else None
-            text = max(last.text, clue.text, key=len)
-            joined[-1] = replace(last, end=clue.end, rates=rates, text=text)
-        else:
-            joined.append(clue)
-    return joined
 
 
 def measure(run: Run) -> Trends:
@@ -134,13 +317,13 @@ def _change(x: np.ndarray, y: np.ndarray) -> float:
     return float((centred * y).sum() / (centred**2).sum() * (x[-1] - x[0]))
 
 
-def _kind(trends: Trends, i: int) -> str:
+def _movement(trends: Trends, i: int) -> str:
     test, train, enough = trends.test[i], trends.train[i], trends.enough[i]
     if test < -enough:
-        return UNDERFITTING
+        return FALLS
     if test <= enough:
-        return PLATEAU
-    return INSTABILITY if train > max(0.25 * test, 0.5 * CHANGE * trends.drop) else OVERFITTING
+        return LEVEL
+    return RISES if train > max(0.25 * test, 0.5 * CHANGE * trends.drop) else RISES_ALONE
 
 
 def _stretches(kinds: Sequence[str | None]) -> list[tuple[str | None, int, int]]:
@@ -156,63 +339,6 @@ def _stretches(kinds: Sequence[str | None]) -> list[tuple[str | None, int, int]]
         else:
             found.append((kind, i, i))
     return found
-
-
-def _clue(run: Run, trends: Trends, kind: str, first: int, last: int) -> Clue | None:
-    """A stretch as a clue, or None if it means nothing."""
-    test = run.test
-    start, end = int(trends.iteration[first]), int(trends.iteration[last])
-    total = max(1, int(trends.iteration[-1]))
-    length = (end - start) / total
-    if kind == UNDERFITTING:
-        length = 2 * (end - max(start, DESCENT * total)) / total
-    rise = float(trends.test[first : last + 1].max())
-    short = length < (0.05 if kind in (OVERFITTING, INSTABILITY) and rise > 2 * trends.enough[first] else LONG)
-    lr = test.lr[first : last + 1]
-    known = np.isfinite(lr).all()
-    annealed = known and lr[-1] < 0.7 * lr[0]
-    if short or (kind == UNDERFITTING and known and lr[-1] < 0.95 * lr[0]):
-        return None
-    text = MEANING[kind]
-    if kind == INSTABILITY and rise > 0.5 * trends.drop:
-        text += ", sharply: it diverges"
-    if kind == PLATEAU and annealed:
-        text = "test loss is level although the rate is lowered: the run could end here"
-    return Clue(kind, start, end, (float(lr[0]), float(lr[-1])) if known else None, text, ADVICE[kind])
-
-
-def _diverged(run: Run) -> list[Clue]:
-    """Losses that are no numbers."""
-    shown = np.isfinite(run.train.loss)  # the last display of a run has no outputs
-    for what, table, fine in (("train", run.train, shown), ("test", run.test, np.isfinite(run.test.main_loss))):
-        bad = np.flatnonzero(~fine & ~np.isfinite(table.main_loss))
-        if len(bad):
-            row = int(bad[0])
-            lr = float(table.lr[row])
-            rates = (lr, lr) if np.isfinite(lr) else None
-            at = int(table.iteration[row])
-            text = f"the {what} loss is no number any more: it diverges"
-            return [Clue(INSTABILITY, at, int(table.iteration[-1]), rates, text, ADVICE[INSTABILITY])]
-    return []
-
-
-def _statistics(run: Run) -> list[Clue]:
-    """Good in training, near nothing in tests: BatchNorm's averages, not the weights, are wrong."""
-    train, test = run.train, run.test
-    if not (train.accuracy_name and test.accuracy_name):
-        return []
-    trained = np.interp(test.iteration, train.iteration, train[train.accuracy_name])
-    bad = np.flatnonzero((trained > 0.5) & (test[test.accuracy_name] < 0.4 * trained))
-    if len(bad) < 3 or not batch_norm_fractions(run):
-        return []
-    fractions = ", ".join(f"{f:g}" for f in batch_norm_fractions(run))
-    text = f"train accuracy {trained[bad].mean():.2f}, test accuracy {test[test.accuracy_name][bad].mean():.2f}"
-    advice = (
-        f"BatchNorm's running averages (moving_average_fraction {fractions}) do not follow the weights at these "
-        "rates: try 0.95 or less, and check that train and test data are prepared alike"
-    )
-    start, end = int(test.iteration[bad[0]]), int(test.iteration[bad[-1]])
-    return [Clue(STATISTICS, start, end, None, text, advice)]
 
 
 def batch_norm_fractions(run: Run) -> list[float]:

@@ -6,7 +6,7 @@ to a quarter of max_lr for repeated cycles, a tenth to a twentieth for one cycle
 
 A single noisy curve is not to be trusted point by point, so the break is the place where the smoothed loss leaves
 the neighbourhood of its minimum and never comes back, moved to the knee of a hinge fitted there. How far the answer
-moves with the threshold, the smoothing and from run to run tells how sure it is.
+moves with the threshold, the smoothing and from run to run tells how sure it is. max_lr lies below the smallest break.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ CYCLES = (4.0, 3.0)
 THRESHOLDS = (0.1, 0.2, 0.3)  # part of the whole drop of the loss by which it must rise again
 WINDOWS = (3, 5, 7)  # points of the running median
 MINIMUM_POINTS = 6
+ENOUGH_POINTS = 12  # with fewer between the start of training and its break nothing is sure
+MARGIN = 0.8  # of the smallest break: the rule that experiments chose, see docs/results.md
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Reading:
         return float(np.median(self.breaks)) if self.breaks else None
 
     @property
+    def points(self) -> int:
+        """How many finite losses there are up to the break."""
+        upto = np.inf if self.broke is None else self.broke
+        return int((np.isfinite(self.loss) & (self.lr <= upto)).sum())
+
+    @property
     def highest(self) -> float:
         """The highest rate that was tried."""
         return float(self.lr.max())
@@ -65,15 +73,16 @@ class RangeTest:
 
     @property
     def max_lr(self) -> float | None:
-        """The largest rate that still trains: at the break, else the highest one tried; None if nothing trained.
+        """The largest rate that all runs bear, with a margin; None if nothing trained.
 
-        With several runs the geometric middle of theirs; two significant digits, rounded down.
+        Four fifths of the smallest break, whether or not most runs broke; else the highest rate that all tried. Two
+        significant digits, rounded down. (In a cycle the rate stays near its top for long; a ramp only passes by.)
         """
         working = [r for r in self.readings if r.worked]
         if not working:
             return None
-        rates = [r.broke if self.break_seen else r.highest for r in working]
-        return _round_down(float(np.exp(np.median(np.log([rate for rate in rates if rate])))))
+        breaks = [r.broke for r in working if r.broke is not None]
+        return _round_down(MARGIN * min(breaks) if breaks else min(r.highest for r in working))
 
     @property
     def min_lr(self) -> float | None:
@@ -95,6 +104,8 @@ class RangeTest:
     def sure(self) -> str:
         """`high`, `fair` or `low`; one run alone is never more than fair."""
         seen = sum(r.broke is not None for r in self.readings)
+        if any(r.points < ENOUGH_POINTS for r in self.readings):
+            return "low"
         if seen not in (0, len(self.readings)) or self.spread > 2:
             return "low"
         return "high" if len(self.readings) > 1 and self.spread <= 1.3 else "fair"
@@ -107,9 +118,16 @@ class RangeTest:
         count = len(self.readings)
         if self.break_seen:
             span = f"answers differ by a factor of {self.spread:.2f}" if self.spread > 1 else "all answers agree"
-            lines.append(f"max_lr: {self.max_lr:g}   (sure: {self.sure}; {count} run{'s' * (count > 1)}, {span})")
+            sure = "not sure" if self.sure == "low" else f"sure: {self.sure}"
+            lines.append(f"max_lr: {self.max_lr:g}   ({sure}; {count} run{'s' * (count > 1)}, {span})")
+            lines.append("this is four fifths of the smallest break: what all runs bear")
         else:
             lines.append(f"max_lr: at least {self.max_lr:g}   (no break seen: extend the range)")
+        few = [r for r in self.readings if r.points < ENOUGH_POINTS]
+        if few:
+            lines.append(
+                f"only {min(r.points for r in few)} losses up to the break: test more often, or ramp more slowly"
+            )
         broke = sorted(r.broke for r in self.readings if r.broke is not None)
         if 0 < len(broke) < count:
             lines.append(f"the runs disagree: {len(broke)} of {count} broke, the first at {broke[0]:.3g}")
@@ -168,6 +186,7 @@ def loss_curve(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
         raise CaffeError(f"{run.name}: no range test, its learning rate stays at {told.lr[0]:g}")
     if np.mean(np.diff(told.lr) == 0) > 0.5:
         raise CaffeError(f"{run.name}: no range test, its learning rate moves in steps")
+    _check_ramp(run, told)
     tables = [("test loss", run.test), ("train loss", run.train)]
     for what, table in tables:
         if np.isfinite(table.main_loss).sum() >= MINIMUM_POINTS or (what == "train loss" and len(table)):
@@ -176,6 +195,21 @@ def loss_curve(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
             if len(way) >= MINIMUM_POINTS:
                 return what, lr[way], table.main_loss[way]
     raise CaffeError(f"{run.name}: fewer than {MINIMUM_POINTS} losses on the way up; display or test more often")
+
+
+def _check_ramp(run: Run, told: Table) -> None:
+    """CaffeError for a cycle: its way up is short, or nothing breaks on it and the way down is where it learns."""
+    way = ramp(told.lr)
+    if len(way) >= 0.7 * len(told) or way[0] > way[-1]:
+        return
+    top, end = told.iteration[way[-1]], told.iteration[-1]
+    alive = run.nan_from is None or run.nan_from > top
+    policy = run.solver.get("lr_policy")
+    if alive and (policy == "1cycle" or told.lr[-1] < 0.5 * told.lr[way[-1]]):
+        raise CaffeError(
+            f"{run.name}: no range test but a cycle: its learning rate rises to {told.lr[way[-1]]:g} at iteration "
+            f"{top} of {end} and falls again, and training survives it; a range test rises to its end"
+        )
 
 
 def rates_at(told: Table, iteration: np.ndarray) -> np.ndarray:

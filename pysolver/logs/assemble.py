@@ -278,8 +278,12 @@ class Assembler:
 
     def run(self, name: str) -> Run:
         """Everything so far, as tables; the assembler can go on afterwards."""
-        train, old_train = self._tables(self.train)
-        tests = {net: self._tables(rows, complete=True) for net, rows in sorted(self.tests.items()) if rows.iteration}
+        train, old_train = (table.believed(table.is_alive) for table in self._tables(self.train))
+        tests = {
+            net: tuple(_believed(table, train) for table in self._tables(rows, complete=True))
+            for net, rows in sorted(self.tests.items())
+            if rows.iteration
+        }
         phases = {str(_phase(net)): net for net in reversed(self.nets)}
         return Run(
             name=name,
@@ -349,6 +353,16 @@ class Assembler:
         known = rates["part"][at] == part
         values = [np.where(known, rates[name][at], NAN) for name in ("lr", "momentum", "weight_decay")]
         return [*values, keys[at] == wanted]
+
+
+def _believed(test: Table, train: Table) -> Table:
+    """A test table without the outputs of a dead net; where the test has no loss, the train loss tells."""
+    alive = test.is_alive
+    if not (test.loss_name or np.isfinite(test.loss).any()) and len(train):
+        last = np.flatnonzero(np.isfinite(train.main_loss) | np.isfinite(train.loss))
+        if len(last) < len(train) and (not len(last) or last[-1] + 1 < len(train)):
+            alive = test.iteration < train.iteration[last[-1] + 1 if len(last) else 0]
+    return test.believed(alive)
 
 
 def _phase(net: Message) -> str:

@@ -25,10 +25,18 @@ def write_csv(run: Run, folder: str | Path, delimiter: str = ",") -> list[Path]:
         paths.append(Path(folder) / (name + suffix))
         with paths[-1].open("w", newline="") as file:
             writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-            columns = csv_columns(table)
+            columns = csv_columns(_with_outputs(table))
             writer.writerow(columns)
             writer.writerows(zip(*(column.tolist() for column in columns.values())))
     return paths
+
+
+def _with_outputs(table: Table) -> Table:
+    """Without the display after the last update, which has no outputs and no rate: Caffe's parser has no row for it."""
+    if not table.outputs or not table.told.any():
+        return table
+    empty = np.logical_and.reduce([np.isnan(column) for column in table.outputs.values()])
+    return table.select(~empty | table.told)
 
 
 def csv_columns(table: Table) -> dict[str, np.ndarray]:

@@ -115,10 +115,10 @@ def _beyond(axes: Axes, curves: Sequence[Curve], top: float) -> None:
 
 def _shade(axes: Axes, spans: Sequence[style.Span], named: bool) -> None:
     for number, span in enumerate(spans):
-        axes.axvspan(span.start, span.end, color=style.SPANS.get(span.name, style.GREY), alpha=0.13, linewidth=0)
+        axes.axvspan(span.start, span.end, color=span.colour, alpha=0.13, linewidth=0)
         if named:
             axes.annotate(span.name, (span.start, 1), xycoords=("data", "axes fraction"), fontsize=8,
-                          color=style.SPANS.get(span.name, style.GREY), xytext=(2, 3 + 10 * (number % 2)),
+                          color=span.colour, xytext=(2, 3 + 10 * (number % 2)),
                           textcoords="offset points", va="bottom", annotation_clip=False)  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,9 +80,23 @@ class Table:
 
     @property
     def main_accuracy(self) -> Column:
-        """The values of accuracy_name, NaN where the loss is not finite: Caffe counts NaN scores as right answers."""
-        values, loss = self.outputs[self.accuracy_name], self.main_loss
-        return np.where(np.isfinite(loss), values, np.nan) if np.isfinite(loss).any() else values
+        """The values of accuracy_name."""
+        return self.outputs[self.accuracy_name]
+
+    @property
+    def is_alive(self) -> Column:
+        """Whether there is a finite loss in a row, or none at all that could tell."""
+        losses = [self.outputs[n] for n in self.outputs if n in self.weighted or "loss" in n.lower()]
+        told = losses or ([self.loss] if np.isfinite(self.loss).any() else [])
+        finite = [np.isfinite(column) for column in told]
+        return np.logical_and.reduce(finite) if finite else np.ones(len(self), bool)
+
+    def believed(self, alive: Column) -> Table:
+        """The table with its outputs as NaN in the rows of a dead net: Caffe counts NaN scores as right answers."""
+        outputs = {
+            name: np.where(alive | ~np.isfinite(column), column, np.nan) for name, column in self.outputs.items()
+        }
+        return replace(self, outputs=outputs)
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a DataFrame indexed by iteration."""
@@ -138,6 +152,17 @@ class Run:
     def test(self) -> Table:
         """The first test net's results; an empty table if there are none."""
         return self.tests[min(self.tests)] if self.tests else self.train.select(np.zeros(len(self.train), bool))
+
+    @property
+    def nan_from(self) -> int | None:
+        """The first iteration from which on a loss is no finite number any more; None if the end is finite."""
+        starts = []
+        for table in (self.train, *self.tests.values()):
+            alive = np.isfinite(table.main_loss) | np.isfinite(table.loss)
+            if len(table) and (table.loss_name or np.isfinite(table.loss).any()) and not alive[-1]:
+                last = np.flatnonzero(alive)
+                starts.append(int(table.iteration[last[-1] + 1 if len(last) else 0]))
+        return min(starts, default=None)
 
     @property
     def batch(self) -> int | None:

@@ -12,7 +12,6 @@ from pysolver.logs.curves import TEST, TRAIN, Curve
 # Okabe and Ito's palette, which the colour-blind can tell apart; yellow is too light for lines
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
-SPANS = {"underfitting": "#56B4E9", "overfitting": "#D55E00", "instability": "#CC79A7", "plateau": "#009E73"}
 RATES = ("lr", "momentum", "weight_decay")
 _WORDS = {"lr": "learning rate", "weight_decay": "weight decay", "gap": "test loss − train loss",
           "speed": "iterations per second", "smoothed loss": "smoothed train loss"}  # fmt: skip
@@ -25,6 +24,7 @@ class Span:
     start: float
     end: float
     name: str
+    colour: str = GREY
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import labelled_curves
 import numpy as np
 import pytest
 
-from pysolver.disciplined.clues import INSTABILITY, OVERFITTING, PLATEAU, STATISTICS, UNDERFITTING, find_clues
+from pysolver.disciplined.clues import INSTABILITY, KINDS, OVERFITTING, PLATEAU, STATISTICS, UNDERFITTING, find_clues
 from pysolver.errors import CaffeError
 from pysolver.logs import read_log
 from pysolver.logs.reader import Reader
@@ -130,3 +131,45 @@ def test_authors_range_test_diverges():
 def test_too_few_tests():
     with pytest.raises(CaffeError, match="too few"):
         find_clues(read_log(LOGS / "lenet_debug_info.log.gz"))
+
+
+def test_labelled_curves():
+    """72 curves of nine shapes; a person's name for each against ours."""
+    counts = labelled_curves.table()
+    right = sum(count for (label, said), count in counts.items() if label == said)
+    assert counts.total() == 72 and right >= 65, counts
+    assert not any(counts[INSTABILITY, said] for said in (UNDERFITTING, OVERFITTING)), counts
+
+
+@pytest.mark.parametrize("shape", ["ramp to NaN", "ramp to chance"])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_advice_near_a_divergence_raises_the_rate(shape, seed):
+    _, run = labelled_curves.curves(shape, seed)
+    clues = find_clues(run)
+    (death,) = [clue for clue in clues if clue.kind == INSTABILITY and "diverges" in clue.text][-1:]
+    for clue in clues:
+        if "raise" in clue.advice:
+            assert clue.end < death.start - 0.05 * run.test.iteration[-1]
+
+
+def test_rates_of_a_stretch_are_those_of_its_tests():
+    """Rates are displayed every tenth test only: the stretch's end is not the last rate that was printed."""
+    text = ""
+    for i in range(0, 400, 10):
+        text += f"I0321 09:01:36.326753  7379 solver.cpp:347] Iteration {i}, Testing net (#0)\n"
+        loss = 2.3 * np.exp(-i / 20) + 0.3
+        text += f"I0321 09:01:36.326753  7379 solver.cpp:414]     Test net output #0: loss = {loss:g}\n"
+        if i % 100 == 0:
+            text += f"I0321 09:01:36.326753  7379 solver.cpp:239] Iteration {i}, loss = {loss:g}\n"
+            text += f"I0321 09:01:36.326753  7379 sgd_solver.cpp:112] Iteration {i}, lr = {i / 400:g}\n"
+    reader = Reader("made")
+    reader.feed(text)
+    (level,) = [clue for clue in find_clues(reader.finish()) if clue.kind == PLATEAU]
+    assert level.rates == pytest.approx((level.start / 400, level.end / 400))
+
+
+def test_every_kind_has_its_colour_and_its_words():
+    assert len({kind.colour for kind in KINDS.values()}) == len(KINDS) == 5
+    page = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
+    for kind in KINDS.values():
+        assert f"| {kind.name} |" in page

@@ -107,9 +107,9 @@ def test_hundred_random_curves():
 def test_rules_of_the_paper():
     found = RangeTest((read_curve("a", "test loss", LINEAR, curve(LINEAR, 1.2)),))
     told = found.to_json()
-    assert found.max_lr == told["max_lr"] == 1.1  # 1.17 rounded down
-    assert found.min_lr == told["min_lr"] == 0.11 and found.min_lr_cycles == told["min_lr_cycles"] == 0.275
-    assert told["min_lr_ranges"] == {"one_cycle": [0.055, 0.11], "cycles": [0.275, 0.367]}
+    assert found.max_lr == told["max_lr"] == 0.93  # four fifths of the break at 1.17, rounded down
+    assert found.min_lr == told["min_lr"] == 0.093 and found.min_lr_cycles == told["min_lr_cycles"] == 0.233
+    assert told["min_lr_ranges"] == {"one_cycle": [0.0465, 0.093], "cycles": [0.233, 0.31]}
     assert "max/20 to max/10" in found.text() and "max/4 to max/3" in found.text()
 
 
@@ -127,7 +127,8 @@ def test_several_runs_make_it_surer():
 def test_authors_range_test_with_clipping():
     """Accuracy falls from 0.45 to 0.16 between lr 0.54 and 0.58 (iterations 3600 to 3900, by eye)."""
     found = analyse([read_log(LOGS / "clipping_cut_off.log.gz")])
-    assert found.break_seen and 0.54 / 1.5 < found.max_lr < 0.58
+    assert found.break_seen and 0.54 / 1.5 < found.readings[0].broke < 0.58
+    assert found.max_lr == 0.4  # below all that broke
     assert found.readings[0].what == "test loss" and found.readings[0].start < 0.1
 
 
@@ -164,3 +165,29 @@ def test_picture_marks_the_findings():
     raw = top.lines[0]
     assert np.array_equal(raw.get_ydata(), runs[0].test["loss"]) and top.get_xscale() == "linear"
     assert made.get_suptitle().startswith(f"max_lr {found.max_lr:g}")
+
+
+def test_max_lr_is_what_all_runs_bear():
+    """The issue's four digits seeds: one of them alone broke at 0.617, so no advice may lie above it."""
+    breaks = (0.617, 0.633, 0.667, 0.783)
+    lr = np.linspace(0, 1, 100)
+    runs = [read_curve(str(b), "test loss", lr, curve(lr, b, start=0.02, noise=0.01)) for b in breaks]
+    found = RangeTest(tuple(runs))
+    assert 0.617 / 1.5 < found.max_lr < 0.617 / 1.2
+    lone = RangeTest((*runs[:1], *(read_curve("n", "test loss", lr, curve(lr, 99, start=0.02)) for _ in range(3))))
+    assert lone.max_lr <= found.max_lr and lone.sure == "low"
+
+
+def test_few_points_up_to_the_break_are_not_sure():
+    """Seven finite losses cannot say where the break is, however well they agree."""
+    lr = np.linspace(0, 1, 14)
+    few = [read_curve(str(n), "test loss", lr, with_values(curve(lr, 99), lr > 0.5, np.nan)) for n in range(4)]
+    found = RangeTest(tuple(few))
+    assert found.sure == "low" and "not sure" in found.text() and "only 7 losses" in found.text()
+
+
+@pytest.mark.parametrize("name", ["new_format_1cycle", "old_format_triangular", "lenet_nesterov_1cycle_cm"])
+def test_a_cycle_is_no_range_test(name):
+    """Its rate goes up and down, and training survives it: nothing to extend."""
+    with pytest.raises(CaffeError, match="a cycle: its learning rate rises to"):
+        analyse([read_log(LOGS / f"{name}.log.gz")])

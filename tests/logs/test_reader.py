@@ -329,7 +329,8 @@ def test_the_accuracy_of_a_diverged_net_is_not_believed(log_file):
         ]
     run = read_log(log_file("\n".join(lines) + "\n"))
     np.testing.assert_array_equal(run.test.main_accuracy, [0.1, 0.6, np.nan])
-    np.testing.assert_array_equal(run.test["accuracy"], [0.1, 0.6, 1])
+    np.testing.assert_array_equal(run.test["accuracy"], [0.1, 0.6, np.nan])
+    assert run.nan_from == 20
 
 
 LINEAR = {
