@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_bytes
 from pysolver.logs import glog
-from pysolver.proto import upgrade_v0, upgrade_v1
-from pysolver.proto.binary import read_binary
+from pysolver.proto import upgrade_v0, upgrade_v1, weights_only
+from pysolver.proto.binary import LARGEST_MESSAGE, read_binary
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
+from pysolver.proto.seal import open_seal
 from pysolver.proto.text import read_text
 
 SOLVER_TYPES = {
@@ -29,7 +31,16 @@ def read_net(path: str | Path) -> NetParameter:
 
 def read_weights(path: str | Path) -> NetParameter:
     """The net in a binary caffemodel, in the present form."""
-    return upgrade_net(read_binary(path, NetParameter), str(path))
+    try:
+        net = read_binary(path, NetParameter)
+    except CaffeError:
+        data = read_bytes(path, LARGEST_MESSAGE)
+        open_seal(data, str(path))  # our own files: damaged, then, and not of another Caffe
+        net = weights_only.parse(data)
+        if net is None:
+            raise
+        _warn(1, f"{path}: its settings are of another Caffe and are not read; names and blobs are")
+    return upgrade_net(net, str(path))
 
 
 def read_solver(path: str | Path) -> SolverParameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +11,19 @@ from google.protobuf.message import Message
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs import glog
+from pysolver.proto import to_bvlc
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text, to_text
 from pysolver.proto.upgrade import net_needs_upgrade, try_upgrade_net, upgrade_solver
 
 
-def upgrade_net_proto_text(source: str | Path, target: str | Path) -> int:
-    """Upgrade a net prototxt. Exit status 0; 1: not all of it could be upgraded; 2: the file cannot be read."""
-    return _upgrade(source, target, "net", "text", _net)
+def upgrade_net_proto_text(source: str | Path, target: str | Path, bvlc: bool = False) -> int:
+    """Upgrade a net prototxt. Exit status 0; 1: not all of it could be upgraded; 2: the file cannot be read.
+
+    bvlc: also without the fields of forks, as far as BVLC's Caffe can say what they do.
+    """
+    return _upgrade(source, target, "net", "text", _net_to_bvlc if bvlc else _net)
 
 
 def upgrade_net_proto_binary(source: str | Path, target: str | Path) -> int:
@@ -33,6 +38,20 @@ def upgrade_solver_proto_text(source: str | Path, target: str | Path) -> int:
 
 def _net(net: NetParameter, source: str) -> tuple[NetParameter, bool, bool]:
     return net_needs_upgrade(net), *try_upgrade_net(net, source)
+
+
+def _net_to_bvlc(net: NetParameter, source: str) -> tuple[bool, NetParameter, bool]:
+    _, net, clean = _net(net, source)
+    taken, left = to_bvlc.convert(net)
+    if taken:
+        glog.info("upgrade_net_proto_text.cpp:1", f"Taken out: {_list(taken)}")
+    if left:
+        glog.error("upgrade_net_proto_text.cpp:1", f"BVLC's Caffe has nothing for: {_list(left)}")
+    return True, net, clean and not left
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{what} ({count} times)" if count > 1 else what for what, count in sorted(counts.items()))
 
 
 def _solver(solver: SolverParameter, source: str) -> tuple[bool, SolverParameter, bool]:

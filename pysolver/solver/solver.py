@@ -22,6 +22,7 @@ from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
+from pysolver.proto import dialects
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
@@ -280,7 +281,9 @@ class Solver:
         self._emit(e.Testing(self.iter, number))
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
-        result = testing.run_batches(net, self.param.test_iter[number], forward, self._serve_actions)
+        result = testing.run_batches(
+            net, self.param.test_iter[number], forward, self._serve_actions, testing.precision_version(self.param)
+        )
         if result is None:
             self._emit(e.TestInterrupted())
             return
@@ -370,6 +373,9 @@ class Solver:
 def check_parameters(param: Any, type_name: str) -> None:
     """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
     check_type(type_name, param)
+    if ignored := dialects.check(param, "the solver"):
+        glog.info("solver.cpp:1", dialects.sentence(ignored))
+    testing.check_evaluation(param)
     nets.check_nets(param)
     schedule.check_schedule(param)
     if param.average_loss < 1:
