@@ -37,7 +37,9 @@ def _reduced() -> type[Message]:
 def parse(data: bytes) -> NetParameter | None:
     """The layers of a caffemodel with their names and blobs and nothing else; None if there are no blobs either."""
     try:
-        net = NetParameter.FromString(_reduced().FromString(data).SerializeToString())
+        reduced = _reduced().FromString(data)
+        reduced.DiscardUnknownFields()
+        net = NetParameter.FromString(reduced.SerializeToString())
     except DecodeError:
         return None
     layers = [*net.layer, *net.layers]
