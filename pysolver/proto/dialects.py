@@ -34,7 +34,8 @@ STEERS = {
     "ImageDataParameter": "threads cache precache show_data",
     "InnerProductParameter": "engine",
     "SolverParameter": """
-        device_id_again engine group_id richness solver_data_type store_blobs_in_old_format test_offset""",
+        device_id_again engine group_id richness show_per_class_result solver_data_type
+        store_blobs_in_old_format test_offset""",
 }
 
 # Refused unless it has its default.
@@ -79,7 +80,7 @@ REFUSED = {
     "SolverParameter": """
         plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy
         larc_eta larc_turbo weight_decay_policy weight_decay_power max_weight_decay test_and_snapshot_last_epochs
-        disabled_update local_lr_auto local_gw_ratio stepearly show_per_class_result""",
+        disabled_update local_lr_auto local_gw_ratio stepearly""",
 }
 
 # Read by layers of these types only.
