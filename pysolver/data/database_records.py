@@ -18,16 +18,18 @@ from pysolver.proto import caffe_pb2
 
 
 class DatabaseRecords:
-    """Reads through a database in key order and starts over at its end.
+    """Reads through a database in key order and starts over at its end; `scattered`: in any order, by the keys.
 
     first: the first record, which reading does not skip.
     """
 
-    def __init__(self, database: Database, colour: Colour) -> None:
+    def __init__(self, database: Database, colour: Colour, scattered: bool = False) -> None:
         if not database.entries:
             raise CaffeError(f"{database.source}: the database is empty")
         self.size = database.entries
         self._source, self._colour = database.source, colour
+        self._database = database
+        self._keys = [bytes(key) for key, _ in database.items()] if scattered else None
         self._stream = _endless(database)
         self._position = 0  # of the stream, in the database
         self._pool: ThreadPoolExecutor | None = None
@@ -44,6 +46,9 @@ class DatabaseRecords:
         return [self._decode(record) for record in parsed]
 
     def _item(self, number: int) -> tuple[memoryview, memoryview]:
+        if self._keys is not None:
+            key = self._keys[number]
+            return memoryview(key), memoryview(self._database.get(key))
         ahead = (number - self._position) % self.size
         self._position = (number + 1) % self.size
         return next(islice(self._stream, ahead, None))

@@ -36,6 +36,9 @@ class Database(Protocol):
     def items(self) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
         """(key, value) in key order, from the first; a memoryview is valid until the next one is asked for."""
 
+    def get(self, key: bytes) -> bytes:
+        """The value of a key that items() gave."""
+
 
 def open_database(source: str, backend: int) -> Database:
     """Open an existing database (db::GetDB, db::READ). Raises CaffeError if it is not there, or of the other kind."""
@@ -77,6 +80,10 @@ class LmdbReader:
                 yield from transaction.cursor()
         except lmdb.Error as error:
             raise CaffeError(f"{self.source}: the LMDB is damaged: {error}") from None
+
+    def get(self, key: bytes) -> bytes:
+        with self._environment.begin() as transaction:
+            return transaction.get(key)
 
 
 _open_environments: weakref.WeakValueDictionary = weakref.WeakValueDictionary()

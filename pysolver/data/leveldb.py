@@ -42,6 +42,12 @@ class LeveldbReader:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         return self._iterate()
 
+    def get(self, key: bytes) -> bytes:
+        try:
+            return self._database.get(key, verify_checksums=True)
+        except self._plyvel.Error as error:
+            raise CaffeError(f"{self.source}: the LevelDB is damaged: {_without(self._folder, error)}") from None
+
     def _iterate(self, **options: bool) -> Iterator:
         try:
             with self._database.iterator(verify_checksums=True, **options) as iterator:

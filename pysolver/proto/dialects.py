@@ -58,7 +58,7 @@ REFUSED = {
     "BatchNormParameter": "filler stats_batch_size relu update_global_stats",
     "ConvolutionParameter": """
         coeff fusion_type kernel_depth temporal_stride filter_group temporal_pad dilation_h dilation_w""",
-    "DataParameter": "shuffle side",
+    "DataParameter": "side",
     "FillerParameter": "scale",
     "ImageDataParameter": """
         short_side dataset_share_per_node min_height min_width new_length use_image sampling_rate use_label
@@ -93,6 +93,7 @@ OF_TYPES = {
 COMPUTED = {
     "TransformationParameter": "resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param",
     "BatchNormParameter": "scale_filler bias_filler scale_bias",
+    "DataParameter": "shuffle",
     "ConvolutionParameter": "relu negative_slope",
     "DropoutParameter": "scale_train sample_weights_test",
     "ELUParameter": "lambda",
