@@ -16,6 +16,7 @@ class Context:
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
+    compile: whether torch.compile makes kernels of the net's function; not on a CPU.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -25,6 +26,7 @@ class Context:
     cache_bytes: int = 2 << 30
     allow_python_layers: bool = True
     precision: str = "fp32"
+    compile: bool = False
 
     @property
     def is_root(self) -> bool:

@@ -53,6 +53,9 @@ class Net:
         self.layer_names: list[str] = [layer.name for layer in self.layers]
         self.inputs = [name for node in self.nodes if node.layer.type_name == "Input" for name in node.top_names]
         self.sources = {node.layer.name: node.layer for node in self.nodes if isinstance(node, SourceNode)}
+        self._call: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = self.function
+        if self.context.compile and self.context.device.type != "cpu":
+            self.compile()
         self.layer_by_layer = False
         self.loss_scale = LossScale() if self.context.precision == "fp16" else None
         self._callbacks: dict[str, list[Callback]] = {moment: [] for moment in MOMENTS}
@@ -148,6 +151,10 @@ class Net:
             (self.loss_scale.scaled(loss) if self.loss_scale else loss).backward()
         return loss.detach()
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch.compile make kernels of the function at its next passes, once for each set of blobs looked at."""
+        self._call = torch.compile(self.function, backend=backend, dynamic=False)
+
     def _run(self) -> Tensor:
         self.flush_params()
         batch = [value for node in self.nodes if isinstance(node, SourceNode) for value in node.batch()]
@@ -156,7 +163,7 @@ class Net:
                 node.check_shapes()
                 node.forget()
         self._choose_kept()
-        loss, values = self.function(*batch)
+        loss, values = self._call(*batch)
         for index, value in zip(self.function.kept, values):
             self.function.blobs[index].value = value.detach()
         return loss

@@ -13,7 +13,11 @@ from torch import Tensor
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.net.net import Net
+<<<<<<< HEAD
 from pysolver.solver.detection_eval import VERSIONS, DetectionScores
+=======
+from pysolver.solver.ranks import Alone
+>>>>>>> main
 
 OutputValue = tuple[str, Tensor, float]  # name, values, loss weight: as Net.output_values gives them
 
@@ -35,6 +39,7 @@ def run_batches(
     stop: Callable[[], bool] = lambda: False,
     ap_version: str | None = None,
 ) -> TestResult | None:
+<<<<<<< HEAD
     """The mean over so many forward passes, summed in float32; None if `stop`, asked before each, says so.
 
     ap_version: the outputs are rows of DetectionEvaluate, and each gives its mean average precision instead.
@@ -57,6 +62,66 @@ def run_batches(
     if ap_version is not None:
         means = [(name, torch.tensor([score.mean(ap_version)]), 0.0) for name, score in scores.items()]
     return TestResult(float(loss / batches), list(elements(means)))
+=======
+    """The mean over so many forward passes, summed in float32; None if `stop`, asked before each, says so."""
+    total = _Sum()
+    for _ in range(batches):
+        if stop():
+            return None
+        total.add(*_one_batch(net, forward))
+    return total.mean()
+
+
+def run_divided(
+    net: Net, batches: int, forward: Callable[[], Tensor], stop: Callable[[], bool], ranks: Alone
+) -> TestResult | None:
+    """The same result, to the bit, from batches that all ranks run, each its own (Part of batch_source.py)."""
+    rows: list[np.ndarray] = []
+    outputs: list[OutputValue] = []
+    for first in range(0, batches, ranks.size):
+        if stop():
+            return None
+        if first + ranks.rank < batches:
+            loss, outputs = _one_batch(net, forward)
+            rows.append(torch.cat([loss.reshape(1), *(value for _, value, _ in outputs)]).cpu().numpy())
+    told = [np.frombuffer(data, np.float32) for data in ranks.gather(np.array(rows, np.float32).tobytes())]
+    if not ranks.is_root:
+        return None
+    sizes = [1, *(len(value) for _, value, _ in outputs)]
+    tables = [torch.from_numpy(values.copy()).view(-1, sum(sizes)) for values in told]
+    total = _Sum()
+    for batch in range(batches):
+        loss, *values = tables[batch % ranks.size][batch // ranks.size].split(sizes)
+        total.add(loss[0], [(name, value, weight) for (name, _, weight), value in zip(outputs, values)])
+    return total.mean()
+
+
+def _one_batch(net: Net, forward: Callable[[], Tensor]) -> tuple[Tensor, list[OutputValue]]:
+    with torch.no_grad():
+        loss = forward()
+    return loss, [(name, value.flatten(), weight) for name, value, weight in net.output_values()]
+
+
+class _Sum:
+    """Losses and outputs of some batches, added in float32 in their order."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.outputs: list[OutputValue] = []
+        self.count = 0
+
+    def add(self, loss: Tensor, outputs: list[OutputValue]) -> None:
+        self.loss = self.loss + loss
+        if self.count:
+            self.outputs = [_add(a, b) for a, b in zip(self.outputs, outputs)]
+        else:
+            self.outputs = [(name, value.clone(), weight) for name, value, weight in outputs]
+        self.count += 1
+
+    def mean(self) -> TestResult:
+        means = [(name, total / self.count, weight) for name, total, weight in self.outputs]
+        return TestResult(float(self.loss / self.count), list(elements(means)))
+>>>>>>> main
 
 
 def check_evaluation(param: Any) -> None:
