@@ -92,16 +92,6 @@ class BatchSource(Source):
         first = index * batch_size * self.ranks + rank
         return np.arange(first, first + batch_size * self.ranks, self.ranks)
 
-<<<<<<< HEAD
-    def generator(self, purpose: str, index: int, rank: int | None = None) -> np.random.Generator:
-        """A random generator for one purpose and batch (or epoch) of this layer on this rank, or on a given one."""
-        name = zlib.crc32(f"{self.name}/{purpose}".encode())
-        entropy = np.random.SeedSequence([self._seed, self.context.rank if rank is None else rank, name, index])
-        return np.random.Generator(np.random.Philox(entropy))
-
-    def permutation(self, purpose: str, index: int, size: int, rank: int | None = None) -> np.ndarray:
-        """A random order of 0..size-1 for one purpose and epoch, of this rank or a given one; the last few are kept."""
-=======
     def check_records(self, count: int) -> None:
         """CaffeError where some rank would have no record of its own."""
         self.check(count >= self.ranks, f"{count} records for {self.ranks} processes: each needs one of its own")
@@ -119,16 +109,11 @@ class BatchSource(Source):
 
     def permutation(self, purpose: str, index: int, size: int) -> np.ndarray:
         """A random order of 0..size-1 for one purpose and epoch, the same on all ranks; the last few are kept."""
->>>>>>> main
         key = (purpose, index, size)
         if key not in self._permutations:
             while len(self._permutations) >= _PERMUTATIONS_KEPT:
                 del self._permutations[next(iter(self._permutations))]
-<<<<<<< HEAD
-            self._permutations[key] = self.generator(purpose, index, rank).permutation(size)
-=======
             self._permutations[key] = self.generator(purpose, index, rank=0).permutation(size)
->>>>>>> main
         return self._permutations[key]
 
     def state(self) -> dict[str, int]:

@@ -89,7 +89,7 @@ class Data(BatchSource):
         if self._param.shuffle:
             for number in np.unique(passes):
                 now = passes == number
-                places[now] = self.permutation("shuffle", int(number), self._store.size, rank=0)[places[now]]
+                places[now] = self.permutation("shuffle", int(number), self._store.size)[places[now]]
         return places
 
     def _log_restarts(self, numbers: np.ndarray) -> None:

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pysolver.errors import CaffeError
+from pysolver.net.net import Net
+from pysolver.solver.testing import TestResult
 
 VERSIONS = ("11point", "MaxIntegral", "Integral")
 _EPS = 1e-6
+
+
+def check_evaluation(param: Any) -> None:
+    """CaffeError for an eval_type or ap_version of SSD that is not known."""
+    if param.eval_type not in ("classification", "detection"):
+        raise CaffeError(f"Unknown evaluation type: {param.eval_type} (eval_type is classification or detection)")
+    if param.ap_version not in VERSIONS:
+        raise CaffeError(f"Unknown ap_version: {param.ap_version} (known: {', '.join(VERSIONS)})")
+
+
+def run_detection(
+    net: Net, batches: int, forward: Callable[[], Tensor], stop: Callable[[], bool], ap_version: str
+) -> TestResult | None:
+    """The mean loss, and of each output the mean average precision over all batches; None if `stop` says so."""
+    loss: Tensor | float = 0.0
+    scores: dict[str, DetectionScores] = {}
+    for _ in range(batches):
+        if stop():
+            return None
+        with torch.no_grad():
+            loss = loss + forward()
+        for name, value, _ in net.output_values():
+            scores.setdefault(name, DetectionScores()).add(value, name)
+    outputs = [(name, np.float32(score.mean(ap_version)), 0.0) for name, score in scores.items()]
+    return TestResult(float(loss / batches), outputs)
 
 
 class DetectionScores:

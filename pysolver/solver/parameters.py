@@ -6,13 +6,19 @@ from typing import Any
 
 from pysolver import schedule
 from pysolver.errors import CaffeError
+from pysolver.logs import glog
+from pysolver.proto import dialects
 from pysolver.solver import nets
+from pysolver.solver.detection_eval import check_evaluation
 from pysolver.solver_types import check_type
 
 
 def check_parameters(param: Any, type_name: str) -> None:
     """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
     check_type(type_name, param)
+    if ignored := dialects.check(param, "the solver"):
+        glog.info("solver.cpp:1", dialects.sentence(ignored))
+    check_evaluation(param)
     nets.check_nets(param)
     schedule.check_schedule(param)
     if param.average_loss < 1:

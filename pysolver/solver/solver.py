@@ -22,14 +22,11 @@ from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
-<<<<<<< HEAD
-from pysolver.proto import dialects
-=======
 from pysolver.net.net import Net
->>>>>>> main
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
+from pysolver.solver.detection_eval import run_detection
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.ranks import Alone
@@ -100,7 +97,8 @@ class Solver:
         self.net = nets.build_train_net(param, self.context, self._emit)
         if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
-        self._divides_tests = distributed_test and self.ranks.size > 1
+        self._judges_boxes = param.eval_type == "detection"
+        self._divides_tests = distributed_test and self.ranks.size > 1 and not self._judges_boxes
         self.test_nets: list[Net] = []
         if self.ranks.is_root:
             self.test_nets = nets.build_test_nets(param, self.context, self._emit)
@@ -299,19 +297,14 @@ class Solver:
         self._emit(e.Testing(self.iter, number))
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
-<<<<<<< HEAD
-        result = testing.run_batches(
-            net, self.param.test_iter[number], forward, self._serve_actions, testing.precision_version(self.param)
-        )
-        if result is None:
-=======
         batches = self.param.test_iter[number]
-        if self._divides_tests:
+        if self._judges_boxes:
+            result = run_detection(net, batches, forward, self._serve_actions, self.param.ap_version)
+        elif self._divides_tests:
             result = testing.run_divided(net, batches, forward, self._serve_actions, self.ranks)
         else:
             result = testing.run_batches(net, batches, forward, self._serve_actions)
         if self.is_stopped:
->>>>>>> main
             self._emit(e.TestInterrupted())
         if result is None:
             return
@@ -398,28 +391,6 @@ class Solver:
             subscriber(event)
 
 
-<<<<<<< HEAD
-def check_parameters(param: Any, type_name: str) -> None:
-    """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
-    check_type(type_name, param)
-    if ignored := dialects.check(param, "the solver"):
-        glog.info("solver.cpp:1", dialects.sentence(ignored))
-    testing.check_evaluation(param)
-    nets.check_nets(param)
-    schedule.check_schedule(param)
-    if param.average_loss < 1:
-        raise CaffeError(
-            f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1) "
-            "average_loss should be non-negative. (it is a number of iterations, 1 or more)"
-        )
-    if param.iter_size < 1:
-        raise CaffeError(f"iter_size is {param.iter_size}: an update needs at least 1 pass")
-    if param.snapshot and not param.snapshot_prefix:
-        raise CaffeError("In solver params, snapshot is specified but snapshot_prefix is not.")
-
-
-=======
->>>>>>> main
 def _seeded(context: Context, random_seed: int) -> Context:
     return dataclasses.replace(context, seed=random_seed + context.rank) if random_seed >= 0 else context
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +12,7 @@ from torch import Tensor
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.net.net import Net
-<<<<<<< HEAD
-from pysolver.solver.detection_eval import VERSIONS, DetectionScores
-=======
 from pysolver.solver.ranks import Alone
->>>>>>> main
 
 OutputValue = tuple[str, Tensor, float]  # name, values, loss weight: as Net.output_values gives them
 
@@ -33,36 +28,8 @@ class TestResult:
 
 
 def run_batches(
-    net: Net,
-    batches: int,
-    forward: Callable[[], Tensor],
-    stop: Callable[[], bool] = lambda: False,
-    ap_version: str | None = None,
+    net: Net, batches: int, forward: Callable[[], Tensor], stop: Callable[[], bool] = lambda: False
 ) -> TestResult | None:
-<<<<<<< HEAD
-    """The mean over so many forward passes, summed in float32; None if `stop`, asked before each, says so.
-
-    ap_version: the outputs are rows of DetectionEvaluate, and each gives its mean average precision instead.
-    """
-    loss: Tensor | float = 0.0
-    sums: list[OutputValue] = []
-    scores: dict[str, DetectionScores] = {}
-    with torch.no_grad():
-        for batch in range(batches):
-            if stop():
-                return None
-            loss = loss + forward()
-            if ap_version is not None:
-                for name, value, _ in net.output_values():
-                    scores.setdefault(name, DetectionScores()).add(value, name)
-                continue
-            outputs = [(name, value.flatten(), weight) for name, value, weight in net.output_values()]
-            sums = [_add(a, b) for a, b in zip(sums, outputs)] if batch else [(n, v.clone(), w) for n, v, w in outputs]
-    means = [(name, total / batches, weight) for name, total, weight in sums]
-    if ap_version is not None:
-        means = [(name, torch.tensor([score.mean(ap_version)]), 0.0) for name, score in scores.items()]
-    return TestResult(float(loss / batches), list(elements(means)))
-=======
     """The mean over so many forward passes, summed in float32; None if `stop`, asked before each, says so."""
     total = _Sum()
     for _ in range(batches):
@@ -121,20 +88,6 @@ class _Sum:
     def mean(self) -> TestResult:
         means = [(name, total / self.count, weight) for name, total, weight in self.outputs]
         return TestResult(float(self.loss / self.count), list(elements(means)))
->>>>>>> main
-
-
-def check_evaluation(param: Any) -> None:
-    """CaffeError for an eval_type or ap_version of SSD that is not known."""
-    if param.eval_type not in ("classification", "detection"):
-        raise CaffeError(f"Unknown evaluation type: {param.eval_type} (eval_type is classification or detection)")
-    if param.ap_version not in VERSIONS:
-        raise CaffeError(f"Unknown ap_version: {param.ap_version} (known: {', '.join(VERSIONS)})")
-
-
-def precision_version(param: Any) -> str | None:
-    """How a test computes average precisions; None where it means its outputs."""
-    return param.ap_version if param.eval_type == "detection" else None
 
 
 def keep_step(batches: int, stop: Callable[[], bool]) -> None:
