@@ -24,9 +24,8 @@ from pysolver.logs import glog
 from pysolver.logs.writer import CaffeLog
 from pysolver.net.net import Net
 from pysolver.proto.text import to_text
-from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
+from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
-from pysolver.solver.detection_eval import run_detection
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.ranks import Alone
@@ -97,8 +96,7 @@ class Solver:
         self.net = nets.build_train_net(param, self.context, self._emit)
         if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
-        self._judges_boxes = param.eval_type == "detection"
-        self._divides_tests = distributed_test and self.ranks.size > 1 and not self._judges_boxes
+        self._divides_tests = distributed_test and self.ranks.size > 1 and param.eval_type != "detection"
         self.test_nets: list[Net] = []
         if self.ranks.is_root:
             self.test_nets = nets.build_test_nets(param, self.context, self._emit)
@@ -298,8 +296,8 @@ class Solver:
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
         batches = self.param.test_iter[number]
-        if self._judges_boxes:
-            result = run_detection(net, batches, forward, self._serve_actions, self.param.ap_version)
+        if self.param.eval_type == "detection":
+            result = detection_eval.run_detection(net, batches, forward, self._serve_actions, self.param.ap_version)
         elif self._divides_tests:
             result = testing.run_divided(net, batches, forward, self._serve_actions, self.ranks)
         else:
