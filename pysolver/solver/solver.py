@@ -291,11 +291,10 @@ class Solver:
 
     def test(self, number: int) -> None:
         """Test one net with the train net's weights, and tell its mean outputs."""
-        net = self.test_nets[number]
+        net, batches = self.test_nets[number], self.param.test_iter[number]
         self._emit(e.Testing(self.iter, number))
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
-        batches = self.param.test_iter[number]
         if self.param.eval_type == "detection":
             result = detection_eval.run_detection(net, batches, forward, self._serve_actions, self.param.ap_version)
         elif self._divides_tests:
