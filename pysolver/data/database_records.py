@@ -18,7 +18,7 @@ from pysolver.proto import caffe_pb2
 
 
 class DatabaseRecords:
-    """Reads through a database in key order and starts over at its end; `scattered`: in any order, by the keys.
+    """Reads through a database in key order and starts over at its end; `scattered`: in any order.
 
     first: the first record, which reading does not skip.
     """
@@ -29,7 +29,7 @@ class DatabaseRecords:
         self.size = database.entries
         self._source, self._colour = database.source, colour
         self._database = database
-        self._keys = [bytes(key) for key, _ in database.items()] if scattered else None
+        self._places = database.places() if scattered else None
         self._stream = _endless(database)
         self._position = 0  # of the stream, in the database
         self._pool: ThreadPoolExecutor | None = None
@@ -46,9 +46,8 @@ class DatabaseRecords:
         return [self._decode(record) for record in parsed]
 
     def _item(self, number: int) -> tuple[memoryview, memoryview]:
-        if self._keys is not None:
-            key = self._keys[number]
-            return memoryview(key), memoryview(self._database.get(key))
+        if self._places is not None:
+            return self._database.at(self._places[number])
         ahead = (number - self._position) % self.size
         self._position = (number + 1) % self.size
         return next(islice(self._stream, ahead, None))

@@ -42,9 +42,12 @@ class LeveldbReader:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         return self._iterate()
 
-    def get(self, key: bytes) -> bytes:
+    def places(self) -> list[bytes]:
+        return list(self._iterate(include_value=False))
+
+    def at(self, place: bytes) -> tuple[bytes, bytes]:
         try:
-            return self._database.get(key, verify_checksums=True)
+            return place, self._database.get(place, verify_checksums=True)
         except self._plyvel.Error as error:
             raise CaffeError(f"{self.source}: the LevelDB is damaged: {_without(self._folder, error)}") from None
 
