@@ -16,4 +16,4 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    return upgrade_files.upgrade_net_proto_text(args.input, args.output, bvlc=args.to == "bvlc")
+    return upgrade_files.upgrade_net_proto_text(args.input, args.output, args.emit, bvlc=args.to == "bvlc")
