@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from pysolver.commands import _options as o
 from pysolver.context import Context
 from pysolver.errors import about
+from pysolver.export import files
 from pysolver.logs import events as e
 from pysolver.logs.writer import CaffeLog
 from pysolver.net.filter import read_net_for
@@ -34,4 +37,12 @@ def open_net(model: str, phase: int, gpu: str, level: int, stage: str, context: 
     with about(model):
         net = Net(param, Context(device, **context))
     with contextlib.closing(net):
+        yield net
+
+
+@contextlib.contextmanager
+def quiet_net(args: argparse.Namespace, model: str, weights: str | None = None) -> Iterator[Net]:
+    """The net of a file for those who only look at it: no log, on the CPU, closed at the end. args: of net_state."""
+    alias.offer()
+    with contextlib.closing(files.open_net(model, weights, **o.state(args))) as net:
         yield net

@@ -32,6 +32,8 @@ def options(parser: argparse.ArgumentParser) -> None:
            help="train in so many processes, each with the solver's whole batch (--gpu=0,1: one a GPU)")  # fmt: skip
     o.flag(parser, "max_restarts", "max-restarts", type=int, default=0, metavar="N",
            help="when a process is lost, begin again at the newest snapshot, so many times (default 0)")  # fmt: skip
+    o.flag(parser, "distributed_test", "distributed-test", action="store_true",
+           help="all processes run the tests, each its part of the batches")  # fmt: skip
     o.flag(parser, "log_ranks", metavar="DIR", help="write the log of each process there, too")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None,
                         help="a progress bar (default: on a terminal)")  # fmt: skip

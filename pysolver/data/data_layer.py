@@ -47,6 +47,7 @@ class Data(BatchSource):
         with self.about():
             self._transform = Transformer(self.param.transform_param, self.phase, self.context)
             self._store = self._open_store()
+            self.check_records(self._store.size)
             self._image_shape = self._transform.output_shape(self._store.shape)
         shape = self.top_shapes()[0]
         self.context.info("data_layer.cpp:45", f"output data size: {','.join(map(str, shape))}")

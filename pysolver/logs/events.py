@@ -272,10 +272,9 @@ class GaveUp(Event):
 
 @event
 class GoOn(Event):
-    """How a run that was asked to stop is taken up again."""
+    """The command that takes up a run which was asked to stop."""
 
-    solver: str
-    snapshot: str
+    command: str
 
 
 @event

@@ -197,7 +197,7 @@ FORMS: tuple[Form, ...] = (
     ),
     _say(e.StoppedEarly, "solver.cpp:311", "Optimization stopped early."),
     _say(e.GaveUp, "solver.cpp:1", "Gave up: {reason}"),
-    _say(e.GoOn, "caffe.cpp:1", "To go on: pysolver train --solver={solver} --snapshot={snapshot}"),
+    _say(e.GoOn, "caffe.cpp:1", "To go on: {command}"),
     _say(e.Done, "solver.cpp:332", "Optimization Done.", by="solver"),
     _say(e.Done, "caffe.cpp:250", "Optimization Done.", by="tool"),
     _say(e.RestartingData, "data_layer.cpp:73", "Restarting data prefetching from start."),

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pysolver.context import Context
+from pysolver.data.batch_source import BatchSource, Part
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import read_net
+from pysolver.solver.ranks import Alone
 
 Emit = Callable[[e.Event], None]
 
@@ -77,6 +79,15 @@ def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
         load_weights(net, solver.weights, emit)
         nets.append(net)
     return nets
+
+
+def divide_tests(test_nets: Iterable[Net], test_iter: Iterable[int], ranks: Alone) -> None:
+    """Let each rank read its own batches of each test. CaffeError for a source that cannot be divided."""
+    for net, batches in zip(test_nets, test_iter):
+        for source in net.sources.values():
+            if not isinstance(source, BatchSource):
+                source.fail("its batches cannot be divided over the ranks: leave out --distributed_test")
+            source.divide(Part(ranks.rank, ranks.size, batches))
 
 
 def _test_sources(solver: Any) -> Iterable[tuple[str, Any]]:

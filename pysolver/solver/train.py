@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import secrets
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +25,9 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import devices, ranks, snapshots, watchers
+from pysolver.solver.parameters import check_parameters
 from pysolver.solver.signals import Action, ActionFunction, SignalHandler, parse_effect
-from pysolver.solver.solver import Solver, Subscriber, check_parameters
+from pysolver.solver.solver import Solver, Subscriber
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class TrainOptions:
     compile: make kernels of the net with torch.compile, on GPUs only.
     gpu: ids separated by commas, or `all`: one process a GPU. processes: so many on CPUs.
     max_restarts: how often all processes begin again, at the newest intact snapshot, when one of them is lost.
+    distributed_test: all processes run the tests, each its part of the batches; else the first runs them.
     log_ranks: folder in which each process writes a log of its own.
     """
 
@@ -62,6 +66,7 @@ class TrainOptions:
     processes: int = 1
     max_restarts: int = 0
     log_ranks: str | None = None
+    distributed_test: bool = False
 
     def flags(self) -> list[str]:
         """The command line that says the same."""
@@ -136,10 +141,12 @@ def train(
         snapshot = _choose_start(param, options, group)
         if param.random_seed < 0:
             torch.seed()
+        seed = int(group.spread(str(secrets.randbits(31)).encode()))  # of the data, unless there is a random_seed
         solver = Solver(
             param,
             Context(
                 device,
+                seed + group.rank,
                 rank=group.rank,
                 world_size=group.size,
                 cache_bytes=options.cache_data,
@@ -152,6 +159,7 @@ def train(
             stop_on_nan=options.stop_on_nan,
             action=action,
             ranks=group,
+            distributed_test=options.distributed_test,
         )
         stack.callback(solver.close)
         if snapshot:
@@ -169,7 +177,8 @@ def train(
         emit(e.StartingOptimization())
         solver.solve()
         if solver.is_stopped and solver.last_state:
-            emit(e.GoOn(options.solver, solver.last_state))
+            again = dataclasses.replace(options, snapshot=solver.last_state, weights=None)
+            emit(e.GoOn(shlex.join(["pysolver", "train", *again.flags()])))
         emit(e.Done("tool"))
     return recorder.run(options.solver)
 

@@ -43,18 +43,26 @@ def labels_of(source, batches: int) -> list[int]:
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
-def test_the_list_in_order_for_every_rank(write_images, make_source, cache_bytes) -> None:
+def test_the_list_in_order_divided_over_the_ranks(write_images, make_source, cache_bytes) -> None:
     write_images(5)
     for rank in range(2):
         source = make_source(IMAGES.format("", 3), cache_bytes=cache_bytes, rank=rank, world_size=2)
-        assert labels_of(source, 4) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+        assert labels_of(source, 4) == [image % 5 for image in range(rank, 24, 2)]
 
 
-def test_ranks_without_shuffling_are_warned(write_images, make_source, capfd) -> None:
-    write_images(5)
-    make_source(IMAGES.format("", 3), world_size=2)
-    make_source(IMAGES.format("", "3 shuffle: true"), world_size=2)
-    assert capfd.readouterr().err.count("Shuffling or skipping recommended for multi-GPU") == 1
+def test_ranks_divide_one_random_order(write_images, make_source) -> None:
+    """Together they see each image once an epoch."""
+    write_images(8)
+    text = IMAGES.format("", "2 shuffle: true")
+    ranks = [make_source(text, rank=rank, world_size=2, seed=3 + rank) for rank in range(2)]
+    first, second = (np.array(labels_of(rank, 6)).reshape(3, 4) for rank in ranks)
+    assert [sorted([*a, *b]) for a, b in zip(first.tolist(), second.tolist())] == [list(range(8))] * 3
+
+
+def test_fewer_images_than_ranks(write_images, make_source) -> None:
+    write_images(2)
+    with pytest.raises(CaffeError, match="2 records for 3 processes: each needs one of its own"):
+        make_source(IMAGES.format("", 3), world_size=3)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
@@ -66,8 +74,7 @@ def test_shuffling_takes_each_image_once_an_epoch(write_images, make_source, cac
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 6
     again = make_source(IMAGES.format("", "3 shuffle: true"))
     assert labels_of(again, 14) == epochs.ravel().tolist()
-    for other in ({"seed": 2}, {"rank": 1, "world_size": 2}):
-        assert labels_of(make_source(IMAGES.format("", "3 shuffle: true"), **other), 14) != epochs.ravel().tolist()
+    assert labels_of(make_source(IMAGES.format("", "3 shuffle: true"), seed=2), 14) != epochs.ravel().tolist()
 
 
 def test_rand_skip_only_moves_the_start(write_images, make_source) -> None:
