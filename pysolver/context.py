@@ -14,6 +14,8 @@ class Context:
     """Device, seed and place among the ranks of one net.
 
     seed: None draws from the system's entropy, as Caffe does for random_seed < 0.
+    allow_python_layers: import whatever module the net's Python layers name. Without it they may be of classes that the
+    running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
     compile: whether torch.compile makes kernels of the net's function; not on a CPU.
@@ -24,7 +26,8 @@ class Context:
     rank: int = 0
     world_size: int = 1
     cache_bytes: int = 2 << 30
-    allow_python_layers: bool = True
+    allow_python_layers: bool = False
+    own_code: tuple[str, ...] = ()
     precision: str = "fp32"
     compile: bool = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.records import format_shape
 from pysolver.data.source import at_least, register
 from pysolver.errors import CaffeError
+from pysolver.files import read_text
 from pysolver.proto.hdf5 import Hdf5File, open_hdf5, tell_class
 
 
@@ -46,9 +46,9 @@ class HDF5Data(BatchSource):
     def _open_list(self, source: str) -> list[_File]:
         self.context.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {source}")
         try:
-            names = Path(source).read_text(errors="surrogateescape").split()
-        except (OSError, ValueError) as error:
-            raise CaffeError(f"Failed to open source file: {source}: {error}") from None
+            names = read_text(source).split()
+        except CaffeError as error:
+            raise CaffeError(f"Failed to open source file: {error}") from None
         if not names:
             raise CaffeError(f"{source}: the list is empty: it must name at least one HDF5 file")
         self.context.info("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(names)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from pysolver.disciplined import report_plots
-from pysolver.disciplined.answer import solver_text
+from pysolver.disciplined.answer import judged_on, solver_text
 from pysolver.disciplined.clues import find_clues
 from pysolver.disciplined.plan import BESIDE, FINAL, Plan
 from pysolver.disciplined.show import TITLES
@@ -62,7 +62,7 @@ def _answer(tuning: Tuning) -> str:
         for name, value in values.items()
     ]
     cost = f"Tuning cost {tuning.tuning_epochs:.4g} epochs; with the final trainings {tuning.epochs():.4g} epochs and \
-{_time(tuning.seconds())} of training. Judged on the test loss."
+{_time(tuning.seconds())} of training. {judged_on(tuning)}"
     lead = f'<p class="lead">{escape(_sentence(final.reason))}</p>' if final else ""
     return (
         f'<section class="answer"><h2>The answer</h2>{lead}{_table(("", "value", "how sure"), rows)}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class HDF5Output(Layer):
 
         self.path = self.param.hdf5_output_param.file_name
         self.check(bool(self.path), "needs file_name")
+        if os.path.exists(self.path) and not h5py.is_hdf5(self.path):
+            self.fail(f"{self.path} is there and is no HDF5 file: a net does not overwrite it")
         try:
             h5py.File(self.path, "w").close()
         except OSError as error:

@@ -6,8 +6,9 @@ and in caffemodels (src/caffe/util/insert_splits.cpp).
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pysolver.errors import CaffeError
@@ -66,11 +67,25 @@ def _trace(param: Any) -> tuple[dict[int, list[TopIndex]], dict[TopIndex, int]]:
         producer[i] = []
         for j, blob in enumerate(layer.bottom):
             if blob not in latest:
-                raise CaffeError(f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j})")
+                hint = _meant(blob, list(latest), param.layer[i + 1 :], caffe_pb2.Phase.Name(param.state.phase))
+                raise CaffeError(f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j}){hint}")
             producer[i].append(latest[blob])
             readers[latest[blob]] += 1
         latest.update((blob, (i, j)) for j, blob in enumerate(layer.top))
     return producer, readers
+
+
+def _meant(name: str, made: list[str], later: Sequence[Any], phase: str) -> str:
+    """What an unknown bottom may be: a blob that comes later, or the nearest names, made and not yet made."""
+    maker = next((layer.name for layer in later if name in layer.top), None)
+    if maker is not None:
+        return f": layer '{maker}' makes it, but stands further down"
+    ahead = [top for layer in later for top in layer.top if top not in made]
+    near = [repr(top) for top in difflib.get_close_matches(name, made, 2)]
+    near += [f"'{top}', which a layer further down makes" for top in difflib.get_close_matches(name, ahead, 1)]
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f": no layer of the {phase} net makes it (there are: {', '.join(made[-20:]) or 'none before it'})"
 
 
 def _loss_weights(param: Any, consumed: set[TopIndex], is_loss: Callable[[str], bool]) -> dict[TopIndex, float]:

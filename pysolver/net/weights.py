@@ -139,11 +139,22 @@ def share_trained_layers_with(net: Weighted, other: Weighted) -> None:
         if layer is None:
             net.context.info("net.cpp:678", f"Ignoring source layer {source.name}")
             continue
+        _check_one_name(other.layers, source.name)
         check_count(layer, len(source.blobs), "the other net")
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
             if blob.shape != given.shape:
                 raise shape_mismatch(layer, index, tuple(given.shape), tuple(blob.shape), "the other net")
             blob.data = given.data
+
+
+def _check_one_name(layers: list[Component], name: str) -> None:
+    """Layers of one name are legal, but if their blobs differ nobody can tell which are meant."""
+    shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in layers if layer.name == name]
+    if any(other != shapes[0] for other in shapes):
+        raise CaffeError(
+            f"{len(shapes)} layers are called '{name}', with blobs of different shapes: test nets and files of weights "
+            "find a layer by its name, so rename all but one"
+        )
 
 
 def first_by_name(layers: list[Component]) -> dict[str, Component]:

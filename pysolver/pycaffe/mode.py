@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ class _Settings(threading.local):
     seed: int | None = None
     count = 1
     rank = 0
+    python_layers = False
 
 
 _settings = _Settings()
@@ -73,6 +76,14 @@ def set_multiprocess(multiprocess: bool) -> None:
     """Caffe asks whether its solvers are processes or threads; here they are always processes."""
 
 
+def allow_python_layers(allowed: bool = True) -> None:
+    """Nets made from now on import any module that their Python layers name; pycaffe always does.
+
+    Classes that the script has, and modules beside it, need no permission.
+    """
+    _settings.python_layers = bool(allowed)
+
+
 def context() -> Context:
     """The thread's settings, for a net that is made now."""
     import torch
@@ -80,4 +91,11 @@ def context() -> Context:
     from pysolver.context import Context
 
     device = torch.device("cuda", _settings.device) if _settings.gpu else torch.device("cpu")
-    return Context(device=device, seed=_settings.seed, rank=_settings.rank, world_size=_settings.count)
+    return Context(
+        device=device,
+        seed=_settings.seed,
+        rank=_settings.rank,
+        world_size=_settings.count,
+        allow_python_layers=_settings.python_layers,
+        own_code=(os.path.dirname(os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "_")),),
+    )

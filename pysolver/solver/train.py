@@ -60,7 +60,7 @@ class TrainOptions:
     progress: bool | None = None
     tensorboard: str | None = None
     cache_data: int = 2 << 30
-    allow_python_layers: bool = True
+    allow_python_layers: bool = False
     precision: str = "fp32"
     compile: bool = False
     processes: int = 1
@@ -134,6 +134,8 @@ def train(
                 listener(event)
 
         _tell_devices(device, ids, group.size, emit)
+        for advice in advise(param) if group.is_root else ():  # before the nets open the data that it counts
+            glog.warning("solver.cpp:1", str(advice))
         if group.is_root and (param.snapshot or param.snapshot_after_train):
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
         if options.compile and device.type == "cpu":
@@ -172,8 +174,6 @@ def train(
         if options.progress is not False and group.is_root:
             listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
         solver.subscribers = listeners
-        for advice in advise(param) if group.is_root else ():
-            glog.warning("solver.cpp:1", str(advice))
         emit(e.StartingOptimization())
         solver.solve()
         if solver.is_stopped and solver.last_state:

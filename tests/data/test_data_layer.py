@@ -289,10 +289,10 @@ def test_a_database_file_cut_short(counted_lmdb, make_source, tmp_path) -> None:
     counted_lmdb(500)
     file = tmp_path / "db" / "data.mdb"
     file.write_bytes(file.read_bytes()[:-9000])
-    with pytest.raises(CaffeError, match="db: data.mdb is cut short"):
+    with pytest.raises(CaffeError, match="db/data.mdb is cut short"):
         make_source(DATA.format("", 1))
     file.write_bytes(b"not a database")
-    with pytest.raises(CaffeError, match="db: not a readable LMDB"):
+    with pytest.raises(CaffeError, match="db/data.mdb: not an LMDB: 14 bytes"):
         make_source(DATA.format("", 1))
 
 
