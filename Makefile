@@ -4,7 +4,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install lint format test test-long test-caffe demo pictures clean
+SECONDS ?= 60
+TARGET ?=
+
+.PHONY: install lint format test test-long fuzz test-caffe demo pictures clean
 
 install: .venv/installed
 
@@ -27,15 +30,21 @@ test: install
 test-long: install
 	$(PY) -m pytest -q -n 2 -m long
 
+fuzz: install  # SECONDS=600 in all, TARGET=log only what has this in its name
+	$(PY) -m tests.fuzz --seconds $(SECONDS) --target '$(TARGET)'
+
 test-caffe: install
 	$(PY) -m pytest -q -rs --override-ini addopts= --timeout 3600 tests/real_caffe
 
 demo: install
-	$(PY) examples/digits/demo.py demo
+	rm -rf demo
+	$(PY) -m pysolver data digits demo
+	$(PY) -m pysolver tune --solver=examples/digits/solver.prototxt --out demo/tuned --epochs 30
 
 pictures: demo  # those of the README; that of both backends comes from test-caffe
 	mkdir -p docs/images
-	cp demo/range_test.png demo/one_cycle.png docs/images/
+	$(PY) -m pysolver plot_range_test demo/tuned/trials/range/ramp*/train.log -o docs/images/range_test.png
+	$(PY) -m pysolver plot_log demo/tuned/trials/final/*run0/train.log --rates --log-y -o docs/images/one_cycle.png
 	$(PY) -m pysolver schedule --solver=examples/mnist/lenet_1cycle_solver.prototxt --plot docs/images/schedule.png
 
 clean:

@@ -34,7 +34,10 @@ def body(text: str, head: str, what: str) -> tuple[int, int]:
     A match that a `;` ends before any brace opens is a declaration or a call and does not count.
     """
     code = code_of(text)
-    spans = [span for span in (_braces_after(code, match.end()) for match in re.finditer(head, code)) if span]
+    closing = _closing(code)
+    first = (re.compile(r"[{;]").search(code, match.end()) for match in re.finditer(head, code))
+    starts = [match.end() for match in first if match and match.group() == "{"]
+    spans = [(start, closing[start]) for start in starts if start in closing]
     if len(spans) != 1:
         raise PlaceNotFound(f"{what}: " + ("not found" if not spans else f"found {len(spans)} times"))
     return spans[0]
@@ -82,19 +85,12 @@ def after_line(text: str, offset: int) -> int:
     return len(text) if end < 0 else end + 1
 
 
-def _braces_after(code: str, offset: int) -> tuple[int, int] | None:
-    """The span between the next `{` and its `}`, or None if a `;` comes first."""
-    depth = 0
-    opened = None
-    for match in re.compile(r"[{};]").finditer(code, offset):
-        char = match.group()
-        if char == ";" and opened is None:
-            return None
-        if char == "{":
-            opened = match.end() if opened is None else opened
-            depth += 1
-        elif char == "}" and opened is not None:
-            depth -= 1
-            if depth == 0:
-                return opened, match.start()
-    return None
+def _closing(code: str) -> dict[int, int]:
+    """Where each `{` is closed, by the place behind it; an unclosed one is not there. One pass."""
+    closed, opened = {}, []
+    for match in re.finditer(r"[{}]", code):
+        if match.group() == "{":
+            opened.append(match.end())
+        elif opened:
+            closed[opened.pop()] = match.start()
+    return closed

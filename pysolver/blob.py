@@ -100,7 +100,7 @@ class Blob:
             raise CaffeError(f"a blob has at most {MOST_AXES} axes, not {len(shape)}")
         if any(dim < 0 for dim in shape):
             raise CaffeError(f"a blob cannot have the shape {list(shape)}: a dimension is negative")
-        if math.prod(shape) > LARGEST_COUNT:
+        if math.prod(shape) > LARGEST_COUNT or max(shape, default=0) > LARGEST_COUNT:
             raise CaffeError(f"blob size exceeds INT_MAX: {list(shape)}")
         return shape
 

@@ -7,6 +7,7 @@ sources in pysolver.data.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
@@ -16,6 +17,7 @@ from torch import nn
 from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 
 
@@ -119,6 +121,35 @@ class Component:
             self.fail(f"{what}: {error}" if what else str(error))
 
 
+@contextlib.contextmanager
+def naming_layers() -> Iterator[None]:
+    """What torch or numpy refuse in a layer's code becomes a CaffeError that names the layer.
+
+    It costs nothing until then: the layer is found in the traceback. A user's Python layer fails as it is.
+    """
+    try:
+        yield
+    except CaffeError:
+        raise
+    except Exception as error:
+        layer = _innermost(error)
+        if layer is None or layer.type_name == "Python":
+            raise
+        words = " ".join(str(error).split("\n")[0].split())
+        raise CaffeError(
+            f"layer '{layer.name}' ({layer.type_name}) cannot work on this: {type(error).__name__}: {words}"
+        ) from error
+
+
+def _innermost(error: BaseException) -> Component | None:
+    found, frame = None, error.__traceback__
+    while frame is not None:
+        own = frame.tb_frame.f_locals.get("self")
+        found = own if isinstance(own, Component) else found
+        frame = frame.tb_next
+    return found
+
+
 _Kind = TypeVar("_Kind", bound=type[Component])
 _REGISTRY: dict[str, type[Component]] = {}
 
@@ -143,13 +174,25 @@ def layer_types() -> dict[str, type[Component]]:
 
 def create(param: Any, context: Context) -> Component:
     """The layer or source that `param` (LayerParameter) describes (LayerRegistry::CreateLayer)."""
-    context.info("layer_factory.hpp:77", f"Creating layer {param.name}")
+    context.emit(notices.MakingLayer(param.name))
     cls = _REGISTRY.get(param.type)
     if cls is None:
-        raise CaffeError(
-            f"layer '{param.name}': Unknown layer type: {param.type} (known types: {', '.join(layer_types())})"
-        )
+        raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}")
     return cls(param, context)
+
+
+def _instead(type_name: str) -> str:
+    """`; did you mean 'Convolution'?`, or all that there is."""
+    if not type_name:
+        return "(none): a layer needs a type"
+    known = {name.lower(): name for name in layer_types()}
+    plain = type_name.lower().replace("_", "")
+    near = difflib.get_close_matches(plain, known, 2, 0.75) or [
+        name for name in known if len(plain) > 2 and (name.startswith(plain) or plain.startswith(name))
+    ]
+    if near:
+        return f"; did you mean {' or '.join(repr(known[name]) for name in near[:2])}?"
+    return f" (known types: {', '.join(layer_types())})"
 
 
 def format_shape(shape: Shape) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pysolver.errors import CaffeError
 
+LARGEST_LIST = 1 << 28  # bytes; that of ImageNet's training images has 43 MB. A list may be named /dev/zero
 TEMPORARY = r"\.[0-9a-f]{8}\.tmp\."  # how the name of an unfinished file begins: then comes its own
 
 
@@ -28,6 +29,12 @@ def read_bytes(path: str | Path, largest: int) -> bytes:
     if len(data) > largest:
         raise CaffeError(f"{path}: larger than {largest} bytes, the most that is read")
     return data
+
+
+def read_text(path: str | Path) -> str:
+    r"""A list or table: read_bytes() as text, all line ends `\n`; bytes that are not UTF-8 are carried along."""
+    text = read_bytes(path, LARGEST_LIST).decode("utf-8", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

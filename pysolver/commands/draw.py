@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from pysolver.commands import _options as o
+from pysolver.commands._net import quiet_net
 from pysolver.drawing.net import picture_of, to_html
 from pysolver.drawing.picture import render
 from pysolver.errors import UsageError
-from pysolver.export.files import open_net
 from pysolver.files import write_atomic
 
 EXAMPLES = """
@@ -32,6 +32,6 @@ def call(args: argparse.Namespace) -> None:
     kind = Path(args.out).suffix[1:].lower()
     if not kind:
         raise UsageError(f"{args.out}: its ending says what to write: .svg or .html")
-    net = open_net(model, **o.state(args))
-    data = to_html(net, net.name or model).encode() if kind == "html" else render(picture_of(net), kind)
+    with quiet_net(args, model) as net:
+        data = to_html(net, net.name or model).encode() if kind == "html" else render(picture_of(net), kind)
     write_atomic(args.out, data)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from pysolver.commands import _options as o
+from pysolver.commands._net import quiet_net
 from pysolver.errors import CaffeError, UsageError, about
 from pysolver.export import check
 from pysolver.export.convert import OPSET, to_onnx
-from pysolver.export.files import metadata_of, open_net
+from pysolver.export.files import metadata_of
 from pysolver.export.module import save_torch, torch_form
 from pysolver.export.onnx.model import described, save, verify
 from pysolver.export.preprocess import preprocessing_of
@@ -50,8 +51,7 @@ def call(args: argparse.Namespace) -> int:
     model = o.required(args.model, "Need a model definition to export: --model=FILE")
     weights = o.required(args.weights, "Need the weights to export: --weights=FILE")
     _check_usage(args)
-    net = open_net(model, weights, **o.state(args))
-    with about(model):
+    with quiet_net(args, model, weights) as net, about(model):
         return (_torch if args.to == "torch" else _onnx)(net, model, weights, args)
 
 

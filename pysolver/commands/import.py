@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 
 from pysolver.commands import _options as o
+from pysolver.commands._net import quiet_net
 from pysolver.errors import about
-from pysolver.export.files import open_net
 from pysolver.export.module import load_back
 from pysolver.net import weights
 
@@ -27,8 +27,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     model = o.required(args.model, "Need the model definition that was exported: --model=FILE")
-    net = open_net(model, **o.state(args))
-    with about(model):
-        load_back(net, args.tensors)
-    weights.save(net, args.out)
-    print(f"{args.out}: {sum(len(layer.blobs) for layer in net.layers)} blobs of {args.tensors}")
+    with quiet_net(args, model) as net:
+        with about(model):
+            load_back(net, args.tensors)
+        weights.save(net, args.out)
+        print(f"{args.out}: {sum(len(layer.blobs) for layer in net.layers)} blobs, from {args.tensors}")

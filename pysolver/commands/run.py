@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
+from pathlib import Path
 
+from pysolver.commands._options import flag
 from pysolver.errors import CaffeError
-from pysolver.pycaffe import run
+from pysolver.pycaffe import mode, run
 
 EXAMPLES = """
 pysolver run classify.py cat.jpg
@@ -20,18 +23,33 @@ def options(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("-m", dest="run", action="store_const", const=run.run_module, help="SCRIPT names a module")
     kinds.add_argument("-c", dest="run", action="store_const", const=run.run_code, help="SCRIPT is Python code")
+    flag(parser, "allow_python_layers", "allow-python-layers", action="store_true",
+         help="let Python layers of the nets import modules that the script has not imported")  # fmt: skip
     parser.add_argument("script", metavar="SCRIPT")
     parser.add_argument("args", metavar="ARGS", nargs=argparse.REMAINDER)
 
 
 def call(args: argparse.Namespace) -> int:
+    mode.allow_python_layers(args.allow_python_layers)
     if args.run is None and not os.path.exists(args.script):
         raise CaffeError(f"{args.script}: file not found")
+    mode.set_log_level(args.emit.level)
     try:
         (args.run or run.run_script)(args.script, args.args)
-    except CaffeError:
-        raise
+    except CaffeError as error:
+        raise CaffeError(f"{_line_of_script(error)}{error}") from error
     except Exception:  # a user's own script fails as it would under python
         sys.excepthook(*sys.exc_info())
         return 1
     return 0
+
+
+def _line_of_script(error: CaffeError) -> str:
+    """`solve.py:12: `: the last place in code of the user's that led to the error."""
+    ours = str(Path(__file__).resolve().parents[1])
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, "<frozen", sys.base_prefix))
+    ]
+    return f"{os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pysolver.commands import _options as o
+from pysolver.commands._net import quiet_net
 from pysolver.drawing.net import table
-from pysolver.export.files import open_net
 
 EXAMPLES = """
 pysolver summary --model=deploy.prototxt
@@ -19,5 +19,5 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    net = open_net(o.required(args.model, "Need a model definition to show: --model=FILE"), **o.state(args))
-    print(table(net), end="")
+    with quiet_net(args, o.required(args.model, "Need a model definition to show: --model=FILE")) as net:
+        print(table(net), end="")

@@ -5,22 +5,34 @@ from __future__ import annotations
 import argparse
 import time as clock
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pysolver.commands import _options as o
 from pysolver.commands._net import open_net
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
+from pysolver.net.fusions import channels_last
 from pysolver.net.net import Net
+from pysolver.net.nodes import SourceNode
 from pysolver.proto import caffe_pb2
+
+_SIDE = 1024  # of the square matrices whose product tells the machine's peak
+_MEBI = 2**20
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     for add in (o.model, o.gpu, o.net_state):
         add(parser)
     o.flag(parser, "iterations", type=o.positive, default=50, metavar="N", help="passes to time (default 50)")
+    o.flag(parser, "precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="as in train (default fp32)")
+    o.flag(parser, "profile", metavar="FILE", help="write a Chrome trace of one more iteration there")
 
 
 def call(args: argparse.Namespace) -> None:
@@ -31,7 +43,10 @@ def call(args: argparse.Namespace) -> None:
         gpu=args.gpu,
         level=args.level,
         stage=args.stage,
+        profile=args.profile,
         allow_python_layers=args.allow_python_layers,
+        precision=args.precision,
+        log=args.emit,
     )
 
 
@@ -43,43 +58,167 @@ def time(
     gpu: str = "",
     level: int = 0,
     stage: str = "",
+    profile: str | None = None,
+    log: Emit = to_stderr,
     **context: Any,
 ) -> None:
-    """Time every layer forward and backward, and the whole net, as `caffe time` prints it."""
+    """Time every layer forward and backward, and the whole net, as `caffe time` prints it.
+
+    Then, beyond Caffe: what the layers reach of the speed of a matrix product, an iteration as `train` runs it, with
+    its memory, and what limits the net. profile: file for a Chrome trace of such an iteration.
+    """
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{phase}"')
-    with open_net(model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context) as net:
-        _say(351, "Performing Forward")
-        _say(356, f"Initial loss: {net.forward():g}")
-        _say(357, "Performing Backward")
+    with open_net(
+        model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context, log
+    ) as net:
+        memory = _peak_memory(net)
+        emit = net.context.emit
+        emit(notices.PerformingForward())
+        emit(notices.InitialLoss(net.forward()))
+        emit(notices.PerformingBackward())
         net.backward()
-        _say(365, "*** Benchmark begins ***")
-        _say(366, f"Testing for {iterations} iterations.")
-        _benchmark(net, iterations)
-        _say(415, "*** Benchmark ends ***")
+        costs = [_count(net, index) for index in range(len(net.layers))]
+        emit(notices.BenchmarkBegins())
+        emit(notices.TimingFor(iterations))
+        _benchmark(net, costs, iterations)
+        emit(notices.BenchmarkEnds())
+        _report(net, costs, iterations, memory)
+        if profile:
+            _trace(net, profile)
 
 
-def _benchmark(net: Net, iterations: int) -> None:
-    device = net.context.device
-    forward, backward = [0.0] * len(net.layers), [0.0] * len(net.layers)
+@dataclass
+class Cost:
+    """What one layer takes: operations of its matrix products and convolutions, and milliseconds, summed."""
+
+    name: str
+    type: str
+    is_source: bool
+    flops: int
+    forward: float = 0.0
+    backward: float = 0.0
+
+    @property
+    def milliseconds(self) -> float:
+        return self.forward + self.backward
+
+
+def _count(net: Net, index: int) -> Cost:
+    node = net.nodes[index]
+    with FlopCounterMode(display=False) as counter:
+        net.forward(index, index)
+        net.backward(index, index)
+    return Cost(node.layer.name, node.layer.type_name, isinstance(node, SourceNode), counter.get_total_flops())
+
+
+def _benchmark(net: Net, costs: list[Cost], iterations: int) -> None:
+    device, emit = net.context.device, net.context.emit
     begin = clock.perf_counter()
     for iteration in range(iterations):
-        before = sum(forward) + sum(backward)
-        for index in range(len(net.layers)):
-            forward[index] += _milliseconds(lambda i=index: net.forward(i, i), device)
-        for index in reversed(range(len(net.layers))):
-            backward[index] += _milliseconds(lambda i=index: net.backward(i, i), device)
-        passed = sum(forward) + sum(backward) - before
-        _say(394, f"Iteration: {iteration + 1} forward-backward time: {passed:g} ms.")
+        before = sum(cost.milliseconds for cost in costs)
+        for index, cost in enumerate(costs):
+            cost.forward += _milliseconds(lambda i=index: net.forward(i, i), device)
+            if cost.is_source:  # the layout in which `train` computes
+                for blob in net.nodes[index].tops:
+                    blob.value = channels_last(blob.value)
+        for index, cost in reversed(list(enumerate(costs))):
+            cost.backward += _milliseconds(lambda i=index: net.backward(i, i), device)
+        passed = sum(cost.milliseconds for cost in costs) - before
+        emit(notices.TimedIteration(iteration + 1, passed))
     total = (clock.perf_counter() - begin) * 1000
-    _say(397, "Average time per layer: ")
-    for name, ahead, back in zip(net.layer_names, forward, backward):
-        _say(400, f"{name:>10}\tforward: {ahead / iterations:g} ms.")
-        _say(403, f"{name:>10}\tbackward: {back / iterations:g} ms.")
-    _say(408, f"Average Forward pass: {sum(forward) / iterations:g} ms.")
-    _say(410, f"Average Backward pass: {sum(backward) / iterations:g} ms.")
-    _say(412, f"Average Forward-Backward: {total / iterations:g} ms.")
-    _say(414, f"Total Time: {total:g} ms.")
+    emit(notices.TimesPerLayer())
+    for cost in costs:
+        emit(notices.LayerTime(f"{cost.name:>10}", "forward", cost.forward / iterations))
+        emit(notices.LayerTime(f"{cost.name:>10}", "backward", cost.backward / iterations))
+    emit(notices.ForwardTime(sum(cost.forward for cost in costs) / iterations))
+    emit(notices.BackwardTime(sum(cost.backward for cost in costs) / iterations))
+    emit(notices.BothTime(total / iterations))
+    emit(notices.TotalTime(total))
+
+
+# ---- beyond Caffe ----------------------------------------------------------------------------------------------
+
+
+def _report(net: Net, costs: list[Cost], iterations: int, memory: float | None) -> None:
+    emit = net.context.emit
+    peak = _peak_gflops(net.context.device)
+    emit(notices.PeakSpeed(round(peak), _SIDE, _SIDE))
+    for cost in costs:
+        if cost.flops:
+            speed = _gflops(cost.flops * iterations, cost.milliseconds)
+            emit(notices.LayerSpeed(f"{cost.name:>10}", cost.flops / 1e9, speed, f"{speed / peak:.0%}"))
+    taken = _milliseconds(lambda: [net.forward_backward() for _ in range(iterations)], net.context.device)
+    kept = "" if memory is None else f", {memory / _MEBI:.0f} MiB of memory at its peak"
+    emit(notices.FunctionTime(taken / iterations, kept))
+    emit(notices.LimitedBy(limit(costs, iterations, peak)))
+
+
+def limit(costs: list[Cost], iterations: int, peak: float) -> str:
+    """One line that names what takes most of the time: data, matrix products, or passes over memory."""
+    total = sum(cost.milliseconds for cost in costs) or 1.0
+    kinds = {
+        "data": [cost for cost in costs if cost.is_source],
+        "arithmetic": [cost for cost in costs if cost.flops],
+        "memory": [cost for cost in costs if not cost.flops and not cost.is_source],
+    }
+    kind = max(kinds, key=lambda kind: sum(cost.milliseconds for cost in kinds[kind]))
+    taken = sum(cost.milliseconds for cost in kinds[kind])
+    by_type: dict[str, float] = {}
+    for cost in kinds[kind]:
+        by_type[cost.type] = by_type.get(cost.type, 0.0) + cost.milliseconds
+    first = ", ".join(f"{name} {by_type[name] / total:.0%}" for name in sorted(by_type, key=by_type.get)[:-4:-1])
+    text = f"{kind}: {taken / total:.0%} of the time ({first})"
+    if kind == "arithmetic":
+        speed = _gflops(sum(cost.flops for cost in kinds[kind]) * iterations, taken)
+        text += f", {speed / peak:.0%} of the peak while it lasts"
+    return text
+
+
+def _gflops(operations: float, milliseconds: float) -> float:
+    return operations / max(milliseconds, 1e-6) / 1e6
+
+
+def _peak_gflops(device: torch.device) -> float:
+    matrix = torch.rand(_SIDE, _SIDE, device=device)
+    best = min(_milliseconds(lambda: matrix @ matrix, device) for _ in range(8))
+    return _gflops(2 * _SIDE**3, best)
+
+
+def _peak_memory(net: Net) -> float | None:
+    """Bytes that the first iteration takes at its peak beside what was there; None if the system does not tell."""
+    device = net.context.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        net.forward_backward()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _resident("VmRSS")
+        net.forward_backward()
+        return _resident("VmHWM") - before
+    except OSError:
+        net.forward_backward()
+        return None
+
+
+def _resident(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return float(line.split()[1]) * 1024
+
+
+def _trace(net: Net, path: str) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if net.context.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        net.forward_backward()
+    try:
+        profiler.export_chrome_trace(path)
+    except (OSError, RuntimeError) as error:
+        raise CaffeError(f"--profile={path}: cannot be written: {error}") from None
+    net.context.emit(notices.WroteTrace(path))
 
 
 def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
@@ -88,7 +227,3 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (clock.perf_counter() - begin) * 1000
-
-
-def _say(line: int, text: str) -> None:
-    glog.info(f"caffe.cpp:{line}", text)

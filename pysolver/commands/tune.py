@@ -11,7 +11,7 @@ from pysolver.commands import _options as o
 from pysolver.disciplined import answer, report, show
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.trial import Backend, Command, here
-from pysolver.disciplined.tune import STAGES, Budget, tune
+from pysolver.disciplined.tune import STAGES, Budget, Tuning, chosen, tune
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 
@@ -30,14 +30,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder for the answer, the report and all trials; the same "
         "command goes on where it was interrupted")  # fmt: skip
     add("--stages", default=",".join(STAGES), metavar="A[,B]", help="which stages (all: %(default)s)")
+    add("--epochs", type=float, metavar="N", help="length of the final training (as long as max_iter says)")
     add("--seeds", type=o.positive, default=4, metavar="N", help="of the final training (4)")
-    add("--budget", type=Budget.parse, metavar="B", help="2h, 30m or 200epochs of training, the final runs included")
+    add("--validation", type=o.positive, default=0, metavar="N", help="set N training records aside and decide "
+        "on them; the test set is touched once, at the end")  # fmt: skip
+    add("--budget", metavar="B", help="2h, 30m or 200epochs of training, the final runs included")
 
 
 def common(parser: argparse.ArgumentParser) -> None:
     """What `range_test` has too."""
     add = parser.add_argument
-    add("--epochs", type=float, metavar="N", help="length of the final training (as long as max_iter says)")
     add("--runs", type=o.positive, default=2, metavar="N", help="runs that a comparison rests on (2)")
     add("--jobs", type=o.positive, default=os.cpu_count() or 1, metavar="N", help="trials side by side (%(default)s)")
     add("--caffe", metavar="BINARY", help="train with this patched Caffe")
@@ -46,11 +48,13 @@ def common(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     solver = o.required(args.solver, "Need a solver definition to tune: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=args.epochs, runs=args.runs, seeds=args.seeds, backend=backend(args))
-    stages = tuple(args.stages.split(","))
+    made = recipe(solver, Path(args.out), epochs=args.epochs, runs=args.runs, seeds=args.seeds,
+                  validation=args.validation, backend=backend(args))  # fmt: skip
+    budget = Budget.parse(args.budget) if args.budget else None
+    stages = chosen(args.stages.split(","))
     with show.shown() as shown:
-        print("Judged on the test loss, as the paper does.", flush=True)
-        for tuning in tune(made, stages=stages, jobs=args.jobs, budget=args.budget, executor=executor(args),
+        print(answer.judged_on(Tuning(made)), flush=True)
+        for tuning in tune(made, stages=stages, jobs=args.jobs, budget=budget, executor=executor(args),
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
             shown.decision(tuning)
             answer.write(tuning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,28 @@ from pysolver.data.prefetch import Prefetcher
 from pysolver.data.source import Source
 
 _PERMUTATIONS_KEPT = 4
+
+
+class Part(NamedTuple):
+    """One rank's batches of tests that several ranks run together: each size-th of every `period` batches."""
+
+    rank: int
+    size: int
+    period: int
+
+    @property
+    def own(self) -> int:
+        """Batches of one test."""
+        return len(range(self.rank, self.period, self.size))
+
+    def index(self, number: int) -> int:
+        """Which batch comes after `number` others of this rank."""
+        test, place = divmod(number, self.own)
+        return test * self.period + self.rank + place * self.size
+
+    def passed(self, number: int) -> int:
+        """How many batches all ranks have passed once this one has had so many, between two tests."""
+        return number // self.own * self.period if self.own else 0
 
 
 class BatchSource(Source):
@@ -30,7 +52,9 @@ class BatchSource(Source):
         super().__init__(param, context)
         # context.seed is random_seed + rank: without the rank it is the same number in the states of all ranks.
         self._seed = secrets.randbits(62) if context.seed is None else (context.seed - context.rank) % (1 << 62)
+        self._first = 0  # the batch at which this run began
         self._handed_out = 0
+        self._part: Part | None = None
         self._ahead: Prefetcher | None = None
         self._permutations: dict[tuple[str, int, int], np.ndarray] = {}
 
@@ -41,10 +65,18 @@ class BatchSource(Source):
     def next_batch(self) -> list[Tensor | None]:
         if self._ahead is None and self.reads_ahead:
             depth = max(1, self.param.data_param.prefetch)  # Caffe's ImageData and WindowData read this field too
-            self._ahead = Prefetcher(self.make_batch, self._handed_out, depth, self.context.device)
-        batch = self._ahead.take() if self._ahead else self.make_batch(self._handed_out)
+            self._ahead = Prefetcher(self._make, self._handed_out, depth, self.context.device, self.context.emit)
+        batch = self._ahead.take() if self._ahead else self._make(self._handed_out)
         self._handed_out += 1
         return batch
+
+    def _make(self, number: int) -> list[Tensor | None]:
+        """The batch that is handed out after `number` others."""
+        return self.make_batch(self._first + (self._part.index(number) if self._part else number))
+
+    def divide(self, part: Part) -> None:
+        """Hand out only this rank's batches of each test, for tests that all ranks share."""
+        self._part = part
 
     @property
     def ranks(self) -> int:
@@ -60,28 +92,38 @@ class BatchSource(Source):
         first = index * batch_size * self.ranks + rank
         return np.arange(first, first + batch_size * self.ranks, self.ranks)
 
-    def generator(self, purpose: str, index: int) -> np.random.Generator:
-        """A random generator for one purpose and batch (or epoch) of this layer on this rank."""
+    def check_records(self, count: int) -> None:
+        """CaffeError where some rank would have no record of its own."""
+        self.check(count >= self.ranks, f"{count} records for {self.ranks} processes: each needs one of its own")
+
+    def generator(self, purpose: str, index: int, rank: int | None = None) -> np.random.Generator:
+        """A random generator for one purpose and batch (or epoch) of this layer.
+
+        Each rank has its own in training. A test gives the same result whoever runs it.
+        """
         name = zlib.crc32(f"{self.name}/{purpose}".encode())
-        entropy = np.random.SeedSequence([self._seed, self.context.rank, name, index])
+        own = self.context.rank if self.is_training else 0
+        rank = own if rank is None else rank
+        entropy = np.random.SeedSequence([self._seed, rank, name, index])
         return np.random.Generator(np.random.Philox(entropy))
 
     def permutation(self, purpose: str, index: int, size: int) -> np.ndarray:
-        """A random order of 0..size-1 for one purpose and epoch; the last few are kept."""
+        """A random order of 0..size-1 for one purpose and epoch, the same on all ranks; the last few are kept."""
         key = (purpose, index, size)
         if key not in self._permutations:
             while len(self._permutations) >= _PERMUTATIONS_KEPT:
                 del self._permutations[next(iter(self._permutations))]
-            self._permutations[key] = self.generator(purpose, index).permutation(size)
+            self._permutations[key] = self.generator(purpose, index, rank=0).permutation(size)
         return self._permutations[key]
 
     def state(self) -> dict[str, int]:
-        return {"batches": self._handed_out, "seed": self._seed}
+        passed = self._part.passed(self._handed_out) if self._part else self._handed_out
+        return {"batches": self._first + passed, "seed": self._seed}
 
     def load_state(self, state: dict[str, int]) -> None:
         self.close()
         self._permutations.clear()
-        self._handed_out, self._seed = int(state["batches"]), int(state["seed"])
+        self._first, self._handed_out, self._seed = int(state["batches"]), 0, int(state["seed"])
 
     def close(self) -> None:
         if self._ahead is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -65,19 +68,36 @@ def new_database(path: str | Path, backend: int) -> Iterator[Writer]:
 def staging_folder(parent: Path, name: str) -> Iterator[Path]:
     """A folder beside the place where its contents will be moved to; removed in any case.
 
+    It is locked as long as its process lives: those of killed ones, which nobody could remove, go first.
     What the disk or the database refuses inside the block becomes a CaffeError that names `parent / name`.
     """
-    staging = None
+    staging = lock = None
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        for leftover in parent.glob(f".{glob.escape(name)}.*.partial"):
+            _remove_unlocked(leftover)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=parent))
         staging.chmod(0o755)
+        lock = os.open(staging, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield staging
     except (OSError, lmdb.Error) as error:
         raise CaffeError(f"{parent / name}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # locked: somebody is writing there
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 class _Lmdb:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import lmdb
-
+from pysolver.data.lmdb_file import LmdbFile
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
 from pysolver.proto import caffe_pb2
 
 LMDB, LEVELDB = caffe_pb2.DataParameter.LMDB, caffe_pb2.DataParameter.LEVELDB
@@ -68,48 +66,14 @@ class LmdbReader:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._environment = _environment(source)
-        self.entries: int = self._environment.stat()["entries"]
+        self._file = LmdbFile(os.path.join(source, "data.mdb"))
+        self.entries: int = self._file.entries
 
     def items(self) -> Iterator[tuple[memoryview, memoryview]]:
-        try:
-            with self._environment.begin(buffers=True) as transaction:
-                yield from transaction.cursor()
-        except lmdb.Error as error:
-            raise CaffeError(f"{self.source}: the LMDB is damaged: {error}") from None
+        return self._file.items()
 
 
-_open_environments: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
-_opening = threading.Lock()
-
-
-def _environment(source: str) -> lmdb.Environment:
-    """The process's one environment for this folder: LMDB must not be opened twice (train and test net may share)."""
-    file = os.stat(os.path.join(source, "data.mdb"))
-    identity = (file.st_dev, file.st_ino)
-    with _opening:
-        environment = _open_environments.get(identity)
-        if environment is None:
-            try:
-                environment = lmdb.open(source, readonly=True, lock=False, create=False)
-            except lmdb.Error as error:
-                raise CaffeError(f"{source}: not a readable LMDB: {error}") from None
-            _check_length(source, environment, file.st_size)
-            _open_environments[identity] = environment
-    return environment
-
-
-def _check_length(source: str, environment: lmdb.Environment, size: int) -> None:
-    """A file cut short would end the process with SIGBUS as soon as a missing page is touched."""
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < needed:
-        environment.close()
-        raise CaffeError(f"{source}: data.mdb is cut short: {size} bytes of at least {needed}")
-
-
-def log_opened(database: Database, is_root: bool) -> None:
-    """Caffe's line: from rank 0 for an LMDB, from every rank for a LevelDB."""
-    if not isinstance(database, LmdbReader):
-        glog.info("db_leveldb.cpp:18", f"Opened leveldb {database.source}")
-    elif is_root:
-        glog.info("db_lmdb.cpp:35", f"Opened lmdb {database.source}")
+def tell_opened(database: Database, emit: Emit) -> None:
+    """Caffe's line for an open database."""
+    opened = notices.OpenedLmdb if isinstance(database, LmdbReader) else notices.OpenedLeveldb
+    emit(opened(database.source))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_text
 
 _LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)")
 
@@ -14,23 +15,24 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
     """(image path, label) of every line: `path label`, split at the last blank, so that paths may hold blanks.
 
     A label is read as C's atoi does: leading digits count, anything else is 0.
-    Raises CaffeError if the file cannot be read or holds no line.
+    Raises CaffeError if the file cannot be read or holds no line, or a label is no int.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    text = read_text(path)
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
     if not lines:
         raise CaffeError(f"{path}: File is empty")
-    return [_split(line) for line in lines]
+    return [_split(line, path, number) for number, line in enumerate(lines, 1)]
 
 
-def _split(line: str) -> tuple[str, int]:
+def _split(line: str, path: str | Path, number: int) -> tuple[str, int]:
     name, blank, label = line.rpartition(" ")
     if not blank:  # without a blank Caffe takes the whole line for both
         name = label
-    number = _LEADING_INTEGER.match(label)
-    return name, int(number[1]) if number else 0
+    digits = _LEADING_INTEGER.match(label)
+    if digits is None:
+        return name, 0
+    if len(digits[1]) > 20 or not -(1 << 31) <= int(digits[1]) < 1 << 31:
+        raise CaffeError(f"{path}:{number}: the label {digits[1][:20]} is not in the range of an int")
+    return name, int(digits[1])

@@ -10,7 +10,9 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.extras import require
+from pysolver.files import read_bytes
 
+LARGEST_FILE = 1 << 28  # bytes
 LARGEST_IMAGE = 1 << 26  # pixels: 8192 x 8192, 200 MB in colour
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # OpenCV looks at it once, when it is loaded, and then refuses by the header, before it takes memory for the pixels.
@@ -32,8 +34,9 @@ def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.n
     """
     cv2 = require("cv2")
     check_size(height, width)
-    if _is_cut_short(file):
-        raise CaffeError(f"the JPEG is cut short ({len(file)} bytes)")
+    kind = _cut_short(file)
+    if kind:
+        raise CaffeError(f"the {kind} is cut short ({len(file)} bytes)")
     try:
         image = cv2.imdecode(np.frombuffer(file, np.uint8), getattr(cv2, colour.value))
     except cv2.error as error:  # an empty buffer, absurd dimensions
@@ -71,9 +74,9 @@ def read(path: str | Path, colour: Colour, height: int = 0, width: int = 0) -> n
 def load(path: str | Path) -> bytes:
     """The bytes of a file. Raises CaffeError in Caffe's words."""
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"Could not load {path}: {getattr(error, 'strerror', None) or error}") from None
+        return read_bytes(path, LARGEST_FILE)
+    except CaffeError as error:
+        raise CaffeError(f"Could not load {error}") from None
 
 
 def to_planes(image: np.ndarray) -> np.ndarray:
@@ -85,12 +88,20 @@ def to_planes(image: np.ndarray) -> np.ndarray:
     return planes
 
 
-def _is_cut_short(file: bytes) -> bool:
-    """A JPEG without an end behind its last scan: OpenCV would fill up the rest with grey and say nothing.
+def _cut_short(file: bytes) -> str | None:
+    """The kind of an image whose end is missing: of a JPEG OpenCV would make up the rest in grey and say nothing,
+    for a chunk of a PNG take the memory that it claims.
 
-    In the data of a scan no marker but a restart occurs, so this only looks for two byte pairs.
+    In the data of a JPEG's scan no marker but a restart occurs, so this only looks for two byte pairs.
     """
-    return file.startswith(b"\xff\xd8") and file.rfind(b"\xff\xd9") < file.rfind(b"\xff\xda")
+    if file.startswith(b"\xff\xd8"):
+        return "JPEG" if file.rfind(b"\xff\xd9") < file.rfind(b"\xff\xda") else None
+    if file.startswith(b"\x89PNG\r\n\x1a\n"):
+        at = 8
+        while at + 12 <= len(file) and file[at + 4 : at + 8] != b"IEND":
+            at += 12 + int.from_bytes(file[at : at + 4], "big")  # length, kind, data, checksum
+        return "PNG" if at + 12 > len(file) else None
+    return None
 
 
 def encode(image: np.ndarray, kind: str) -> bytes:

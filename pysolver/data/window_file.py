@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_text
 
 
 class WindowImage(NamedTuple):
@@ -38,9 +38,9 @@ def read_window_file(path: str) -> tuple[list[WindowImage], list[Window]]:
     separated by any white space. Raises CaffeError with the line of what does not fit.
     """
     try:
-        text = Path(path).read_text(errors="surrogateescape")
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"Failed to open window file {path}: {error}") from None
+        text = read_text(path)
+    except CaffeError as error:
+        raise CaffeError(f"Failed to open window file {error}") from None
     words = _Words(path, text)
     images: list[WindowImage] = []
     windows: list[Window] = []

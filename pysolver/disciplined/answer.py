@@ -51,7 +51,7 @@ def solver(tuning: Tuning) -> SolverParameter:
     """The solver that was found: the person's own, with the cycle in place of its schedule, a test every epoch."""
     recipe: Recipe = tuning.recipe
     own, found = recipe.solver, recipe.solver_of(final_plan(tuning))
-    interval = max(1, round(recipe.facts.images / batch(tuning)))
+    interval = max(1, round(recipe.sizes(final_plan(tuning))[0] / batch(tuning)))
     end = interval * max(1, round(found.max_iter / interval))
     fields: dict[str, Any] = {
         "max_iter": end,
@@ -67,13 +67,22 @@ def solver(tuning: Tuning) -> SolverParameter:
     return changed(found, **fields)
 
 
+def judged_on(tuning: Tuning) -> str:
+    """What decided, in a sentence."""
+    if tuning.recipe.apart is None:
+        return "Judged on the test loss, as the paper does."
+    return (
+        f"Judged on {tuning.recipe.facts.tests} training records set aside; the test set was touched once, at the end."
+    )
+
+
 def solver_text(tuning: Tuning) -> str:
     """The solver as a file whose comments give the reason of each value."""
     reasons = {name: decision for decision in tuning.decisions for name in decision.values}
-    facts = tuning.recipe.facts
+    facts, images = tuning.recipe.facts, tuning.recipe.sizes(final_plan(tuning))[0]
     head = [
         "Tuned by `pysolver tune`, after arXiv 1803.09820. The report beside this file shows how.",
-        f"{facts.epochs:g} epochs of {facts.images} images at batch size {batch(tuning)}. Judged on the test loss.",
+        f"{facts.epochs:g} epochs of {images} images at batch size {batch(tuning)}. {judged_on(tuning)}",
     ]
     lines = [f"# {line}" for line in head]
     told: set[str] = set()
@@ -102,7 +111,7 @@ def to_json(tuning: Tuning) -> dict[str, Any]:
     return {
         "values": tuning.values,
         "problem": vars(recipe.facts),
-        "judged_on": "test loss",
+        "judged_on": judged_on(tuning),
         "cost": {"epochs": round(tuning.epochs(), 2), "tuning_epochs": round(tuning.tuning_epochs, 2),
                  "seconds": round(tuning.seconds(), 1)},
         "decisions": [

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from pysolver import schedule
-from pysolver.disciplined.range_test import analyse
+from pysolver.disciplined.data_sets import data_layers, in_phase, reader, size
+from pysolver.disciplined.reading import analyse
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
-from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
-from pysolver.proto.text import read_text
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
+from pysolver.proto.upgrade import read_net
 
 CYCLES = tuple(policy for policy in schedule.CYCLICAL if policy != "1cycle")  # again and again
 
@@ -96,12 +97,14 @@ def check_solver(solver: SolverParameter, net: NetParameter | None = None, log: 
 
 
 def check_files(solver: SolverParameter, log: Run | None = None) -> list[Finding]:
-    """check_solver with the net file that the solver names, and a note if that is not there."""
+    """check_solver with the net file that the solver names, upgraded; an error if that is not there."""
     path = solver.net or solver.train_net
     if path and not Path(path).is_file():
-        absent = note("net", f"{path} is not there (seen from the working directory): not looked at")
-        return [*check_solver(solver, None, log), absent]
-    return check_solver(solver, read_text(path, NetParameter) if path else None, log)
+        return [
+            error("net", f"{path} is not there (seen from the working directory)"),
+            *check_solver(solver, None, log),
+        ]
+    return check_solver(solver, read_net(path) if path else None, log)
 
 
 def check_training(solver: SolverParameter) -> list[Finding]:
@@ -325,9 +328,9 @@ def test_set(case: Case) -> Iterator[Finding]:
     """test_iter x batch size against the number of test images, where they can be counted."""
     if case.net is None or len(case.solver.test_iter) != 1:
         return
-    for layer in case.net.layer:
-        batch, images = _data(layer)
-        if batch and images and _in_phase(layer, TEST):
+    for layer in data_layers(case.net, TEST):
+        batch, images = reader(layer).batch_size, size(layer)
+        if batch and images:
             seen = case.solver.test_iter[0] * batch
             if seen != images:
                 right = math.ceil(images / batch)
@@ -335,7 +338,7 @@ def test_set(case: Case) -> Iterator[Finding]:
                 yield warning(
                     "test_iter",
                     f"{case.solver.test_iter[0]} x batch {batch} = {seen} images; "
-                    f"the test set '{_source(layer)}' has {images}: test_iter {right}{exact}",
+                    f"the test set '{reader(layer).source}' has {images}: test_iter {right}{exact}",
                 )
 
 
@@ -344,7 +347,7 @@ def batch_norm(case: Case) -> Iterator[Finding]:
     """Running averages with a memory too long for the run."""
     if case.net is None or case.solver.max_iter < 1:
         return
-    norms = [layer for layer in case.net.layer if layer.type == "BatchNorm" and _in_phase(layer, TRAIN)]
+    norms = [layer for layer in case.net.layer if layer.type == "BatchNorm" and in_phase(layer, TRAIN)]
     slow = [norm for norm in norms if norm.batch_norm_param.moving_average_fraction < 1]
     if not slow:
         if norms:
@@ -360,42 +363,3 @@ def batch_norm(case: Case) -> Iterator[Finding]:
             f"iterations, too many for a run of {case.solver.max_iter}: test results will lag far behind; "
             "try 0.95",
         )
-
-
-def _in_phase(layer: LayerParameter, phase: int) -> bool:
-    named = {rule.phase for rule in layer.include if rule.HasField("phase")}
-    excluded = {rule.phase for rule in layer.exclude if rule.HasField("phase")}
-    return (not named or phase in named) and phase not in excluded
-
-
-def _source(layer: LayerParameter) -> str:
-    return layer.data_param.source or layer.image_data_param.source or layer.hdf5_data_param.source
-
-
-def _data(layer: LayerParameter) -> tuple[int, int]:
-    """Batch size and number of images of a data layer; 0 where it cannot be known."""
-    if layer.type == "Data":
-        return layer.data_param.batch_size, _lmdb_size(layer.data_param.source)
-    if layer.type == "ImageData":
-        return layer.image_data_param.batch_size, _lines(layer.image_data_param.source)
-    return 0, 0
-
-
-def _lmdb_size(source: str) -> int:
-    if not (Path(source) / "data.mdb").is_file():
-        return 0
-    try:
-        import lmdb
-
-        with lmdb.open(source, readonly=True, lock=False) as base:
-            return int(base.stat()["entries"])
-    except Exception:  # not an LMDB, or no lmdb here: then there is nothing to compare with
-        return 0
-
-
-def _lines(source: str) -> int:
-    try:
-        with open(source, "rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError:
-        return 0

@@ -66,7 +66,7 @@ class Engine:
         self._shares = shares
 
     def run(self, trials: Sequence[Trial], judges: Mapping[Trial, Judge] | None = None) -> dict[Trial, Run]:
-        """The runs of all trials; those with a whole log are read, not run. CaffeError if one fails, at once."""
+        """The runs of all trials, in their order; a whole log is read, not run again. CaffeError if one fails."""
         results: dict[Trial, Run] = {}
         waiting: list[Trial] = []
         for trial in dict.fromkeys(trials):
@@ -100,7 +100,7 @@ class Engine:
                     continue
                 results[trial] = self._take(trial, log)
                 self._listener(Progress(trial, "done"))
-        return results
+        return {trial: results[trial] for trial in dict.fromkeys(trials)}  # not in the order of their ends
 
     def _take(self, trial: Trial, log: bytes) -> Run:
         """The result of a trial that a worker has run, wherever that was."""

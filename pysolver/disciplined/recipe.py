@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pysolver.disciplined.data_sets import data_layers, reader, size
-from pysolver.disciplined.plan import CYCLE, FINAL, OWN, RAMP, SCOUT, SPEED, Facts, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, SCOUT, SPEED, Facts, Plan
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
@@ -29,30 +29,34 @@ class Recipe:
     facts: Facts
     out: Path
     backend: Backend = here
+    apart: NetParameter | None = None  # the net on a training set of which a part was set aside to decide on
+    whole: tuple[int, int] | None = None  # images of the whole training set and of the test set, then
 
     def trial(self, plan: Plan) -> Trial:
         """The trial of a plan, in its folder."""
-        net = self.with_batch(self.batch(plan), swap=plan.run % 2 == 1 and plan.shape not in (OWN, SPEED))
-        solver = self.solver_of(plan)
-        if plan.stage == FINAL:
-            net = self.with_batch(plan.batch)
-        return Trial.of(self.out / "trials" / plan.name, solver, net, self.backend)
+        swap = plan.run % 2 == 1 and plan.shape in (RAMP, CYCLE) and not is_last(plan)
+        net = self.with_batch(self.batch(plan), swap, self.net if is_last(plan) else self.apart)
+        return Trial.of(self.out / "trials" / plan.name, self.solver_of(plan), net, self.backend)
+
+    def sizes(self, plan: Plan) -> tuple[int, int]:
+        """Images that a trial trains on, and of the set that it is tested on."""
+        return self.whole if self.whole and is_last(plan) else (self.facts.images, self.facts.tests)
 
     def batch(self, plan: Plan) -> int:
         """Images an update of this run: every second one takes an eighth less (A.1), the final ones all."""
-        varied = plan.run % 2 == 1 and plan.shape in (RAMP, CYCLE) and plan.stage != FINAL
+        varied = plan.run % 2 == 1 and plan.shape in (RAMP, CYCLE) and not is_last(plan)
         return max(1, round(plan.batch * 7 / 8)) if varied else plan.batch
 
     def solver_of(self, plan: Plan) -> SolverParameter:
         """The solver of a plan. Its run ends with a test."""
-        tests = TESTS[plan.shape]
-        wanted = max(1, round(plan.epochs * self.facts.images / self.batch(plan)))
+        tests = 1 if self.apart and is_last(plan) else TESTS[plan.shape]
+        wanted = max(1, round(plan.epochs * self.sizes(plan)[0] / self.batch(plan)))
         interval = max(1, round(wanted / tests)) if tests else 0
         end = interval * max(1, round(wanted / interval)) if interval else wanted
         fields: dict[str, object] = {
             "max_iter": end,
             "test_interval": interval or end + 1,
-            "test_iter": [self.test_iter(few=plan.shape in (RAMP, SCOUT))],
+            "test_iter": [self.test_iter(plan)],
             "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
             "display": max(1, end // (12 if plan.shape == SPEED else 60)),
             "average_loss": 1,
@@ -84,15 +88,16 @@ class Recipe:
         """Whether the solver's type has one."""
         return TYPES[self.solver.type].takes_momentum
 
-    def test_iter(self, few: bool = False) -> int:
-        """Batches that show the whole test set once, or enough of it."""
+    def test_iter(self, plan: Plan) -> int:
+        """Batches that show the whole test set once, or enough of it for a point of a ramp."""
         batch = reader(next(data_layers(self.net, TEST))).batch_size
-        return math.ceil((min(FEW, self.facts.tests) if few else self.facts.tests) / batch)
+        tests = self.sizes(plan)[1]
+        return math.ceil((min(FEW, tests) if plan.shape in (RAMP, SCOUT) else tests) / batch)
 
-    def with_batch(self, batch: int, swap: bool = False) -> NetParameter:
+    def with_batch(self, batch: int, swap: bool = False, net: NetParameter | None = None) -> NetParameter:
         """The net with this many images an update, and the other of the two usual fillers if asked for."""
-        net = NetParameter()
-        net.CopyFrom(self.net)
+        source, net = net or self.net, NetParameter()
+        net.CopyFrom(source)
         for layer in data_layers(net, TRAIN):
             reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size)))
         for layer in net.layer if swap else ():
@@ -102,10 +107,11 @@ class Recipe:
 
 
 def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, runs: int = 2, seeds: int = 4,
-           backend: Backend = here) -> Recipe:  # fmt: skip
+           validation: int = 0, backend: Backend = here) -> Recipe:  # fmt: skip
     """Read a person's solver and net. CaffeError if they cannot be tuned, with what they would need.
 
-    epochs: length of the final training; as many as the solver's max_iter unless given.
+    epochs: length of the final training; as many as the solver's max_iter unless given. validation: so many training
+    records are set aside to decide on.
     """
     solver, net = read_pair(solver_file)
     with about(solver.net):
@@ -119,7 +125,17 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
     rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
     facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds)
-    return Recipe(solver, net, facts, out, backend)
+    if not validation:
+        return Recipe(solver, net, facts, out, backend)
+    from pysolver.disciplined.validation import split
+
+    apart, rest = split(net, validation, out / "data")
+    return Recipe(solver, net, replace(facts, images=rest, tests=validation), out, backend, apart, (images, tests))
+
+
+def is_last(plan: Plan) -> bool:
+    """Whether a trial is no part of the search, but shows what it came to."""
+    return plan.stage in (FINAL, BESIDE)
 
 
 def weight_fillers(layer: LayerParameter) -> list[FillerParameter]:

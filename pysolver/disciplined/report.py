@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from pysolver.disciplined import report_plots
-from pysolver.disciplined.answer import solver_text
+from pysolver.disciplined.answer import judged_on, solver_text
 from pysolver.disciplined.clues import find_clues
 from pysolver.disciplined.plan import BESIDE, FINAL, Plan
 from pysolver.disciplined.show import TITLES
@@ -62,7 +62,7 @@ def _answer(tuning: Tuning) -> str:
         for name, value in values.items()
     ]
     cost = f"Tuning cost {tuning.tuning_epochs:.4g} epochs; with the final trainings {tuning.epochs():.4g} epochs and \
-{_time(tuning.seconds())} of training. Judged on the test loss."
+{_time(tuning.seconds())} of training. {judged_on(tuning)}"
     lead = f'<p class="lead">{escape(_sentence(final.reason))}</p>' if final else ""
     return (
         f'<section class="answer"><h2>The answer</h2>{lead}{_table(("", "value", "how sure"), rows)}'
@@ -160,6 +160,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; border-t
 table { border-collapse: collapse; width: 100%; font-size: .9rem; margin: .6rem 0; }
 th, td { text-align: left; padding: .2rem .5rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: anywhere; }
-.trials td:first-child { font-family: ui-monospace, monospace; font-size: .7rem; min-width: 9rem; }
+.trials { font-size: .75rem; }
+.trials th, .trials td { overflow-wrap: normal; }
+.trials td:first-child { font-family: ui-monospace, monospace; font-size: .7rem; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; max-width: 40rem; display: block; margin: .6rem 0; }
 """

@@ -58,7 +58,11 @@ def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, li
         table = run.test
         if not len(table):
             continue
-        x = table.lr if plan.shape == RAMP else table.iteration * tuning.recipe.batch(plan) / tuning.recipe.facts.images
+        x = (
+            table.lr
+            if plan.shape == RAMP
+            else table.iteration * tuning.recipe.batch(plan) / tuning.recipe.sizes(plan)[0]
+        )
         y = 100 * (1 - table.main_accuracy) if accuracy else table.main_loss
         good = np.isfinite(x) & np.isfinite(y) & (y > 0)
         found.setdefault(_label(stage, plan), []).append((x[good], y[good]))

@@ -27,7 +27,7 @@ TITLES = {
 class Lines:
     """Plain lines: a stage, its trials as they end, its decision."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def stage(self, name: str, plans: Sequence[Plan], tuning: Tuning) -> None:
@@ -55,7 +55,7 @@ class Lines:
 class Terminal(Lines):
     """The same, with a table of the stage's trials below that renews itself."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -117,10 +117,10 @@ def decision_lines(decision: Decision) -> list[str]:
 
 
 @contextlib.contextmanager
-def shown(stream: TextIO = sys.stdout) -> Iterator[Lines]:
+def shown() -> Iterator[Lines]:
     """Terminal on a terminal, Lines elsewhere."""
-    if stream.isatty():
-        with Terminal(stream) as terminal:
+    if sys.stdout.isatty():
+        with Terminal(sys.stdout) as terminal:
             yield terminal
     else:
-        yield Lines(stream)
+        yield Lines(sys.stdout)

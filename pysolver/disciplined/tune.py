@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -91,33 +92,44 @@ class Tuning:
         return self.epochs([p for p in self.results if p.stage not in (FINAL, BESIDE)] or [])
 
 
+def chosen(names: Sequence[str]) -> dict[str, Stage]:
+    """The stages of these names, in the order in which they build on each other; CaffeError for an unknown one."""
+    unknown = [name for name in names if name not in STAGES]
+    if unknown:
+        raise CaffeError(f"there is no stage '{unknown[0]}'; the stages are: {', '.join(STAGES)}")
+    return {name: stage for name, stage in STAGES.items() if name in names}
+
+
 def epochs_of(recipe: Recipe, plan: Plan, run: Run) -> float:
     """How many epochs a run went through."""
     last = max((int(t.iteration[-1]) for t in (run.train, run.test) if len(t)), default=0)
-    return last * recipe.batch(plan) / recipe.facts.images
+    return last * recipe.batch(plan) / recipe.sizes(plan)[0]
 
 
-def tune(recipe: Recipe, *, stages: Sequence[str] = tuple(STAGES), jobs: int = 1, budget: Budget | None = None,
-         executor: Executor | None = None, listener: Listener = lambda progress: None,
-         announce: Callable[[str, Sequence[Plan], Tuning], None] = lambda stage, plans, tuning: None,
-         ) -> Iterator[Tuning]:  # fmt: skip
+def tune(
+    recipe: Recipe,
+    *,
+    stages: Mapping[str, Stage] = MappingProxyType(STAGES),
+    jobs: int = 1,
+    budget: Budget | None = None,
+    executor: Executor | None = None,
+    listener: Listener = lambda progress: None,
+    announce: Callable[[str, Sequence[Plan], Tuning], None] = lambda stage, plans, tuning: None,
+) -> Iterator[Tuning]:
     """Tune; yields the state after every decision. What was done in recipe.out before is not done again.
 
-    stages: names of STAGES, the order is theirs. announce: told which stage is about to try which plans.
+    stages: which, in their order. announce: told which stage is about to try which plans.
     CaffeError if a trial fails, or if another tuning is at work in the folder.
     """
-    unknown = [name for name in stages if name not in STAGES]
-    if unknown:
-        raise CaffeError(f"there is no stage '{unknown[0]}'; the stages are: {', '.join(STAGES)}")
     budget = budget or Budget()
     tuning = Tuning(recipe)
     with locked(recipe.out), Engine(jobs, listener, executor) as engine:
-        for name in (name for name in STAGES if name in stages):
+        for name, stage in stages.items():
             decision: Decision | list[Plan] = []
             more = True
             while not isinstance(decision, Decision):
                 situation = Situation(recipe.facts, tuning.values, dict(tuning.results), more)
-                decision = STAGES[name](situation)
+                decision = stage(situation)
                 if isinstance(decision, Decision):
                     break
                 more = affordable(tuning, decision, budget, name)

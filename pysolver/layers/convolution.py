@@ -178,7 +178,12 @@ class Convolution(Weighted):
         convolution = _CONVOLUTION.get(self.spatial)
         if convolution is None:
             return _correlate(self.windows(x), weight, bias, self.group)
-        return convolution(self.complete(x), weight, bias, self.stride, self.pad, self.dilation, self.group)
+        x = self.complete(x)
+        # torch's backward ends the process at strides far beyond the image; where there is one position, none matters
+        stride = [
+            max(1, min(step, n + 2 * pad)) for step, n, pad in zip(self.stride, x.shape[-self.spatial :], self.pad)
+        ]
+        return convolution(x, weight, bias, stride, self.pad, self.dilation, self.group)
 
 
 @register("Deconvolution")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("HDF5Output")
@@ -28,6 +29,8 @@ class HDF5Output(Layer):
 
         self.path = self.param.hdf5_output_param.file_name
         self.check(bool(self.path), "needs file_name")
+        if os.path.exists(self.path) and not h5py.is_hdf5(self.path):
+            self.fail(f"{self.path} is there and is no HDF5 file: a net does not overwrite it")
         try:
             h5py.File(self.path, "w").close()
         except OSError as error:
@@ -41,11 +44,11 @@ class HDF5Output(Layer):
     def forward(self, data: Tensor, label: Tensor) -> tuple[()]:
         import h5py
 
-        glog.info("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
+        self.context.emit(notices.SavingHdf5(self.path))
         with h5py.File(self.path, "a") as file:
             for name, value in (("data", data), ("label", label)):
                 self._append(file, name, value.detach().cpu().numpy())
-        glog.info("hdf5_output_layer.cpp:38", f"Successfully saved {data.shape[0]} rows")
+        self.context.emit(notices.SavedRows(data.shape[0]))
         return ()
 
     def _append(self, file: Any, name: str, rows: np.ndarray) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor
 
 from pysolver.blob import Blob, Shape
 from pysolver.layers.base import Layer, at_least, register
+
+
+class UserLayer:
+    """The base of caffe.Layer: what a Python layer of a net may name without further permission."""
 
 
 class ParameterBlobs:
@@ -55,17 +61,45 @@ class Python(Layer):
 
     def set_up(self, *bottoms: Shape) -> None:
         p = self.param.python_param
-        if not self.context.allow_python_layers:
-            self.fail("Python layers run code of the net's author: allow them with --allow-python-layers")
         self.check(bool(p.module and p.layer), "python_param needs module and layer")
-        cls = getattr(importlib.import_module(p.module), p.layer, None)
-        if cls is None:
-            self.fail(f"module '{p.module}' has no class '{p.layer}'")
+        cls = self._class(p.module, p.layer)
         self.top_blobs = [Blob((), self.context.device) for _ in range(self.top_count)]
         self.user = cls(self.param)
         self.user.param_str, self.user.phase = p.param_str, self.phase
         self.user.blobs = ParameterBlobs(self)
         self.user.setup(self._empty(bottoms), self.top_blobs)
+
+    def _class(self, module: str, name: str) -> type:
+        """The user's class: one that the running script has defined or imported, or, if that is allowed, any."""
+        found = getattr(sys.modules.get(module), name, None)
+        if found is None and module in sys.modules:
+            self.fail(f"module '{module}' has no class '{name}'")
+        if isinstance(found, type) and issubclass(found, UserLayer):
+            return found
+        if not self.context.allow_python_layers and not self._is_own(module.partition(".")[0]):
+            self.fail(
+                f"it would run code of the module '{module}', which the net's author chose; if you trust it: "
+                f"--allow-python-layers, or in a script caffe.allow_python_layers() or import {module}"
+            )
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ModuleNotFoundError as error:
+            if error.name not in (module, module.partition(".")[0]):
+                raise
+            self.fail(
+                f"there is no module '{module}' for its class '{name}': put the folder of {module}.py into PYTHONPATH "
+                f"(it is '{os.environ.get('PYTHONPATH', '')}')"
+            )
+        if found is None:
+            self.fail(f"module '{module}' has no class '{name}'")
+        return found
+
+    def _is_own(self, package: str) -> bool:
+        """Whether it lies in a folder of the user's own code, beside the running script."""
+        return package.isidentifier() and any(
+            os.path.isfile(os.path.join(folder, f"{package}.py")) or os.path.isdir(os.path.join(folder, package))
+            for folder in self.context.own_code
+        )
 
     def _empty(self, shapes: tuple[Shape, ...]) -> list[Blob]:
         return [Blob(shape, self.context.device) for shape in shapes]

@@ -7,6 +7,7 @@ Numbers are floats as Caffe prints them (6 digits); None stands for what a form 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,6 +15,9 @@ class Event:
     """Base of everything a log says."""
 
     __slots__ = ()
+
+
+Emit = Callable[[Event], None]  # who is told
 
 
 def event(cls: type) -> type:
@@ -272,10 +276,9 @@ class GaveUp(Event):
 
 @event
 class GoOn(Event):
-    """How a run that was asked to stop is taken up again."""
+    """The command that takes up a run which was asked to stop."""
 
-    solver: str
-    snapshot: str
+    command: str
 
 
 @event

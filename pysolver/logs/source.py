@@ -8,6 +8,7 @@ import io
 import re
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -59,5 +60,5 @@ def _read(stream: BinaryIO, name: str) -> bytes:
         return stream.read1(PIECE) if hasattr(stream, "read1") else stream.read(PIECE)
     except EOFError:  # a .gz that is still being written, or was cut off
         return b""
-    except (OSError, gzip.BadGzipFile) as error:
+    except (OSError, zlib.error) as error:
         raise CaffeError(f"{name}: {error}") from None

@@ -19,7 +19,7 @@ from torch import Tensor
 import pysolver.data  # noqa: F401  registers the data layers
 import pysolver.layers  # noqa: F401  registers the others
 from pysolver.blob import Blob
-from pysolver.component import Component
+from pysolver.component import Component, naming_layers
 from pysolver.context import Context
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.build import build_graph
@@ -42,7 +42,8 @@ class Net:
 
     def __init__(self, param: Any, context: Context | None = None) -> None:
         self.context = context or Context()
-        graph = build_graph(param, self.context)
+        with naming_layers():
+            graph = build_graph(param, self.context)
         self.name = graph.name
         self.nodes: list[Node] = graph.nodes
         self.blobs: dict[str, Blob] = graph.blobs
@@ -53,6 +54,9 @@ class Net:
         self.layer_names: list[str] = [layer.name for layer in self.layers]
         self.inputs = [name for node in self.nodes if node.layer.type_name == "Input" for name in node.top_names]
         self.sources = {node.layer.name: node.layer for node in self.nodes if isinstance(node, SourceNode)}
+        self._call: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = self.function
+        if self.context.compile and self.context.device.type != "cpu":
+            self.compile()
         self.layer_by_layer = False
         self.loss_scale = LossScale() if self.context.precision == "fp16" else None
         self._callbacks: dict[str, list[Callback]] = {moment: [] for moment in MOMENTS}
@@ -94,6 +98,7 @@ class Net:
 
     # ---- layer by layer ----------------------------------------------------------------------------------
 
+    @naming_layers()
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run the layers start..end (inclusive, by index) and return the sum of their weighted losses."""
         self.flush_params()
@@ -104,6 +109,7 @@ class Net:
             self._tell("after_forward", index)
         return float(loss)
 
+    @naming_layers()
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run backward from layer `start` (default the last) down to `end`, from the diffs of the tops.
 
@@ -124,6 +130,7 @@ class Net:
         for callback in self._callbacks[moment]:
             callback(index)
 
+    @naming_layers()
     def reshape(self) -> None:
         """Propagate the present shapes of the bottoms through all layers, without computing."""
         for node in self.nodes:
@@ -131,12 +138,14 @@ class Net:
 
     # ---- as one function ---------------------------------------------------------------------------------
 
+    @naming_layers()
     def run(self) -> Tensor:
         """The next batch through the whole net: the weighted loss, 0-d; the outputs' blobs show the result."""
         if self.layer_by_layer:
             return torch.tensor(self.forward(), device=self.context.device)
         return self._run().detach()
 
+    @naming_layers()
     def forward_backward(self) -> Tensor:
         """`run`, and its loss (returned, 0-d) differentiated: times loss_scale, added to the parameters' diffs."""
         if self.layer_by_layer:
@@ -148,6 +157,10 @@ class Net:
             (self.loss_scale.scaled(loss) if self.loss_scale else loss).backward()
         return loss.detach()
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch.compile make kernels of the function at its next passes, once for each set of blobs looked at."""
+        self._call = torch.compile(self.function, backend=backend, dynamic=False)
+
     def _run(self) -> Tensor:
         self.flush_params()
         batch = [value for node in self.nodes if isinstance(node, SourceNode) for value in node.batch()]
@@ -156,7 +169,7 @@ class Net:
                 node.check_shapes()
                 node.forget()
         self._choose_kept()
-        loss, values = self.function(*batch)
+        loss, values = self._call(*batch)
         for index, value in zip(self.function.kept, values):
             self.function.blobs[index].value = value.detach()
         return loss

@@ -13,7 +13,8 @@ from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.files import write_atomic
-from pysolver.logs import glog
+from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary
@@ -61,7 +62,7 @@ def to_bytes(net: Weighted, with_diff: bool = False) -> bytes:
 def load(net: Weighted, path: str) -> None:
     """Load a .caffemodel by layer name."""
     try:
-        proto = read_weights(path)
+        proto = read_weights(path, net.context.emit)
     except CaffeError:
         if _is_solver_state(path):
             raise solver_state_given(path) from None
@@ -102,7 +103,7 @@ def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
     for source in proto.layer:
         layer = targets.get(source.name)
         if layer is None:
-            net.context.info("net.cpp:746", f"Ignoring source layer {source.name}")
+            net.context.emit(e.IgnoringSourceLayer(source.name))
             continue
         matched += bool(source.blobs)
         check_count(layer, len(source.blobs), path)
@@ -120,7 +121,7 @@ def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
             with torch.no_grad():
                 blob.grad.copy_(torch.from_numpy(diff).reshape(blob.shape))
     if not matched and any(len(layer.blobs) for layer in net.layers):
-        glog.warning("net.cpp:1", f"{path} has no layer of this net's names: no weights were loaded")
+        net.context.emit(notices.NothingLoaded(path))
 
 
 def assign(blob: nn.Parameter, values: Any) -> None:
@@ -137,13 +138,24 @@ def share_trained_layers_with(net: Weighted, other: Weighted) -> None:
     for source in other.layers:
         layer = targets.get(source.name)
         if layer is None:
-            net.context.info("net.cpp:678", f"Ignoring source layer {source.name}")
+            net.context.emit(e.IgnoringSourceLayer(source.name))
             continue
+        _check_one_name(other.layers, source.name)
         check_count(layer, len(source.blobs), "the other net")
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
             if blob.shape != given.shape:
                 raise shape_mismatch(layer, index, tuple(given.shape), tuple(blob.shape), "the other net")
             blob.data = given.data
+
+
+def _check_one_name(layers: list[Component], name: str) -> None:
+    """Layers of one name are legal, but if their blobs differ nobody can tell which are meant."""
+    shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in layers if layer.name == name]
+    if any(other != shapes[0] for other in shapes):
+        raise CaffeError(
+            f"{len(shapes)} layers are called '{name}', with blobs of different shapes: test nets and files of weights "
+            "find a layer by its name, so rename all but one"
+        )
 
 
 def first_by_name(layers: list[Component]) -> dict[str, Component]:

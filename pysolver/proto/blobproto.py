@@ -27,7 +27,8 @@ def shape_of(blob: BlobProto) -> tuple[int, ...]:
         shape = tuple(getattr(blob, name) for name in _LEGACY)
     else:
         shape = tuple(blob.shape.dim)
-    if len(shape) > MOST_AXES or min(shape, default=0) < 0 or math.prod(shape) > LARGEST_COUNT:
+    small = 0 <= min(shape, default=0) <= max(shape, default=0) <= LARGEST_COUNT
+    if len(shape) > MOST_AXES or not small or math.prod(shape) > LARGEST_COUNT:
         raise CaffeError(f"impossible blob shape {_show(shape)}")
     return shape
 

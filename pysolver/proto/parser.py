@@ -253,6 +253,13 @@ class Parser:
 
 def suggestion(name: str, owner: Descriptor) -> str:
     """`; did you mean 'base_lr'?`, or where such a field belongs, or nothing."""
+    others = {
+        "SolverParameter": ("NetParameter", "a net, not a solver"),
+        "NetParameter": ("SolverParameter", "a solver, not a net"),
+    }
+    other, what = others.get(owner.name, ("", ""))
+    if other and name in owner.file.message_types_by_name[other].fields_by_name:
+        return f"; this looks like {what}"
     if name in ("layer", "layers"):
         return "; is a '}' missing above?"
     inside = [field.name for field in owner.fields if field.message_type and name in field.message_type.fields_by_name]

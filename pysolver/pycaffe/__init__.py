@@ -21,6 +21,7 @@ _HOME = {  # module of this package -> its public names
     ),
     "mode": (
         *("set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed", "set_multiprocess"),
+        "allow_python_layers",
         *("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"),
     ),
     "misc": ("TRAIN", "TEST", "layer_type_list", "init_log", "log", "has_nccl", "NCCL", "Timer"),

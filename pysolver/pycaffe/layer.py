@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pysolver.blob import Blob
-from pysolver.layers.python_layer import ParameterBlobs
+from pysolver.layers.python_layer import ParameterBlobs, UserLayer
 
 
-class Layer:
+class Layer(UserLayer):
     """What a user's layer may override; the net calls it (pysolver.layers.python_layer).
 
     Blobs have numpy `.data`, `.diff`, `.shape` and `.reshape(*dims)`. Set by the net before setup: `param_str`,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.writer import CaffeLog, level_wanted
 
 if TYPE_CHECKING:
     from pysolver.context import Context
@@ -17,9 +20,22 @@ class _Settings(threading.local):
     seed: int | None = None
     count = 1
     rank = 0
+    python_layers = False
 
 
 _settings = _Settings()
+_level: int | None = None  # of the log, for all threads; None: as GLOG_minloglevel says
+
+
+def log() -> CaffeLog:
+    """The log of what is made now, on stderr."""
+    return CaffeLog(level=level_wanted() if _level is None else _level)
+
+
+def set_log_level(level: int) -> None:
+    """Log records of this level and above only: 0 info, 1 warning, 2 error."""
+    global _level
+    _level = level
 
 
 def set_mode_cpu() -> None:
@@ -33,7 +49,7 @@ def set_mode_gpu() -> None:
 
     _settings.gpu = torch.cuda.is_available()
     if not _settings.gpu:
-        glog.warning("_caffe.cpp:1", "set_mode_gpu: there is no CUDA device here, nets run on the CPU")
+        log()(notices.NoCudaDevice())
 
 
 def set_device(device_id: int) -> None:
@@ -73,6 +89,14 @@ def set_multiprocess(multiprocess: bool) -> None:
     """Caffe asks whether its solvers are processes or threads; here they are always processes."""
 
 
+def allow_python_layers(allowed: bool = True) -> None:
+    """Nets made from now on import any module that their Python layers name; pycaffe always does.
+
+    Classes that the script has, and modules beside it, need no permission.
+    """
+    _settings.python_layers = bool(allowed)
+
+
 def context() -> Context:
     """The thread's settings, for a net that is made now."""
     import torch
@@ -80,4 +104,12 @@ def context() -> Context:
     from pysolver.context import Context
 
     device = torch.device("cuda", _settings.device) if _settings.gpu else torch.device("cpu")
-    return Context(device=device, seed=_settings.seed, rank=_settings.rank, world_size=_settings.count)
+    return Context(
+        device=device,
+        seed=_settings.seed,
+        rank=_settings.rank,
+        world_size=_settings.count,
+        listener=log(),
+        allow_python_layers=_settings.python_layers,
+        own_code=(os.path.dirname(os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "_")),),
+    )

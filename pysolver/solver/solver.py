@@ -1,6 +1,6 @@
 """The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp).
 
-It says what happens as events (pysolver/logs/events.py) to its subscribers, by default the Caffe log on stderr.
+It says what happens as events (pysolver/logs/events.py) to its subscribers, by default those of its context.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from pysolver import schedule
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
-from pysolver.logs import glog
-from pysolver.logs.writer import CaffeLog
+from pysolver.logs import notices
+from pysolver.net.net import Net
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
 from pysolver.solver.note import Note, Point
+from pysolver.solver.parameters import check_parameters
 from pysolver.solver.ranks import Alone
 from pysolver.solver.signals import Action, ActionFunction
 from pysolver.solver.smoothing import Losses, Smoothing
 from pysolver.solver.state_file import State
-from pysolver.solver_types import TYPES, check_type
+from pysolver.solver_types import TYPES
 
 Subscriber = Callable[[e.Event], None]
 
@@ -41,7 +42,8 @@ class Solver:
     param: upgraded SolverParameter (pysolver.proto.upgrade.read_solver).
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     action: asked once per iteration and before each test batch what is wanted from outside.
-    ranks: the processes that train this net together. Rank 0 tests and writes; each has a Solver of its own.
+    ranks: the processes that train this net together, each with a Solver of its own. Rank 0 writes, and tests unless
+    distributed_test divides the batches of each test over all of them.
 
     iter: updates applied so far. history: one blob for each learnable parameter, or two (AdaDelta, Adam).
     is_stopped: the last solve() ended because it was asked to. last_state: the state that was written last.
@@ -59,12 +61,13 @@ class Solver:
         stop_on_nan: bool = False,
         action: ActionFunction = lambda: Action.NONE,
         ranks: Alone | None = None,
+        distributed_test: bool = False,
     ) -> None:
         self.param = param
-        self.context = _seeded(context or Context(), param.random_seed)
+        given = context or Context()
+        self._channel = _Channel([given.emit] if subscribers is None else subscribers)
+        self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
         self.ranks = ranks or Alone()
-        default = [CaffeLog()] if self.context.is_root else []
-        self.subscribers: list[Subscriber] = default if subscribers is None else list(subscribers)
         self.type = self.type_name or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
         self.iter = 0
@@ -92,7 +95,15 @@ class Solver:
         self.net = nets.build_train_net(param, self.context, self._emit)
         if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
-        self.test_nets = nets.build_test_nets(param, self.context, self._emit) if self.ranks.is_root else []
+        self._divides_tests = distributed_test and self.ranks.size > 1
+        self.test_nets: list[Net] = []
+        if self.ranks.is_root:
+            self.test_nets = nets.build_test_nets(param, self.context, self._emit)
+        elif self._divides_tests:
+            with torch.random.fork_rng():  # its training draws what it would without them
+                self.test_nets = nets.build_test_nets(param, self.context, self._emit)
+        if self._divides_tests:
+            nets.divide_tests(self.test_nets, param.test_iter, self.ranks)
         self._emit(e.ScaffoldingDone())
         self.ranks.share(self._weights())
         self.ranks.watch(self.net.parameters)
@@ -255,7 +266,7 @@ class Solver:
         if self.stop_on_nan:
             raise CaffeError(f"{message}; stopped, as --stop_on_nan says. A lower base_lr or max_lr may help.")
         if not self._nan_told:
-            glog.warning("solver.cpp:1", f"{message}; training goes on (--stop_on_nan ends it)")
+            self._emit(notices.NotFinite(iteration, loss))
             self._nan_told = True
 
     # ---- testing ---------------------------------------------------------------------------------------------
@@ -266,6 +277,9 @@ class Solver:
 
     def test_all(self) -> None:
         """Test every test net, until a stop is asked for."""
+        if self._divides_tests:  # with rank 0's statistics of BatchNorm, as if it tested alone
+            frozen = [p.data for p, rate in zip(self.net.learnable_params, self.net.lr_mults) if not rate]
+            self.ranks.share(frozen)
         for number, batches in enumerate(self.param.test_iter):
             if self.is_stopped:
                 return
@@ -280,9 +294,14 @@ class Solver:
         self._emit(e.Testing(self.iter, number))
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
-        result = testing.run_batches(net, self.param.test_iter[number], forward, self._serve_actions)
-        if result is None:
+        batches = self.param.test_iter[number]
+        if self._divides_tests:
+            result = testing.run_divided(net, batches, forward, self._serve_actions, self.ranks)
+        else:
+            result = testing.run_batches(net, batches, forward, self._serve_actions)
+        if self.is_stopped:
             self._emit(e.TestInterrupted())
+        if result is None:
             return
         if self.param.test_compute_loss:
             self._emit(e.TestLoss(result.loss))
@@ -352,7 +371,7 @@ class Solver:
             resume.restore(point, self.net, self.test_nets)
             self.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
             self.run = start.run or self.run
-        self.context.info("solver.cpp:1", start.how)
+        self._emit(start.how)
 
     def _weights(self) -> list[Tensor]:
         return [parameter.data for parameter in self.net.learnable_params]
@@ -363,24 +382,24 @@ class Solver:
             net.close()
 
     def _emit(self, event: e.Event) -> None:
-        for subscriber in self.subscribers:
+        self._channel(event)
+
+    @property
+    def subscribers(self) -> list[Subscriber]:
+        """Who is told what this solver and its nets say."""
+        return self._channel
+
+    @subscribers.setter
+    def subscribers(self, subscribers: Sequence[Subscriber]) -> None:
+        self._channel[:] = subscribers
+
+
+class _Channel(list):
+    """The subscribers of a run; the nets' context tells them through it, without holding the solver."""
+
+    def __call__(self, event: e.Event) -> None:
+        for subscriber in self:
             subscriber(event)
-
-
-def check_parameters(param: Any, type_name: str) -> None:
-    """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
-    check_type(type_name, param)
-    nets.check_nets(param)
-    schedule.check_schedule(param)
-    if param.average_loss < 1:
-        raise CaffeError(
-            f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1) "
-            "average_loss should be non-negative. (it is a number of iterations, 1 or more)"
-        )
-    if param.iter_size < 1:
-        raise CaffeError(f"iter_size is {param.iter_size}: an update needs at least 1 pass")
-    if param.snapshot and not param.snapshot_prefix:
-        raise CaffeError("In solver params, snapshot is specified but snapshot_prefix is not.")
 
 
 def _seeded(context: Context, random_seed: int) -> Context:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from torch.distributed.elastic.agent.server.api import WorkerSpec
@@ -63,36 +64,33 @@ def start(arguments: Sequence[str], processes: int, max_restarts: int = 0) -> No
 
 @contextlib.contextmanager
 def _signals_passed_on(agent: LocalElasticAgent) -> Iterator[None]:
-    """Every signal of the block goes to rank 0's process of this machine: the ranks agree on what it means.
+    """Every signal of the block goes to the first process here: the ranks agree on what it means.
 
-    The processes are started with these signals blocked, and let them in once they can answer.
+    The processes inherit this thread's mask: they begin with these signals blocked, and let them in once they can
+    answer. Another thread takes those of this process; Python calls the handlers in this one all the same.
     """
+    waiting: deque[int] = deque()
     done = threading.Event()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
 
-    def wait_for_signals() -> None:
-        while not done.is_set():
-            found = signal.sigtimedwait(_PASSED_ON, _LOOK)
-            while found and not done.is_set() and not _pass_on(agent, found.si_signo):
-                time.sleep(_LOOK)  # they are being started
+    def pass_on() -> None:
+        while not done.wait(_LOOK):
+            workers = agent.get_worker_group().workers
+            while waiting and workers and isinstance(workers[0].id, int):  # else they are being started
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(workers[0].id, waiting.popleft())
 
-    thread = threading.Thread(target=wait_for_signals, daemon=True)
+    before = {number: signal.signal(number, lambda number, frame: waiting.append(number)) for number in _PASSED_ON}
+    thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     try:
         yield
     finally:
         done.set()
         thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _pass_on(agent: LocalElasticAgent, number: int) -> bool:
-    workers = agent.get_worker_group().workers
-    if not workers or not isinstance(workers[0].id, int):
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(workers[0].id, number)
-    return True
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ---- what went wrong ----------------------------------------------------------------------------------------------
@@ -100,7 +98,7 @@ def _pass_on(agent: LocalElasticAgent, number: int) -> bool:
 
 def _root_cause(failures: dict[int, ProcessFailure]) -> str:
     """In one line: a rank's own error before a rank that was killed, before what only followed from another's end."""
-    rank, failure = min(failures.items(), key=lambda item: (_class_of(item[1]), item[1].timestamp, item[0]))
+    rank, failure = min(failures.items(), key=lambda item: (_class_of(item[1]), item[0]))
     if _class_of(failure) == 1:
         return f"rank {rank} (process {failure.pid}) was killed by {failure.signal_name()}; the others were ended"
     if failure.error_file_data.get("rank") is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.net.net import Net
+from pysolver.solver.ranks import Alone
 
 OutputValue = tuple[str, Tensor, float]  # name, values, loss weight: as Net.output_values gives them
 
@@ -30,17 +31,63 @@ def run_batches(
     net: Net, batches: int, forward: Callable[[], Tensor], stop: Callable[[], bool] = lambda: False
 ) -> TestResult | None:
     """The mean over so many forward passes, summed in float32; None if `stop`, asked before each, says so."""
-    loss: Tensor | float = 0.0
-    sums: list[OutputValue] = []
+    total = _Sum()
+    for _ in range(batches):
+        if stop():
+            return None
+        total.add(*_one_batch(net, forward))
+    return total.mean()
+
+
+def run_divided(
+    net: Net, batches: int, forward: Callable[[], Tensor], stop: Callable[[], bool], ranks: Alone
+) -> TestResult | None:
+    """The same result, to the bit, from batches that all ranks run, each its own (Part of batch_source.py)."""
+    rows: list[np.ndarray] = []
+    outputs: list[OutputValue] = []
+    for first in range(0, batches, ranks.size):
+        if stop():
+            return None
+        if first + ranks.rank < batches:
+            loss, outputs = _one_batch(net, forward)
+            rows.append(torch.cat([loss.reshape(1), *(value for _, value, _ in outputs)]).cpu().numpy())
+    told = [np.frombuffer(data, np.float32) for data in ranks.gather(np.array(rows, np.float32).tobytes())]
+    if not ranks.is_root:
+        return None
+    sizes = [1, *(len(value) for _, value, _ in outputs)]
+    tables = [torch.from_numpy(values.copy()).view(-1, sum(sizes)) for values in told]
+    total = _Sum()
+    for batch in range(batches):
+        loss, *values = tables[batch % ranks.size][batch // ranks.size].split(sizes)
+        total.add(loss[0], [(name, value, weight) for (name, _, weight), value in zip(outputs, values)])
+    return total.mean()
+
+
+def _one_batch(net: Net, forward: Callable[[], Tensor]) -> tuple[Tensor, list[OutputValue]]:
     with torch.no_grad():
-        for batch in range(batches):
-            if stop():
-                return None
-            loss = loss + forward()
-            outputs = [(name, value.flatten(), weight) for name, value, weight in net.output_values()]
-            sums = [_add(a, b) for a, b in zip(sums, outputs)] if batch else [(n, v.clone(), w) for n, v, w in outputs]
-    means = [(name, total / batches, weight) for name, total, weight in sums]
-    return TestResult(float(loss / batches), list(elements(means)))
+        loss = forward()
+    return loss, [(name, value.flatten(), weight) for name, value, weight in net.output_values()]
+
+
+class _Sum:
+    """Losses and outputs of some batches, added in float32 in their order."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.outputs: list[OutputValue] = []
+        self.count = 0
+
+    def add(self, loss: Tensor, outputs: list[OutputValue]) -> None:
+        self.loss = self.loss + loss
+        if self.count:
+            self.outputs = [_add(a, b) for a, b in zip(self.outputs, outputs)]
+        else:
+            self.outputs = [(name, value.clone(), weight) for name, value, weight in outputs]
+        self.count += 1
+
+    def mean(self) -> TestResult:
+        means = [(name, total / self.count, weight) for name, total, weight in self.outputs]
+        return TestResult(float(self.loss / self.count), list(elements(means)))
 
 
 def keep_step(batches: int, stop: Callable[[], bool]) -> None:

@@ -164,3 +164,13 @@ def test_diff_on_a_stand_in_is_the_plain_patch(tmp_path, capfdbinary):
 
 def _without_line_numbers(diff: str) -> str:
     return re.sub(r"^@@ .*$", "@@", diff, flags=re.MULTILINE)
+
+
+@pytest.mark.timeout(20)  # once quadratic: 42 s for these
+def test_a_class_that_opens_twenty_thousand_times():
+    with pytest.raises(source.PlaceNotFound, match="the class SGDSolver: not found"):
+        source.class_body("class SGDSolver {\n" * 20_000, "SGDSolver")
+    with pytest.raises(source.PlaceNotFound, match="the class SGDSolver: found 20000 times"):
+        source.class_body("class SGDSolver {}\n" * 20_000, "SGDSolver")
+    text = "} class SGDSolver; { class SGDSolver { int f() { } } }"
+    assert text[slice(*source.class_body(text, "SGDSolver"))] == " int f() { } "

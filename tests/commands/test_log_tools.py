@@ -117,7 +117,8 @@ def test_check_solver(tmp_path):
         'test_iter: 1 test_interval: 100 train_net: "gone.prototxt"'
     )
     done = tool("check_solver", "s.prototxt", cwd=tmp_path)
-    assert done.returncode == 0 and "cyclical_momentum: half a cycle" in done.stdout and "gone.prototxt" in done.stdout
+    assert done.returncode == 1 and "cyclical_momentum: half a cycle" in done.stdout
+    assert "error: net: gone.prototxt is not there" in done.stdout
     (tmp_path / "s.prototxt").write_text('lr_policy: "1cycle"')
     assert tool("check_solver", "s.prototxt", cwd=tmp_path).returncode == 1
     (tmp_path / "s.prototxt").write_text("base_rl: 0.01")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import pysolver as caffe
 from pysolver.commands import main
+from pysolver.commands.time import Cost, limit
 
 NET = """
 layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param {
@@ -44,3 +46,32 @@ def test_time_tells_every_layer(net, capsys):
     log = capsys.readouterr().err
     assert all(f"{name:>10}\t{way}: " in log for name in ("in", "ip", "loss") for way in ("forward", "backward"))
     assert all(text in log for text in ("*** Benchmark begins ***", "Total Time: ", " ms."))
+
+
+def test_time_tells_what_limits_the_net(net, capsys):
+    assert main(["time", "--model=net.prototxt", "--iterations=2", "--profile=trace.json"]) == 0
+    log = capsys.readouterr().err
+    # ip: 2 items x 3 numbers x 1 output, a product and a sum each, forward and for the weights' gradient
+    assert "ip\t2.4e-08 GFLOP at " in log and "% of peak" in log
+    assert "As one function, as train runs it: " in log and "Limited by " in log
+    assert {"traceEvents"} <= json.loads(Path("trace.json").read_text()).keys()
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ([("Data", True, 0, 60), ("Convolution", False, 100, 40)], "data: 60% of the time (Data 60%)"),
+        (
+            [("Convolution", False, 3_000_000, 50), ("InnerProduct", False, 1_000_000, 30), ("ReLU", False, 0, 20)],
+            # 2 iterations of 4 MFLOP in 80 ms are 0.1 GFLOP/s
+            "arithmetic: 80% of the time (Convolution 50%, InnerProduct 30%), 25% of the peak while it lasts",
+        ),
+        (
+            [("ReLU", False, 0, 30), ("Pooling", False, 0, 40), ("ReLU", False, 0, 30)],
+            "memory: 100% of the time (ReLU 60%, Pooling 40%)",
+        ),
+    ],
+)
+def test_the_limit_is_what_takes_most_of_the_time(costs, said):
+    rows = [Cost("name", kind, source, flops, taken / 4, taken * 3 / 4) for kind, source, flops, taken in costs]
+    assert limit(rows, iterations=2, peak=0.4) == said

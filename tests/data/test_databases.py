@@ -55,6 +55,26 @@ def test_nothing_is_left_of_what_failed(tmp_path, backend) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_writer_left_goes_and_a_live_one_stays(tmp_path) -> None:
+    code = (
+        "import sys, os, signal; from pysolver.data.database_writer import new_database\n"
+        "from pysolver.data.databases import LMDB\n"
+        "with new_database(sys.argv[1], LMDB) as database:\n"
+        "    database.put([(b'1', b'2')])\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "db[1]")], check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    with new_database(tmp_path / "db[1]", LMDB) as first:
+        assert len(list(tmp_path.iterdir())) == 1  # the killed one's is gone
+        with new_database(tmp_path / "db[1]", LMDB) as second:
+            assert len(list(tmp_path.iterdir())) == 2
+            first.put(ITEMS[:1])
+            second.put(ITEMS[:1])
+        (tmp_path / "db[1]").rename(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db[1]", "other"]
+
+
 @pytest.mark.parametrize("backend", [LMDB, LEVELDB])
 def test_an_existing_database_is_left_alone(tmp_path, backend) -> None:
     (tmp_path / "db").mkdir()

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from pysolver.data import images
 from pysolver.data.image_lists import read_image_list
+from pysolver.data.window_file import read_window_file
 from pysolver.errors import CaffeError
 
 IMAGES = (
@@ -43,18 +45,26 @@ def labels_of(source, batches: int) -> list[int]:
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
-def test_the_list_in_order_for_every_rank(write_images, make_source, cache_bytes) -> None:
+def test_the_list_in_order_divided_over_the_ranks(write_images, make_source, cache_bytes) -> None:
     write_images(5)
     for rank in range(2):
         source = make_source(IMAGES.format("", 3), cache_bytes=cache_bytes, rank=rank, world_size=2)
-        assert labels_of(source, 4) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+        assert labels_of(source, 4) == [image % 5 for image in range(rank, 24, 2)]
 
 
-def test_ranks_without_shuffling_are_warned(write_images, make_source, capfd) -> None:
-    write_images(5)
-    make_source(IMAGES.format("", 3), world_size=2)
-    make_source(IMAGES.format("", "3 shuffle: true"), world_size=2)
-    assert capfd.readouterr().err.count("Shuffling or skipping recommended for multi-GPU") == 1
+def test_ranks_divide_one_random_order(write_images, make_source) -> None:
+    """Together they see each image once an epoch."""
+    write_images(8)
+    text = IMAGES.format("", "2 shuffle: true")
+    ranks = [make_source(text, rank=rank, world_size=2, seed=3 + rank) for rank in range(2)]
+    first, second = (np.array(labels_of(rank, 6)).reshape(3, 4) for rank in ranks)
+    assert [sorted([*a, *b]) for a, b in zip(first.tolist(), second.tolist())] == [list(range(8))] * 3
+
+
+def test_fewer_images_than_ranks(write_images, make_source) -> None:
+    write_images(2)
+    with pytest.raises(CaffeError, match="2 records for 3 processes: each needs one of its own"):
+        make_source(IMAGES.format("", 3), world_size=3)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
@@ -66,8 +76,7 @@ def test_shuffling_takes_each_image_once_an_epoch(write_images, make_source, cac
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 6
     again = make_source(IMAGES.format("", "3 shuffle: true"))
     assert labels_of(again, 14) == epochs.ravel().tolist()
-    for other in ({"seed": 2}, {"rank": 1, "world_size": 2}):
-        assert labels_of(make_source(IMAGES.format("", "3 shuffle: true"), **other), 14) != epochs.ravel().tolist()
+    assert labels_of(make_source(IMAGES.format("", "3 shuffle: true"), seed=2), 14) != epochs.ravel().tolist()
 
 
 def test_rand_skip_only_moves_the_start(write_images, make_source) -> None:
@@ -118,12 +127,12 @@ def test_lines_are_split_at_the_last_blank(tmp_path) -> None:
 
 
 BAD = [
-    ("batch_size: 2", 'source: "nowhere"', "layer 'd' .ImageData.: nowhere: cannot be read: No such file"),
+    ("batch_size: 2", 'source: "nowhere"', "layer 'd' .ImageData.: nowhere: file not found"),
     ("batch_size: 2", 'source: "empty.txt"', "empty.txt: File is empty"),
     ("batch_size: 0", 'source: "list.txt"', "batch_size must be positive"),
     ("new_height: 3", 'source: "list.txt"', "new_height and new_width must be set at the same time"),
     ("rand_skip: 1000", 'source: "list.txt"', "Not enough points to skip"),
-    ("batch_size: 2", 'source: "missing.txt"', "missing.txt:1: Could not load nothing.png: No such file"),
+    ("batch_size: 2", 'source: "missing.txt"', "missing.txt:1: Could not load nothing.png: file not found"),
     ("batch_size: 2", 'source: "notimage.txt"', "notimage.txt:1: Could not load list.txt: not an image that OpenCV"),
     ("batch_size: 2", 'source: "short.txt"', "short.txt:1: Could not load short.jpg: the JPEG is cut short"),
     ("batch_size: 2", 'source: "short_png.txt"', "short_png.txt:1: Could not load short.png: "),
@@ -151,7 +160,7 @@ def test_a_missing_image_is_named_with_its_line(write_images, make_source, tmp_p
     (tmp_path / "3.png").unlink()
     source = make_source(IMAGES.format("", 2), cache_bytes=cache_bytes)
     assert labels_of(source, 1) == [0, 1]
-    with pytest.raises(CaffeError, match=r"layer 'd' .ImageData.: list.txt:4: Could not load 3.png: No such file"):
+    with pytest.raises(CaffeError, match=r"layer 'd' .ImageData.: list.txt:4: Could not load 3.png: file not found"):
         source.next_batch()
 
 
@@ -196,3 +205,29 @@ def test_a_resize_to_gigabytes_is_refused(write_images, make_source) -> None:
     write_images(1)
     with pytest.raises(CaffeError, match="list.txt:1: .*cannot be resized to 4000000000 x 4000000000"):
         make_source(IMAGES.format("", "1 new_height: 4000000000 new_width: 4000000000"))
+
+
+def test_a_png_with_a_chunk_that_it_has_not(write_images, tmp_path) -> None:
+    """OpenCV took 2 GB for it."""
+    write_images(1)
+    file = bytearray((tmp_path / "0.png").read_bytes())
+    at = file.find(b"IDAT")
+    file[at - 4 : at] = (0x7FFE017F).to_bytes(4, "big")
+    with pytest.raises(CaffeError, match="the PNG is cut short"):
+        images.decode(bytes(file), images.Colour.COLOR)
+
+
+@pytest.mark.parametrize("label", ["2147483648", "-2147483649", "9" * 5000])
+def test_a_label_that_is_no_int(tmp_path, label) -> None:
+    (tmp_path / "list.txt").write_text(f"a.png 2147483647\nb.png {label}\n")
+    with pytest.raises(CaffeError, match=f"list.txt:2: the label {label[:20]} is not in the range"):
+        read_image_list(tmp_path / "list.txt")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("reader", [read_image_list, images.load, read_window_file])
+def test_a_device_that_never_ends_is_no_list(reader, monkeypatch) -> None:
+    monkeypatch.setattr("pysolver.files.LARGEST_LIST", 1 << 16)
+    monkeypatch.setattr("pysolver.data.images.LARGEST_FILE", 1 << 16)
+    with pytest.raises(CaffeError, match="/dev/zero: larger than 65536 bytes, the most that is read"):
+        reader("/dev/zero")

@@ -167,5 +167,5 @@ def test_a_window_outside_of_its_image(write_windows, make_source, window, messa
 
 def test_a_missing_image(make_source, tmp_path) -> None:
     (tmp_path / "windows.txt").write_text(GOOD)
-    with pytest.raises(CaffeError, match="Could not load 0.png: No such file"):
+    with pytest.raises(CaffeError, match="Could not load 0.png: file not found"):
         make_source(WINDOWS.format("", "batch_size: 1 fg_fraction: 1")).next_batch()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
+from pysolver.commands import main
 from pysolver.disciplined.checker import check_files, check_solver, check_training
 from pysolver.logs import read_log
 from pysolver.logs.header import many
 from pysolver.logs.reader import Reader
-from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
+from pysolver.proto.caffe_pb2 import Datum, NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
 
 LOGS = Path(__file__).resolve().parent.parent / "golden" / "logs"
@@ -117,7 +119,6 @@ def test_a_range_test_in_which_nothing_trains():
 
 
 def test_test_set_size(tmp_path):
-    lmdb = pytest.importorskip("lmdb")
     with lmdb.open(str(tmp_path / "db")) as base, base.begin(write=True) as write:
         for i in range(10_000 // 100):
             write.put(b"%05d" % i, b"x")
@@ -136,9 +137,42 @@ def test_the_net_is_read_from_its_file(tmp_path):
     file = tmp_path / "net.prototxt"
     named = solver(net=f'"{file}"')
     (absent,) = check_files(named)
-    assert str(absent).startswith(f"note: net: {file} is not there") and check_training(named) == []
+    assert str(absent).startswith(f"error: net: {file} is not there")
     file.write_text(NET.format(db="none", batch=1, fraction=0.9999))
     assert [f.field for f in check_files(named)] == [f.field for f in check_training(named)] == ["bn"]
+
+
+def test_a_net_in_the_form_of_2014_is_looked_at_too(tmp_path):
+    """V1: `layers` with types in capitals; written so, the same net had no layers for the checks."""
+    file = tmp_path / "net.prototxt"
+    (tmp_path / "list.txt").write_text("a.png 0\n" * 40)
+    file.write_text(
+        'layers { name: "d" type: IMAGE_DATA top: "x" top: "y" include { phase: TEST } '
+        f'image_data_param {{ source: "{tmp_path / "list.txt"}" batch_size: 4 }} }}'
+    )
+    (found,) = check_training(solver(net=f'"{file}"'))
+    assert found.field == "test_iter" and "100 x batch 4 = 400 images" in found.text and "has 40" in found.text
+
+
+def test_the_advice_reaches_a_training(tmp_path, monkeypatch, capsys):
+    """The number of test images is counted before the nets open the same database."""
+    monkeypatch.chdir(tmp_path)
+    with lmdb.open("db") as base, base.begin(write=True) as write:
+        for i in range(20):
+            write.put(b"%05d" % i, Datum(channels=1, height=1, width=2, data=b"ab", label=0).SerializeToString())
+    data = 'layer { name: "d" type: "Data" top: "x" top: "y" data_param { source: "db" backend: LMDB batch_size: 4 } }'
+    head = (
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "s" inner_product_param { num_output: 2 } } '
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "y" top: "loss" }'
+    )
+    Path("net.prototxt").write_text(data + head)
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 test_iter: 7 test_interval: 1 display: 1 '
+        'snapshot_prefix: "snap"'
+    )
+    assert main(["train", "--solver=solver.prototxt"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W")]
+    assert len(warnings) == 1 and "test_iter: 7 x batch 4 = 28 images" in warnings[0] and "test_iter 5" in warnings[0]
 
 
 @pytest.mark.parametrize("fraction, count", [(0.999, 0), (0.9999, 1), (0.95, 0)])

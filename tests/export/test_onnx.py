@@ -305,3 +305,17 @@ def test_fields_of_forks(layer, net_of, run):
             to_torch(net)
     else:
         np.testing.assert_allclose(to_torch(net)(torch.from_numpy(data)).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+@pytest.mark.parametrize("window", ["stride: 1 pad: 1", "stride: 2", "stride: 2 pad: 1"])
+def test_opencv_reads_the_windows_too(pool, window, net_of):
+    cv2 = pytest.importorskip("cv2")
+    net = net_of(f"""layer {{ name: 'in' type: 'Input' top: 'data'
+                              input_param {{ shape {{ dim: 2 dim: 3 dim: 8 dim: 8 }} }} }}
+                     layer {{ name: 'l' bottom: 'data' top: 'y' type: 'Pooling'
+                              pooling_param {{ pool: {pool} kernel_size: 3 {window} }} }}""")
+    data = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    read = cv2.dnn.readNetFromONNX(np.frombuffer(to_onnx(net).SerializeToString(), np.uint8))
+    read.setInput(data)
+    np.testing.assert_allclose(read.forward(), forward(net, data, "y"), atol=1e-6)

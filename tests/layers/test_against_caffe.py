@@ -1,9 +1,4 @@
-"""Nets that a real Caffe computed: values, gradients and statistics, through the public interface.
-
-tests/golden/layers: BVLC Caffe 1.0; tests/golden/layers_ssd: a Caffe of the SSD line. Keys: in.BLOB, param.LAYER.I,
-out.BLOB, topdiff.BLOB, indiff.BLOB, paramdiff.LAYER.I, param_after.LAYER.I, and in2, out2, param_after2 of a second
-forward.
-"""
+"""Nets that a real Caffe computed, through the public interface and as one function."""
 
 from __future__ import annotations
 
@@ -11,41 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-import pysolver as caffe
-
-DATA = Path(__file__).parents[1] / "golden"
-CASES = sorted([*(DATA / "layers").glob("*.npz"), *(DATA / "layers_ssd").glob("*.npz")])
-
-
-class Comparison:
-    """One case against a net of ours."""
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        self.case = dict(np.load(path))
-        (folder / "net.prototxt").write_text(str(self.case["prototxt"]))
-        phase = caffe.TRAIN if str(self.case["phase"]) == "TRAIN" else caffe.TEST
-        self.net = caffe.Net(str(folder / "net.prototxt"), phase)
-
-    def named(self, kind: str) -> list[tuple[str, np.ndarray]]:
-        return [(key[len(kind) + 1 :], value) for key, value in self.case.items() if key.startswith(f"{kind}.")]
-
-    def parameter(self, name: str) -> caffe.Net:
-        layer, index = name.rsplit(".", 1)
-        return self.net.params[layer][int(index)]
-
-    def feed(self, kind: str) -> None:
-        for name, value in self.named(kind):
-            self.net.blobs[name].data[...] = value
-
-    def check(self, kind: str, got) -> None:
-        for name, expected in self.named(kind):
-            value = np.asarray(got(name), np.float64)
-            assert value.shape == expected.shape, f"{kind}.{name}"
-            error = np.abs(value - expected) / np.maximum(1, np.abs(expected))
-            np.testing.assert_array_less(
-                np.nan_to_num(error, nan=np.inf), float(self.case["tolerance"]), f"{kind}.{name}"
-            )
+import torch
+from golden_layers import CASES, Comparison
 
 
 def test_all_cases_are_there():
@@ -54,21 +16,29 @@ def test_all_cases_are_there():
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_computes_what_caffe_computes(path: Path, tmp_path: Path):
+    Comparison(path, tmp_path).run()
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_as_one_function(path: Path, tmp_path: Path):
+    """With fusions and channels last, as a solver computes it; gradients from the outputs' diffs."""
     this = Comparison(path, tmp_path)
     this.feed("in")
     for name, value in this.named("param"):
         this.parameter(name).data[...] = value
-    this.net.forward()
-    this.check("out", lambda name: this.net.blobs[name].data)
+    net = this.net._net
+    net.flush_params()
+    inputs = [net.function.blobs[index].value.clone() for index in net.function.inputs]
+    _, kept = net.function(*inputs)
+    values = dict(zip(net.outputs, kept))
+    outputs = {name for name, _ in this.named("out")} & values.keys()
+    this.check("out", lambda name: values[name].detach(), outputs)
     this.check("param_after", lambda name: this.parameter(name).data)
-    for name, value in this.named("topdiff"):
-        this.net.blobs[name].diff[...] = value
-    if this.named("indiff") or this.named("paramdiff"):
-        this.net.backward()
-        this.check("indiff", lambda name: this.net.blobs[name].diff)
-        this.check("paramdiff", lambda name: this.parameter(name).diff)
-    if this.named("out2") or this.named("param_after2"):
-        this.feed("in2")
-        this.net.forward()
-        this.check("out2", lambda name: this.net.blobs[name].data)
-        this.check("param_after2", lambda name: this.parameter(name).data)
+    seeds = {name: torch.from_numpy(np.array(diff)) for name, diff in this.named("topdiff")}
+    if not seeds or not seeds.keys() <= values.keys() or not this.named("paramdiff"):
+        return
+    pairs = [(values[name], seed.reshape(values[name].shape)) for name, seed in seeds.items()]
+    pairs = [pair for pair in pairs if pair[0].requires_grad]
+    if pairs:
+        torch.autograd.backward([value for value, _ in pairs], [seed for _, seed in pairs])
+    this.check("paramdiff", lambda name: this.parameter(name).diff)

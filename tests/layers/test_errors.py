@@ -301,7 +301,14 @@ def test_a_later_bottom_that_does_not_fit_the_parameters(make, text: str, first:
 
 def test_python_layers_need_leave(make):
     with pytest.raises(CaffeError, match="allow-python-layers"):
-        make('type: "Python" python_param { module: "math" layer: "X" }', X, allow_python_layers=False)
+        make('type: "Python" python_param { module: "antigravity" layer: "X" }', X)
+    with pytest.raises(CaffeError, match="it would run code of the module 'subprocess'"):  # imported, but no layer
+        make('type: "Python" python_param { module: "subprocess" layer: "Popen" }', X)
+
+
+def test_a_python_layer_whose_module_is_missing(make):
+    with pytest.raises(CaffeError, match="layer 'layer' .Python.: there is no module 'voc_layers' .* into PYTHONPATH"):
+        make('type: "Python" python_param { module: "voc_layers" layer: "X" }', X, allow_python_layers=True)
 
 
 def test_blobs_in_the_definition_must_fit(make):
@@ -310,3 +317,28 @@ def test_blobs_in_the_definition_must_fit(make):
     assert make(text % 2, (3, 2)).blobs[0].tolist() == [[1.0, 2.0]]
     with pytest.raises(CaffeError, match="has shape"):
         make(text % 2, (3, 4))
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("Convolutoin", "; did you mean 'Convolution'"),
+        ("convolution", "; did you mean 'Convolution'"),
+        ("InnerProdcut", "; did you mean 'InnerProduct'"),
+        ("RELU", "; did you mean 'ReLU'"),
+        ("SOFTMAX_LOSS", "; did you mean 'SoftmaxWithLoss'"),
+        ("Elephant", r" \(known types: AbsVal, "),
+        ("", r"\(none\): a layer needs a type"),
+    ],
+)
+def test_an_unknown_type_says_what_may_be_meant(make, typed, meant):
+    with pytest.raises(CaffeError, match=f"Unknown layer type: {typed}{meant}"):
+        make(f'type: "{typed}"', X)
+
+
+def test_hdf5_output_overwrites_nothing_but_hdf5(make, tmp_path):
+    """A net from the internet names a file of its user."""
+    (tmp_path / "mine.txt").write_text("words")
+    with pytest.raises(CaffeError, match="mine.txt is there and is no HDF5 file"):
+        make(f'type: "HDF5Output" hdf5_output_param {{ file_name: "{tmp_path}/mine.txt" }}', X, (2,), tops=0)
+    assert (tmp_path / "mine.txt").read_text() == "words"

@@ -210,3 +210,19 @@ def test_a_short_axis_gets_one_window_over_zeros(make):
     )
     (y,) = layer(torch.tensor([[[[1.0, 2], [3, 4]]]]))
     assert y.tolist() == [[[[10.0]]]]
+
+
+def test_strides_far_beyond_the_image(make):
+    """torch's backward ended the process from 100,000 on; there is one position, whatever the stride."""
+    text = 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: %d }'
+    gradients = []
+    for stride in (12, 100_000, 2**31 - 1):
+        torch.manual_seed(0)
+        layer, x = make(text % stride, (2, 3, 10)), torch.randn(2, 3, 10, requires_grad=True)
+        layer.blobs[0].data.uniform_(-1, 1)
+        (y,) = layer(x)
+        assert y.shape == (2, 4, 1)
+        y.sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(gradients[0], gradients[1]) and torch.equal(gradients[0], gradients[2])
+    assert gradients[0].abs().sum() > 0

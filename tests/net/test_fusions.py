@@ -205,3 +205,33 @@ def test_splits_go_where_each_slot_has_one_writer():
         torch.testing.assert_close(one.forward_backward(), other.forward_backward(), rtol=1e-5, atol=0)
         for mine, theirs in zip(one.learnable_params, other.learnable_params):
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_function_compiles_whole():
+    """With its fusions, in one graph, to the same numbers."""
+    torch._dynamo.reset()
+    net, twin = build(residual(True)), build(residual(True))
+    compiled = torch.compile(net.function, backend="aot_eager", fullgraph=True, dynamic=False)
+    batch = [net.blobs["x"].value, net.blobs["y"].value]
+    loss, _ = compiled(*batch)
+    loss.backward()
+    expected = twin.forward_backward()
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=0)
+    for mine, theirs in zip(net.learnable_params, twin.learnable_params):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
+
+
+def test_a_compiled_net_shows_what_is_looked_at():
+    torch._dynamo.reset()
+    net, twin = build(residual(False)), build(residual(False))
+    net.compile("aot_eager")
+    for name in ("", "h2"):
+        if name:
+            net.forward()
+            net.blobs[name].data  # noqa: B018  from now on looked at
+        first, second = net.forward_backward(), twin.forward_backward()
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=0)
+    twin.forward()
+    np.testing.assert_allclose(net.blobs["h2"].data, twin.blobs["h2"].data, rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()

@@ -87,3 +87,22 @@ def test_a_loss_that_is_read_keeps_its_default_weight():
 def test_an_unknown_bottom_names_blob_layer_and_index():
     with pytest.raises(CaffeError, match=r"Unknown bottom blob 'nowhere' \(layer 'p', bottom index 0\)"):
         split("layer { name: 'p' type: 'Power' bottom: 'nowhere' top: 'p' }")
+
+
+@pytest.mark.parametrize(
+    "bottom, hint",
+    [
+        ("conv1x", "; did you mean 'conv1'[?]"),
+        ("pool7", "; did you mean 'pool2', which a layer further down makes[?]"),
+        ("late", ": layer 'b' makes it, but stands further down"),
+        ("elephant", r": no layer of the TEST net makes it \(there are: conv1\)"),
+    ],
+)
+def test_an_unknown_bottom_says_what_may_be_meant(bottom, hint):
+    layers = [("i", "Input", None, "conv1"), ("a", "ReLU", bottom, "x"), ("b", "ReLU", "x", "late")]
+    net = caffe_pb2.NetParameter()
+    net.state.phase = caffe_pb2.TEST
+    for name, kind, reads, makes in [*layers, ("p", "ReLU", "x", "pool2")]:
+        net.layer.add(name=name, type=kind, bottom=[reads] if reads else [], top=[makes])
+    with pytest.raises(CaffeError, match=f"Unknown bottom blob '{bottom}' .layer 'a', bottom index 0.{hint}$"):
+        insert_splits(net, lambda name: False)

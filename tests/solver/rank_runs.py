@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -18,7 +20,10 @@ def free_port() -> int:
 
 
 def start(folder: Path, size: int, port: int | None = None, **options: object) -> list:
-    """The processes of a training of the folder's solver; rank r logs to `log<r>`."""
+    """The processes of a training of the folder's solver; rank r logs to `log<r>`.
+
+    ask: (rank, n) for a rank that is sent SIGTERM at its n-th question whether there is anything to do.
+    """
     CONTEXT.set_forkserver_preload(["pysolver.solver.train", "pysolver.solver.starter", "pysolver.net.net"])
     port = port or free_port()
     processes = [CONTEXT.Process(target=_train, args=(str(folder), r, size, port, options)) for r in range(size)]
@@ -46,9 +51,20 @@ def _train(folder: str, rank: int, size: int, port: int, options: dict) -> None:
     import torch
 
     from pysolver.errors import CaffeError
+    from pysolver.solver.signals import Action, SignalHandler
     from pysolver.solver.train import TrainOptions, main
 
     torch.set_num_threads(1)
+    asked, polls = options.pop("ask", (None, 0)), itertools.count()
+    if asked[0] == rank:
+        poll = SignalHandler.__call__
+
+        def count(handler: SignalHandler) -> Action:
+            if next(polls) == asked[1]:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return poll(handler)
+
+        SignalHandler.__call__ = count
     try:
         main(TrainOptions("solver.prototxt", **options))
     except CaffeError as error:

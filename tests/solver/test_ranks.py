@@ -144,3 +144,39 @@ def test_a_log_of_every_rank(tmp_path, databases):
     assert list(first.train.lr[:60]) == list(second.train.lr)
     assert not np.array_equal(first.train["loss"][:60], second.train["loss"]), "records of its own"
     assert log.count("Iteration 3 (") == 1
+
+
+def test_divided_tests_have_the_results_of_one_process(tmp_path, databases):
+    """The train net has BatchNorm, whose statistics are rank 0's; 3 and 7 batches do not divide by 2."""
+    logs = []
+    for divided in (False, True):
+        folder = tiny_training.write(
+            tmp_path / str(divided), databases, "max_iter: 20 test_iter: [3, 7] test_interval: 4 snapshot: 10"
+        )
+        log = rank_runs.run(folder, 2, distributed_test=divided)
+        logs.append([line.split("] ", 1)[-1] for line in log.splitlines() if "Test net" in line or "Testing" in line])
+    assert logs[0] == logs[1] and len(logs[0]) == 24
+    rest = tiny_training.write(
+        tmp_path / "rest", databases, "max_iter: 20 test_iter: [3, 7] test_interval: 4 snapshot: 10"
+    )
+    for file in (tmp_path / "True").glob("snap_iter_10.*"):
+        shutil.copy(file, rest)
+    log = rank_runs.run(rest, 2, snapshot="snap_iter_10.solverstate")
+    after = [line.split("] ", 1)[-1] for line in log.splitlines() if "Test net" in line or "Testing" in line]
+    assert after == logs[0][-12:], "a snapshot of either is continued by the other"
+
+
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("poll", [10, 12, 14])
+def test_any_rank_may_ask_in_a_test_too(rank, poll, divided, tmp_path, databases):
+    """PREEMPT at a poll: after an update, or before a batch of the test at iteration 5. All stop, and go on exactly."""
+    extra = "max_iter: 11 snapshot: 0 test_iter: [4, 2]"
+    whole = tiny_training.write(tmp_path / "whole", databases, extra)
+    rank_runs.run(whole, 2, distributed_test=divided)
+    part = tiny_training.write(tmp_path / "part", databases, extra)
+    log = rank_runs.run(part, 2, distributed_test=divided, ask=(rank, poll))
+    assert "Optimization stopped early." in log and not (part / "snap_iter_11.solverstate").exists()
+    assert "To go on: pysolver train --solver=solver.prototxt" in log
+    rank_runs.run(part, 2, distributed_test=divided, snapshot="auto")
+    assert (part / "snap_iter_11.caffemodel").read_bytes() == (whole / "snap_iter_11.caffemodel").read_bytes()

@@ -149,6 +149,7 @@ def test_the_mean_over_ranks_is_taken_before_the_clip_and_the_scale_out_after_it
     def unscale(grads):
         seen.append(grads[0].tolist())
         grads[0].div_(8)
+        return True
 
     hyper = updates.Hyper([np.float32(1)], [np.float32(0)], np.float32(0), clip_gradients=1)
     clipped = updates.step("SGD", params, [torch.tensor([40.0, 0.0])], history, hyper, average=average, unscale=unscale)

@@ -26,7 +26,7 @@ class _Kind(NamedTuple):
     """What tells the two sets apart."""
 
     binary_archive: str
-    md5: str  # of the binary archive
+    sha256: str  # of the binary archive
     python_archive: str
     folders: tuple[str, str]  # in the archives: binary, Python
     train: tuple[str, ...]  # file names of the Python version; the binary one adds .bin
@@ -42,7 +42,7 @@ class _Kind(NamedTuple):
 
 _CIFAR10 = _Kind(
     binary_archive="cifar-10-binary.tar.gz",
-    md5="c32a1d4ab5d03f1284b67883e8d87530",
+    sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     python_archive="cifar-10-python.tar.gz",
     folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
     train=tuple(f"data_batch_{number}" for number in range(1, 6)),
@@ -53,7 +53,7 @@ _CIFAR10 = _Kind(
 )
 _CIFAR100 = _Kind(
     binary_archive="cifar-100-binary.tar.gz",
-    md5="03b5dce01913d631647c71ecec9e9cb8",
+    sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
     python_archive="cifar-100-python.tar.gz",
     folders=("cifar-100-binary", "cifar-100-python"),
     train=("train",),
@@ -76,7 +76,7 @@ def load_cifar100(source_dir: Path | None) -> DataSet:
 
 def _load(kind: _Kind, source_dir: Path | None) -> DataSet:
     if source_dir is None:
-        files = _read_archive(kind, fetch(_HOME + kind.binary_archive, kind.md5))
+        files = _read_archive(kind, fetch(_HOME + kind.binary_archive, kind.sha256))
     else:
         files = _read_folder(kind, Path(source_dir))
     train, test = ([_parse(kind, name, files) for name in names] for names in (kind.train, kind.test))

@@ -10,12 +10,15 @@ from pysolver.extras import require
 _RETRIES = 3
 
 
-def fetch(url: str, md5: str) -> Path:
+def fetch(url: str, sha256: str) -> Path:
     """The local path of a file, downloaded unless it was before. Raises CaffeError if it cannot be had intact."""
     pooch = require("pooch")
     home, name = url.rsplit("/", 1)
     store = pooch.create(
-        path=pooch.os_cache("pysolver"), base_url=f"{home}/", registry={name: f"md5:{md5}"}, retry_if_failed=_RETRIES
+        path=pooch.os_cache("pysolver"),
+        base_url=f"{home}/",
+        registry={name: f"sha256:{sha256}"},
+        retry_if_failed=_RETRIES,
     )
     try:
         return Path(store.fetch(name, progressbar=True))

@@ -14,18 +14,18 @@ from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
 
 _MNIST_HOME = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # a mirror: the original site is gone
-_MNIST_MD5 = {
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-_FASHION_HOME = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-_FASHION_MD5 = {
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+_FASHION_HOME = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+_FASHION_SHA256 = {
+    "train-images-idx3-ubyte": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
 _UNSIGNED_BYTE = 8
 _LARGEST = 1 << 30  # bytes after decompression
@@ -33,19 +33,19 @@ _LARGEST = 1 << 30  # bytes after decompression
 
 def load(source_dir: Path | None) -> DataSet:
     """MNIST from the four files in source_dir (.gz or not), else downloaded."""
-    return _load(source_dir, _MNIST_HOME, _MNIST_MD5)
+    return _load(source_dir, _MNIST_HOME, _MNIST_SHA256)
 
 
 def load_fashion(source_dir: Path | None) -> DataSet:
     """Fashion-MNIST, likewise."""
-    return _load(source_dir, _FASHION_HOME, _FASHION_MD5)
+    return _load(source_dir, _FASHION_HOME, _FASHION_SHA256)
 
 
-def _load(source_dir: Path | None, home: str, md5: dict[str, str]) -> DataSet:
+def _load(source_dir: Path | None, home: str, sums: dict[str, str]) -> DataSet:
     if source_dir is None:
-        paths = [fetch(f"{home}{name}.gz", checksum) for name, checksum in md5.items()]
+        paths = [fetch(f"{home}{name}.gz", checksum) for name, checksum in sums.items()]
     else:
-        paths = [_find(Path(source_dir), name) for name in md5]
+        paths = [_find(Path(source_dir), name) for name in sums]
     return DataSet(_read_split(*paths[:2]), _read_split(*paths[2:]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pysolver.disciplined.plan import RAMP, SCOUT, Plan
-from pysolver.disciplined.range_test import RangeTest, analyse
+from pysolver.disciplined.reading import RangeTest, analyse
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, Decision, Situation
 from pysolver.errors import CaffeError
 from pysolver.logs.run import Run
@@ -20,13 +20,20 @@ ATTEMPTS = 7
 TOO_FAST = 1.5  # a ramp twice as long that breaks this much earlier: the first was too fast
 
 
-def decide(s: Situation) -> Decision | list[Plan]:
-    """Scout the order of magnitude, then ramps of a length and to a height that show the break well."""
+def decide(s: Situation, top: float | None = None, epochs: float | None = None) -> Decision | list[Plan]:
+    """Scout the order of magnitude, then ramps of a length and to a height that show the break well.
+
+    top, epochs: ramps to just this rate, of just this length; what they show is taken as it is.
+    """
+    if top is not None:
+        length = epochs or s.facts.short(ITERATIONS, _batch(s))
+        plans = s.variations(_plan(s, RAMP, top / 1000, top, length))
+        return s.missing(plans) or _decision(s, plans, [], None, None)
     scout = _plan(s, SCOUT, *SCOUTS, epochs=s.facts.short(ITERATIONS // 2, _batch(s)))
     if missing := s.missing([scout]):
         return missing
     top = _first_top(s, scout)
-    epochs = s.facts.short(ITERATIONS, _batch(s))
+    epochs = epochs or s.facts.short(ITERATIONS, _batch(s))
     notes: list[str] = []
     plans: list[Plan] = []
     seen: set[tuple[float, float]] = set()
@@ -133,10 +140,10 @@ def _earlier(found: RangeTest | None, longer: dict[Plan, Run]) -> float | None:
     return float(np.median(breaks)) / slow.readings[0].broke if breaks else None
 
 
-def _decision(s: Situation, plans: list[Plan], notes: list[str], scout: Plan, borne: float | None) -> Decision:
+def _decision(s: Situation, plans: list[Plan], notes: list[str], scout: Plan | None, borne: float | None) -> Decision:
     runs = s.runs(plans)
     found = reading(list(runs.values()))
-    evidence = (*s.runs([scout]), *runs)
+    evidence = (*s.runs([scout] if scout else []), *runs)
     if found is None or found.max_lr is None:
         rate = borne or s.facts.rate
         words = f"no ramp showed a rate that trains: the person's own {rate:g} stays"

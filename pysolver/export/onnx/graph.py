@@ -216,7 +216,7 @@ class Scope:
 
     def name_node(self, tensor: str, name: str) -> None:
         """The node that computes this tensor gets a name, unless another has it."""
-        if any(node.name == name for node in (*self.graph.nodes, *self._own)):
+        if name in self.graph.layer_of or any(node.name == name for node in self._own):
             return
         for node in self._own:
             if tensor in node.output:

@@ -15,8 +15,8 @@ def lrn(g: Scope, layer: layers.LRN, x: str) -> str:
     if layer.across:
         return g.node("LRN", x, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k)
     n, pad = layer.size, layer.size // 2
-    square = g.node("Mul", x, x)
-    mean = g.node("AveragePool", square, kernel_shape=[n, n], pads=[pad] * 4, count_include_pad=1)
+    square = g.pad(g.node("Mul", x, x), [0, 0, pad, pad], [0, 0, pad, pad])
+    mean = g.node("AveragePool", square, kernel_shape=[n, n])
     scaled = g.node("Mul", mean, g.constant(layer.alpha, hint="alpha"))
     base = g.node("Add", scaled, g.constant(1, hint="one"))
     return g.node("Mul", x, g.node("Pow", base, g.constant(-layer.beta, hint="power")))

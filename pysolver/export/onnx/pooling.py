@@ -21,16 +21,15 @@ _P = caffe_pb2.PoolingParameter
 _LEAST = -float(np.finfo(np.float32).max)
 
 
-def _fit(g: Scope, x: str, shape: Shape, window: Window, outside: float) -> tuple[str, dict, list[int]]:
-    """x, the attributes of a pooling node and its pads behind. A window that begins outside gets a Pad node."""
+def _fit(g: Scope, x: str, shape: Shape, window: Window) -> tuple[str, dict]:
+    """x and the attributes of a MaxPool node. A window that begins outside gets a Pad node."""
     left, right, top, bottom = window.margins(shape[2:])
     ends = [max(0, bottom), max(0, right)]
     attributes = {"kernel_shape": window.kernel, "strides": window.stride}
     if any(end >= kernel for end, kernel in zip(ends, window.kernel, strict=True)):
-        x = g.pad(x, [0, 0, top, left], [0, 0, *ends], outside)
-        return x, attributes, ends
+        return g.pad(x, [0, 0, top, left], [0, 0, *ends], _LEAST), attributes
     pads = [*window.pad, *ends]
-    return x, {**attributes, "pads": pads if any(pads) else None}, ends
+    return x, {**attributes, "pads": pads if any(pads) else None}
 
 
 def _is_whole(window: Window, shape: Shape) -> bool:
@@ -40,7 +39,7 @@ def _is_whole(window: Window, shape: Shape) -> bool:
 def _max(g: Scope, x: str, shape: Shape, window: Window, tops: int = 1) -> list[str]:
     if tops == 1 and _is_whole(window, shape):
         return [g.node("GlobalMaxPool", x)]
-    fitted, attributes, _ = _fit(g, x, shape, window, _LEAST)
+    fitted, attributes = _fit(g, x, shape, window)
     if tops == 1:
         return [g.node("MaxPool", fitted, **attributes)]
     if fitted != x:
@@ -50,15 +49,23 @@ def _max(g: Scope, x: str, shape: Shape, window: Window, tops: int = 1) -> list[
 
 
 def _average(g: Scope, x: str, shape: Shape, window: Window) -> str:
+    """Padding counts, what lies behind it does not: a Pad node, then pads that ONNX does not count.
+
+    count_include_pad would save the node, but OpenCV does not look at it.
+    """
     if _is_whole(window, shape):
         return g.node("GlobalAveragePool", x)
-    fitted, attributes, ends = _fit(g, x, shape, window, 0)
-    if fitted == x and not any(window.pad):  # what lies behind the image does not count in Caffe either
-        return g.node("AveragePool", fitted, **attributes, count_include_pad=0)
-    y = g.node("AveragePool", fitted, **attributes, count_include_pad=1)
-    if fitted == x and all(end <= pad for end, pad in zip(ends, window.pad, strict=True)):
-        return y
-    divisors = window.divisors(torch.empty(1, 1, *shape[2:])).numpy()  # padding counts, what lies behind it does not
+    _, right, _, bottom = window.margins(shape[2:])
+    ends = [max(0, bottom), max(0, right)]
+    if any(window.pad):
+        inner = [min(end, pad) for end, pad in zip(ends, window.pad, strict=True)]
+        x = g.pad(x, [0, 0, *window.pad], [0, 0, *inner])
+    beyond = [max(0, end - pad) for end, pad in zip(ends, window.pad, strict=True)]
+    sizes = {"kernel_shape": window.kernel, "strides": window.stride}
+    if all(more < kernel for more, kernel in zip(beyond, window.kernel, strict=True)):
+        return g.node("AveragePool", x, **sizes, pads=[0, 0, *beyond] if any(beyond) else None)
+    y = g.node("AveragePool", g.pad(x, [0] * 4, [0, 0, *beyond]), **sizes)
+    divisors = window.divisors(torch.empty(1, 1, *shape[2:])).numpy()
     return g.node("Mul", y, g.constant(math.prod(window.kernel) / divisors, hint="correction"))
 
 

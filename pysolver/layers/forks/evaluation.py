@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
+from pysolver.files import read_text
 from pysolver.layers.base import Layer, exactly, register
 from pysolver.layers.forks import boxes
 
@@ -34,10 +33,13 @@ class DetectionEvaluate(Layer):
         self.classes = [label for label in range(p.num_classes) if label != p.background_label_id]
         self.sizes: list[tuple[float, float]] = []
         if p.HasField("name_size_file"):
-            self.check(Path(p.name_size_file).is_file(), f"Failed to open name size file: {p.name_size_file}")
-            rows = [line.split() for line in Path(p.name_size_file).read_text().splitlines() if line.strip()]
+            with self.about("Failed to open name size file"):
+                rows = [line.split() for line in read_text(p.name_size_file).split("\n") if line.strip()]
             self.check(all(len(row) == 3 for row in rows), f"{p.name_size_file}: needs lines of name, height, width")
-            self.sizes = [(float(height), float(width)) for _, height, width in rows]
+            try:
+                self.sizes = [(float(height), float(width)) for _, height, width in rows]
+            except ValueError as error:
+                self.fail(f"{p.name_size_file}: {error}")
         self.images_seen = 0
 
     def top_shapes(self, detections: Shape, truth: Shape) -> list[Shape]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import re
 import tarfile
 from pathlib import Path
 
@@ -310,3 +311,20 @@ def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch) -> N
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache")
     with pytest.raises(CaffeError, match="train-images-idx3-ubyte.gz cannot be downloaded: .*hash"):
         prepare("mnist", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
+def test_downloads_come_over_https_with_a_sha256(tmp_path, monkeypatch, name) -> None:
+    import pooch
+
+    asked = []
+
+    def fetch(store, file, **options):
+        asked.append((store.base_url, store.registry[file]))
+        raise OSError("enough")
+
+    monkeypatch.setattr(pooch.Pooch, "fetch", fetch)
+    with pytest.raises(CaffeError, match="enough"):
+        prepare(name, tmp_path / "out")
+    ((home, known),) = asked
+    assert home.startswith("https://") and re.fullmatch("sha256:[0-9a-f]{64}", known)

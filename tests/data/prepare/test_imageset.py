@@ -97,7 +97,7 @@ def test_bad_input(folder) -> None:
     cv2.imwrite("in/a.png", np.zeros((5, 5, 3), np.uint8))
     cases = [
         ({"check_size": True}, "list.txt", "in/b c.png: Incorrect data field size 144, not 75"),
-        ({}, "nowhere", "nowhere: cannot be read"),
+        ({}, "nowhere", "nowhere: file not found"),
         ({"backend": "x"}, "list.txt", "Unknown database backend 'x'"),
         ({"encode_type": "nonsense"}, "list.txt", "not one of 3 images could be read"),
     ]

@@ -20,7 +20,9 @@ def prior_box(g: Scope, layer: layers.PriorBox, *bottoms: str) -> str:
 
 
 @emits("DetectionOutput")
-def detection_output(g: Scope, layer: layers.DetectionOutput, locations: str, scores: str, priors: str) -> str:
+def detection_output(
+    g: Scope, layer: layers.DetectionOutput, locations: str, scores: str, priors: str, *images: str
+) -> str:
     """Every pair of image and class goes through one NonMaxSuppression as an image of its own, best boxes first.
 
     (N, classes, K) places then hold a candidate each, in the order of the answer; a mask says which are kept.

@@ -1,0 +1,182 @@
+"""The nets of arXiv 1803.09820 on CIFAR and MNIST as prototxts, which a Caffe loads too.
+
+    python experiments/nets/generate.py      writes NAME.prototxt beside this file, for each name in NETS
+
+The sizes, layer by layer, are those that the training logs of the paper's author print (three layers, residual nets);
+densenet and the wide net follow their papers. BatchNorm keeps averages over about 20 batches (fraction 0.95, the
+author's too): with Caffe's 0.999 a test in a short run judges statistics of long ago. LeNet is
+examples/mnist/lenet_train_test.prototxt; resnet-50 and inception-resnet-v2 are in examples/nets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pysolver.proto import caffe_pb2
+from pysolver.proto.net_spec import NetSpec, Top
+from pysolver.proto.net_spec import layers as L
+from pysolver.proto.net_spec import params as P
+from pysolver.proto.text import to_text
+
+DATA = "experiments/data/cifar10/cifar10"  # as `pysolver data cifar10 experiments/data/cifar10` names them
+WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
+MSRA, XAVIER, ZERO = {"type": "msra"}, {"type": "xavier"}, {"type": "constant"}
+
+
+def cifar(n: NetSpec, batch: int, **augmentation: Any) -> Top:
+    """Data layers for both phases; augmentation is for training only."""
+    for phase, name, size, more in (("TRAIN", "train", batch, augmentation), ("TEST", "test", 100, {})):
+        n[f"data_{name}"], n[f"label_{name}"] = L.Data(
+            ntop=2,
+            name="data",
+            include={"phase": getattr(caffe_pb2, phase)},
+            transform_param={"mean_file": f"{DATA}_mean.binaryproto", **more},
+            data_param={"source": f"{DATA}_{name}_lmdb", "batch_size": size, "backend": P.Data.LMDB},
+        )
+    return n.data_train
+
+
+def judge(n: NetSpec, scores: Top) -> None:
+    n.accuracy = L.Accuracy(scores, n.label_train)
+    n.loss = L.SoftmaxWithLoss(scores, n.label_train)
+
+
+def three_layers() -> NetSpec:
+    """Caffe's cifar10_full: three convolutions of 5x5, no BatchNorm, batch 128."""
+    n = NetSpec()
+    top = cifar(n, 128)
+    for i, (outputs, std) in enumerate(((32, 1e-4), (32, 1e-2), (64, 1e-2)), 1):
+        filler = {"type": "gaussian", "std": std}
+        param = [{"lr_mult": 1}, {"lr_mult": 2}] if i < 3 else []
+        fields = {"num_output": outputs, "pad": 2, "kernel_size": 5, "weight_filler": filler, "bias_filler": ZERO}
+        n[f"conv{i}"] = L.Convolution(top, param=param, **fields)
+        if i == 1:  # pools first, as Krizhevsky's net
+            n.pool1 = L.Pooling(n.conv1, pool=P.Pooling.MAX, kernel_size=3, stride=2)
+            n.relu1 = L.ReLU(n.pool1, in_place=True)
+        else:
+            n[f"relu{i}"] = L.ReLU(n[f"conv{i}"], in_place=True)
+            n[f"pool{i}"] = L.Pooling(n[f"relu{i}"], pool=P.Pooling.AVE, kernel_size=3, stride=2)
+        top = n.relu1 if i == 1 else n[f"pool{i}"]
+        if i < 3:
+            within = {"local_size": 3, "alpha": 5e-5, "beta": 0.75, "norm_region": P.LRN.WITHIN_CHANNEL}
+            top = n[f"norm{i}"] = L.LRN(top, **within)
+    n.ip1 = L.InnerProduct(
+        top,
+        num_output=10,
+        weight_filler={"type": "gaussian", "std": 0.01},
+        bias_filler=ZERO,
+        param=[{"lr_mult": 1, "decay_mult": 250}, {"lr_mult": 2, "decay_mult": 0}],
+    )
+    judge(n, n.ip1)
+    return n
+
+
+def conv(n: NetSpec, name: str, bottom: Top, outputs: int, kernel: int, stride: int = 1, **fields: Any) -> Top:
+    fields = {"weight_filler": MSRA, "bias_filler": ZERO, "param": WEIGHT_AND_BIAS, **fields}
+    n[name] = L.Convolution(bottom, num_output=outputs, kernel_size=kernel, pad=kernel // 2, stride=stride, **fields)
+    return n[name]
+
+
+def normalise(n: NetSpec, name: str, bottom: Top, relu: bool = True, in_place: bool = True) -> Top:
+    n[f"{name}_bn"] = L.BatchNorm(bottom, in_place=in_place, moving_average_fraction=0.95)
+    n[f"{name}_scale"] = L.Scale(n[f"{name}_bn"], in_place=True, bias_term=True)
+    if relu:
+        n[f"{name}_relu"] = L.ReLU(n[f"{name}_scale"], in_place=True)
+    return n[f"{name}_relu"] if relu else n[f"{name}_scale"]
+
+
+def shrink(n: NetSpec, name: str, bottom: Top) -> Top:
+    """The short cut past a block with stride 2."""
+    n[f"{name}_pool"] = L.Pooling(bottom, pool=P.Pooling.AVE, kernel_size=3, stride=2)
+    return n[f"{name}_pool"]
+
+
+def twice_the_channels(n: NetSpec, name: str, bottom: Top) -> Top:
+    """Zeros behind the channels, by a Power layer that needs no batch size (the author's DummyData does)."""
+    n[f"{name}_zeros"] = L.Power(bottom, scale=0)
+    n[f"{name}_concat0"] = L.Concat(bottom, n[f"{name}_zeros"])
+    return n[f"{name}_concat0"]
+
+
+def residual_net(blocks: int, width: int) -> NetSpec:
+    """3 stages of `blocks` blocks of two convolutions, after one that gives `width` channels, batch 512."""
+    n = NetSpec()
+    top = normalise(n, "pre", conv(n, "pre_conv", cifar(n, 512, mirror=True, crop_size=32), width, 3))
+    for stage in range(3):
+        for block in range(1, blocks + 1):
+            name, stride = f"L{stage + 1}_b{block}", 2 if stage and block == 1 else 1
+            outputs = width << (stage - 1 if stride == 2 else stage)
+            branch = normalise(n, f"{name}_cbr1", conv(n, f"{name}_cbr1_conv", top, outputs, 3, stride))
+            branch = normalise(n, f"{name}_cbr2", conv(n, f"{name}_cbr2_conv", branch, outputs, 3), relu=False)
+            n[f"{name}_sum_eltwise"] = L.Eltwise(branch, shrink(n, name, top) if stride == 2 else top)
+            top = n[f"{name}_relu"] = L.ReLU(n[f"{name}_sum_eltwise"], in_place=True)
+            if stride == 2:
+                top = twice_the_channels(n, name, top)
+    n.post_pool = L.Pooling(top, pool=P.Pooling.AVE, kernel_size=8, stride=1)
+    n.post_FC = L.InnerProduct(
+        n.post_pool,
+        num_output=10,
+        weight_filler=XAVIER,
+        bias_filler=ZERO,
+        param=[{"lr_mult": 1}, {"lr_mult": 2}],
+    )
+    judge(n, n.post_FC)
+    return n
+
+
+def resnet56() -> NetSpec:
+    """He et al., 2015, for CIFAR: 3 stages of 9 blocks, 16, 32 and 64 channels."""
+    return residual_net(9, 16)
+
+
+def wide_resnet32() -> NetSpec:
+    """Zagoruyko and Komodakis, 2016: 3 stages of 5 blocks, four times the channels."""
+    return residual_net(5, 64)
+
+
+def densenet40() -> NetSpec:
+    """Huang et al., 2016: 3 blocks of 12 convolutions that add 12 channels each; no bottlenecks."""
+    n, growth = NetSpec(), 12
+    plain: dict[str, Any] = {"bias_term": False, "param": [{"lr_mult": 1, "decay_mult": 1}]}
+    top, channels = conv(n, "conv0", cifar(n, 512, mirror=True, crop_size=32), 16, 3, **plain), 16
+    for block in range(1, 4):
+        for i in range(1, 13):
+            name = f"b{block}_{i}"
+            new = conv(n, f"{name}_conv", normalise(n, name, top, in_place=False), growth, 3, **plain)
+            n[f"{name}_concat"] = L.Concat(top, new)
+            top, channels = n[f"{name}_concat"], channels + growth
+        if block < 3:
+            name = f"transition{block}"
+            top = conv(n, f"{name}_conv", normalise(n, name, top, in_place=False), channels, 1, **plain)
+            n[f"{name}_pool"] = L.Pooling(top, pool=P.Pooling.AVE, kernel_size=2, stride=2)
+            top = n[f"{name}_pool"]
+    n.pool = L.Pooling(normalise(n, "last", top, in_place=False), pool=P.Pooling.AVE, global_pooling=True)
+    n.fc = L.InnerProduct(n.pool, num_output=10, weight_filler=XAVIER, bias_filler=ZERO, param=WEIGHT_AND_BIAS)
+    judge(n, n.fc)
+    return n
+
+
+NETS: dict[str, Callable[[], NetSpec]] = {
+    "three_layers": three_layers,
+    "resnet56": resnet56,
+    "wide_resnet32": wide_resnet32,
+    "densenet40": densenet40,
+}
+
+
+def text_of(name: str) -> str:
+    """The prototxt of one of NETS."""
+    net = NETS[name]().to_proto()
+    net.name = name
+    for layer in net.layer:  # both phases have blobs of one name
+        for field in (layer.top, layer.bottom):
+            field[:] = [blob.replace("_train", "").replace("_test", "") for blob in field]
+    lines = [f"# {(NETS[name].__doc__ or '').strip().splitlines()[0]} Made by generate.py."]
+    return "\n".join([*lines, to_text(net)])
+
+
+if __name__ == "__main__":
+    for name in NETS:
+        (Path(__file__).parent / f"{name}.prototxt").write_text(text_of(name))

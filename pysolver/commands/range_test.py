@@ -1,0 +1,50 @@
+"""Find the largest learning rate that a net bears, by range tests: what lr_find is elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from pysolver.commands import _options as o
+from pysolver.commands.tune import backend, common, executor
+from pysolver.disciplined import range_plot, show
+from pysolver.disciplined.plan import RAMP
+from pysolver.disciplined.reading import analyse
+from pysolver.disciplined.recipe import recipe
+from pysolver.disciplined.stages import learning_rate
+from pysolver.disciplined.tune import tune
+from pysolver.errors import CaffeError
+from pysolver.logs import plot
+from pysolver.logs.curves import labels
+
+EXAMPLES = """
+pysolver range_test --solver=S -o range.png                              how high and how long follows from the runs
+pysolver range_test --solver=S --max_lr 1 --epochs 4 --runs 4 -o r.png   four ramps to 1 in four epochs each
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    o.solver(parser)
+    common(parser)
+    add = parser.add_argument
+    add("--max_lr", type=float, metavar="RATE", help="ramp to just this rate")
+    add("--epochs", type=float, metavar="N", help="length of a ramp (as long as the data set needs)")
+    add("--out", default="range_test", metavar="DIR", help="folder for the trials (%(default)s)")
+    add("-o", "--output", metavar="FILE", help="picture to write: .png, .svg or .pdf")
+
+
+def call(args: argparse.Namespace) -> None:
+    if args.max_lr is not None and not args.max_lr > 0:
+        raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
+    solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
+    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args))
+    stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
+    with show.shown() as shown:
+        for tuning in tune(made, stages={learning_rate.NAME: stage}, jobs=args.jobs, executor=executor(args),
+                           listener=shown.trial, announce=shown.stage):  # fmt: skip
+            shown.decision(tuning)
+    if args.output:
+        runs = [tuning.results[plan] for plan in tuning.decisions[-1].evidence if plan.shape == RAMP]
+        plot.save(range_plot.figure(analyse(runs), runs, labels(runs)), args.output)
+        print(args.output)

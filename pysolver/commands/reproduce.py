@@ -1,0 +1,69 @@
+"""Run the experiments of arXiv 1803.09820 again: its tables and figures, and what they claim.
+
+Without NAME: what there is, what has been run, and the verdicts. NAME is an experiment (table1, fig10) or the beginning
+of several (table2, fig7). Runs that are done are not repeated; what is kept of each goes to experiments/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from pysolver.commands import _options as o
+from pysolver.disciplined.paper import page
+from pysolver.disciplined.paper.experiment import read_all
+from pysolver.disciplined.paper.results import read_results
+from pysolver.disciplined.paper.run import Wish, choose, reproduce
+from pysolver.disciplined.paper.verdicts import judge
+from pysolver.disciplined.trial import Command
+from pysolver.files import write_atomic
+
+EXAMPLES = """
+pysolver reproduce
+pysolver reproduce table2 --rows lenet --scale 0.02
+pysolver reproduce fig10 table1 --runs 4 --jobs 2
+pysolver reproduce --page docs/paper.md
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help="experiments to run")
+    o.flag(parser, "runs", type=o.positive, default=0, metavar="N", help="runs of each curve (default: as the paper)")
+    o.flag(parser, "jobs", type=o.positive, default=1, metavar="N", help="trainings side by side")
+    o.flag(parser, "rows", nargs="+", default=[], metavar="ROW", help="only these rows: groups or names of curves")
+    o.flag(parser, "scale", type=_scale, default=1.0, metavar="S", help="part of the paper's length, such as 0.1")
+    o.flag(parser, "caffe", metavar="COMMAND", help="a Caffe binary with the patch, to train in place of pysolver")
+    o.flag(parser, "folder", type=Path, default=Path("experiments"), metavar="DIR",
+           help="the experiments, and below it data, runs and results (default: experiments)")  # fmt: skip
+    o.flag(parser, "page", type=Path, metavar="FILE", help="write the page of all results, and its pictures beside it")
+
+
+def call(args: argparse.Namespace) -> None:
+    experiments = read_all(args.folder)
+    results = args.folder / "results"
+    if args.names:
+        backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command()
+        wish = Wish(args.runs, args.jobs, tuple(args.rows), args.scale, args.folder / "runs", args.folder / "data",
+                    results, backend)  # fmt: skip
+        chosen = choose(experiments, args.names)
+        reproduce(chosen, wish, lambda line: print(line, flush=True))
+        for experiment in chosen:
+            for judged in judge(experiment, read_results(results, experiment)):
+                print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
+    kept = {name: read_results(results, experiment) for name, experiment in experiments.items()}
+    if args.page:
+        args.page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.page, page.text(experiments.values(), kept).encode())
+        for path in page.pictures(experiments.values(), kept, args.page.parent / args.page.stem):
+            print(path, file=sys.stderr)
+    elif not args.names:
+        print(page.overview(experiments.values(), kept))
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
+    return value

@@ -1,0 +1,92 @@
+"""The paper's pictures from the runs that are kept: the same axes, a colour a curve, a thin line a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pysolver.disciplined.paper.experiment import Experiment
+from pysolver.disciplined.paper.results import Result
+from pysolver.disciplined.paper.trials import DATA
+from pysolver.disciplined.paper.verdicts import scales
+from pysolver.logs.plot import save
+
+LABELS = {"rate": "learning rate", "gap": "generalisation error", "test accuracy": "test accuracy in %"}
+
+
+def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
+    """One panel for each thing that the paper draws, from the longest runs that there are."""
+    scale = scales(results)[0]
+    shown = [result for result in results if result.scale == scale]
+    count = len(experiment.draw)
+    figure = Figure(figsize=(5.2 * min(count, 2), 3.8 * -(-count // 2)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(-(-count // 2), min(count, 2), squeeze=False).ravel()
+    for panel, what in zip(panels, experiment.draw):
+        _panel(panel, experiment, shown, what)
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    figure.suptitle(experiment.title + ("" if scale == 1 else f", {scale:g} of the length"), fontsize=11)
+    save(figure, path, dpi=100)
+    return path
+
+
+def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: str) -> None:
+    early, late, quarter = [], [], []
+    for index, curve in enumerate(experiment.curves):
+        runs = [result for result in results if result.curve == curve.name]
+        lines = [_line(result, experiment, what, DATA[curve.data].train) for result in runs]
+        colour = f"C{index % 10}"
+        for x, y in lines if len(lines) > 1 else []:
+            axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
+        if lines:
+            x, y = _mean(lines)
+            axes.plot(x, y, color=colour, linewidth=1.6, label=f"{curve.name} ({len(lines)})")
+            early.append(y[: max(1, len(y) // 6)])
+            late.append(y[len(y) // 6 + 1 :])
+            quarter.append(y[len(y) // 4 : len(y) // 4 + 1])
+    axes.set_xlabel(LABELS.get(experiment.x, experiment.x))
+    axes.set_ylabel(LABELS.get(what, what))
+    if experiment.log_x:
+        axes.set_xscale("log")
+    if what.endswith("loss") and early:  # a curve that broke must not flatten the others
+        _limit(axes, early, np.max, 1.15, "top")
+        _limit(axes, quarter, np.max, 1.5, "top")
+    if what.endswith("accuracy") and late:  # nor must the first steps from chance
+        _limit(axes, late, np.min, 0.995, "bottom")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limit(axes: Axes, parts: Sequence[np.ndarray], extreme: Callable, margin: float, side: str) -> None:
+    """Cut what lies beyond the extreme of these parts of the curves."""
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values)]
+    if len(values):
+        low, high = axes.get_ylim()
+        bound = margin * float(extreme(values))
+        axes.set_ylim(**({"top": min(high, bound)} if side == "top" else {"bottom": max(low, bound)}))
+
+
+def _line(result: Result, experiment: Experiment, what: str, images: int) -> tuple[np.ndarray, np.ndarray]:
+    iteration, y = result.column(what)
+    if experiment.x in ("rate", "momentum"):
+        at, values = result.column(f"test {experiment.x}")
+        x = np.interp(iteration, at, values)
+    else:
+        x = iteration * (result.batch / images if experiment.x == "epoch" else 1)
+    return x, 100 * y if what.endswith("accuracy") else y
+
+
+def _mean(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The runs' middle where all have points; their x differ a little, as their batch sizes do."""
+    x = lines[0][0]
+    return x, np.mean([np.interp(x, other, y) for other, y in lines], axis=0)

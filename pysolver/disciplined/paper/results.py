@@ -1,0 +1,149 @@
+"""What is kept of a run: its parsed curves and where it comes from, small enough to commit.
+
+experiments/results/NAME.jsonl has one run a line, in the order of curve, scale and run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pysolver.disciplined.paper.experiment import Curve, Experiment
+from pysolver.disciplined.paper.trials import Variation
+from pysolver.disciplined.reading import rates_at, read_curve
+from pysolver.errors import CaffeError
+from pysolver.files import read_bytes, write_atomic
+from pysolver.logs.curves import generalisation_error
+from pysolver.logs.run import Run
+
+LARGEST_FILE = 1 << 26
+DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run was made."""
+
+    commit: str
+    date: str
+    machine: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run. test: columns iteration, loss, accuracy, gap, rate, momentum; train: iteration, loss. NaN is null.
+
+    scale: of the length, 1 is the experiment's. seconds: from the first to the last line of the log.
+    """
+
+    curve: str
+    seed: int
+    scale: float
+    batch: int
+    filler: str
+    iterations: int
+    seconds: float
+    commit: str
+    date: str
+    machine: str
+    test: dict[str, list[float | None]]
+    train: dict[str, list[float | None]]
+
+    def column(self, what: str) -> tuple[np.ndarray, np.ndarray]:
+        """Iterations and values of `test loss`, `test accuracy`, `train loss` or `gap`."""
+        table, name = (self.test, "gap") if what == "gap" else (getattr(self, what.split()[0]), what.split()[1])
+        return _array(table["iteration"]), _array(table[name])
+
+    def value(self, measure: str, moving: str = "rate") -> float:
+        """One of claims.MEASURES; a diverged run has infinite losses. moving: what `breaks` is told in."""
+        loss, accuracy = _array(self.test["loss"]), 100 * _array(self.test["accuracy"])
+        diverged = not np.isfinite(loss[-1])
+        if measure == "breaks":
+            against = _array(self.test[moving])
+            broke = read_curve(self.curve, "test loss", against, loss).broke
+            return float(against.max()) if broke is None else broke
+        if measure == "accuracy":
+            return -np.inf if diverged else float(accuracy[-1])
+        if measure == "best accuracy":
+            return float(np.nanmax(accuracy))
+        if measure == "lowest loss":
+            return float(np.nanmin(loss))
+        if diverged:
+            return np.inf
+        gap = _array(self.test["gap"])  # the last test may come after the last display
+        return float(loss[-1] if measure == "loss" else gap[np.isfinite(gap)][-1])
+
+
+def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin) -> Result:
+    """What is kept of a finished run; CaffeError if it has no tests."""
+    if not len(run.test):
+        raise CaffeError(f"{run.name}: has no test results")
+    told = run.train.select(run.train.told & np.isfinite(run.train.lr))
+    test = run.test
+    momentum = np.interp(test.iteration, told.iteration, told.momentum)
+    columns = {
+        "iteration": test.iteration,
+        "loss": test.main_loss,
+        "accuracy": test.main_accuracy,
+        "gap": generalisation_error(run)[1],
+        "rate": rates_at(told, test.iteration) if len(told) > 1 else np.full(len(test), np.nan),
+        "momentum": momentum,
+    }
+    seconds = max(float(table.seconds[-1]) for table in (run.train, test) if len(table))
+    train = {"iteration": run.train.iteration, "loss": run.train.main_loss}
+    return Result(
+        curve=curve.name,
+        scale=scale,
+        **vars(variation),
+        iterations=int(test.iteration[-1]),
+        seconds=round(seconds, 1),
+        **vars(origin),
+        test=_lists(columns),
+        train=_lists(train),
+    )
+
+
+def read_results(folder: Path, experiment: Experiment) -> list[Result]:
+    """All runs that are kept of an experiment; none is no error."""
+    path = folder / f"{experiment.name}.jsonl"
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(read_bytes(path, LARGEST_FILE).decode().splitlines(), 1):
+        try:
+            found.append(Result(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise CaffeError(f"{path}:{number}: is no result: {error}") from None
+    names = {curve.name for curve in experiment.curves}
+    for result in found:
+        if result.curve not in names:
+            raise CaffeError(f"{path}: has a curve '{result.curve}' that {experiment.name} has not")
+    return found
+
+
+def keep(folder: Path, experiment: Experiment, results: Sequence[Result]) -> None:
+    """Add runs to what is kept; a run of the same curve, seed and scale is replaced."""
+    every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
+    order = {curve.name: i for i, curve in enumerate(experiment.curves)}
+    rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+    write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
+
+
+def _lists(columns: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
+    return {name: [_short(value) for value in values.tolist()] for name, values in columns.items()}
+
+
+def _short(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], float)

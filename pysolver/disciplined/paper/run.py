@@ -1,0 +1,103 @@
+"""Running experiments: their trials one by one or side by side, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from pysolver.disciplined.paper.experiment import Curve, Experiment
+from pysolver.disciplined.paper.results import Origin, Result, keep, result_of
+from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
+from pysolver.disciplined.trial import Command
+from pysolver.errors import CaffeError
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to run: the first `runs` runs of each curve (0: as many as the experiment says) of the groups in `rows`.
+
+    scale: of every length. out: where the trials' folders go, results: where what is kept of them goes.
+    """
+
+    runs: int = 0
+    jobs: int = 1
+    rows: tuple[str, ...] = ()
+    scale: float = 1
+    out: Path = Path("experiments/runs")
+    data: Path = Path("experiments/data")
+    results: Path = Path("experiments/results")
+    backend: Command = Command()
+
+    def curves(self, experiment: Experiment) -> tuple[Curve, ...]:
+        """The experiment's curves of the rows asked for: by group, or by name."""
+        return tuple(c for c in experiment.curves if not self.rows or {c.group, c.name} & set(self.rows))
+
+
+def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Experiment]:
+    """`fig10`, or all panels and parts with `fig7`, `table2`; CaffeError for a name that is none."""
+    found: dict[str, Experiment] = {}
+    for name in names:
+        parts = [key for key in experiments if key.startswith(name) and not key[len(name) : len(name) + 1].isdigit()]
+        if not parts:
+            raise CaffeError(f"there is no experiment '{name}'; there are: {', '.join(experiments)}")
+        found |= {key: experiments[key] for key in parts}
+    return list(found.values())
+
+
+def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
+    """Run what is not done yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
+    if not wanted:
+        groups = sorted({c.group for e in experiments for c in e.curves if c.group})
+        raise CaffeError(f"no rows {', '.join(wish.rows)}; there are: {', '.join(groups) or 'only whole figures'}")
+    if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
+        raise CaffeError(missing)
+    if wish.jobs > 1:  # two processes with a thread a core each would wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // wish.jobs)))
+    origin = Origin(_commit(), date.today().isoformat(), _machine(wish.backend))
+    failed = []
+    for wave in ([w for w in wanted if not w[1].after], [w for w in wanted if w[1].after]):
+        with ThreadPoolExecutor(wish.jobs) as pool:
+            coming = {pool.submit(_one, *job, wish, origin): job for job in wave}
+            for done in as_completed(coming):
+                experiment, curve, number = coming[done]
+                place = f"{experiment.name}, {curve.name}, run {number}"
+                try:
+                    result = done.result()
+                except CaffeError as error:
+                    failed.append(str(error))
+                    say(f"{place}: failed: {error}")
+                    continue
+                keep(wish.results, experiment, [result])
+                say(f"{place}: accuracy {result.value('accuracy'):.2f} %, test loss {result.value('loss'):.4f}, "
+                    f"{result.iterations} iterations in {result.seconds:.0f} s")  # fmt: skip
+    if failed:
+        raise CaffeError(f"{len(failed)} of {len(wanted)} trainings failed; the first: {failed[0]}")
+
+
+def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
+    trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, wish.backend)
+    run = trial.run()
+    if not run.finished:
+        raise CaffeError(f"{trial.log}: did not come to its end")
+    return result_of(run, curve, wish.scale, Variation.of(curve, number), origin)
+
+
+def _commit() -> str:
+    """The code's commit, with + if it was changed since; `unknown` outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _machine(backend: Command) -> str:
+    what = "pysolver" if "pysolver" in " ".join(map(str, backend.argv)) else Path(backend.argv[0]).name
+    return f"{platform.machine()}, {os.cpu_count()} cores, {what}"

@@ -1,0 +1,51 @@
+"""Claims and rows of an experiment against the runs that are kept of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pysolver.disciplined.paper import claims
+from pysolver.disciplined.paper.experiment import Experiment
+from pysolver.disciplined.paper.results import Result
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict, the numbers behind it, and the length of the runs (1 is the experiment's own)."""
+
+    claim: claims.Claim
+    verdict: claims.Verdict
+    numbers: str
+    scale: float
+
+
+def scales(results: Sequence[Result]) -> list[float]:
+    """Lengths of the runs, the longest first."""
+    return sorted({result.scale for result in results}, reverse=True)
+
+
+def values(results: Sequence[Result], measure: str, scale: float, moving: str = "rate") -> dict[str, list[float]]:
+    """Of each curve the measure in all runs of that length."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        if result.scale == scale:
+            found[result.curve].append(result.value(measure, moving))
+    return found
+
+
+def judge(experiment: Experiment, results: Sequence[Result]) -> list[Judged]:
+    """Each claim at the greatest length at which all of its curves have been run."""
+    names = [curve.name for curve in experiment.curves]
+    moving = "momentum" if experiment.x == "momentum" else "rate"
+    found = []
+    for text in experiment.claims:
+        claim = claims.parse(text, names)
+        for scale in scales(results) or [1.0]:
+            verdict, numbers = claims.judge(claim, values(results, claim.measure, scale, moving))
+            judged = Judged(claim, verdict, numbers, scale)
+            if verdict != "not run":
+                break
+        found.append(judged)
+    return found

@@ -1,0 +1,26 @@
+"""What a SolverParameter must say before anything is built from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pysolver import schedule
+from pysolver.errors import CaffeError
+from pysolver.solver import nets
+from pysolver.solver_types import check_type
+
+
+def check_parameters(param: Any, type_name: str) -> None:
+    """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
+    check_type(type_name, param)
+    nets.check_nets(param)
+    schedule.check_schedule(param)
+    if param.average_loss < 1:
+        raise CaffeError(
+            f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1) "
+            "average_loss should be non-negative. (it is a number of iterations, 1 or more)"
+        )
+    if param.iter_size < 1:
+        raise CaffeError(f"iter_size is {param.iter_size}: an update needs at least 1 pass")
+    if param.snapshot and not param.snapshot_prefix:
+        raise CaffeError("In solver params, snapshot is specified but snapshot_prefix is not.")

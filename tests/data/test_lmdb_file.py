@@ -1,0 +1,107 @@
+"""Reading data.mdb without liblmdb: the records that liblmdb reads, and an error where it would end the process."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from pysolver.data.lmdb_file import LmdbFile
+from pysolver.errors import CaffeError
+
+
+def write(folder: Path, items: dict[bytes, bytes], **options) -> Path:
+    with lmdb.open(str(folder), map_size=1 << 28, **options) as environment, environment.begin(write=True) as here:
+        for key, value in items.items():
+            here.put(key, value)
+    return folder / "data.mdb"
+
+
+def read(path: Path) -> list[tuple[bytes, bytes]]:
+    return [(bytes(key), bytes(value)) for key, value in LmdbFile(str(path)).items()]
+
+
+def read_by_the_library(folder: Path) -> list[tuple[bytes, bytes]]:
+    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return list(transaction.cursor())
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (5, 50), (1, 3000), (2000, 2100), (4000, 13000)])
+@pytest.mark.parametrize("count", [0, 1, 7, 800])
+def test_the_records_that_the_library_reads(tmp_path, sizes, count) -> None:
+    """Values in their leaf and with pages of their own, keys of all lengths, some written again, some gone."""
+    rng = random.Random(count)
+    keys = [rng.randbytes(rng.randint(1, 300)) for _ in range(count)]
+    path = write(tmp_path / "db", {key: rng.randbytes(rng.randint(*sizes)) for key in keys})
+    write(tmp_path / "db", {key: b"again" for key in keys[::5]})
+    with lmdb.open(str(tmp_path / "db")) as environment, environment.begin(write=True) as transaction:
+        for key in keys[1::7]:
+            transaction.delete(key)
+    wanted = read_by_the_library(tmp_path / "db")
+    assert read(path) == wanted
+    assert LmdbFile(str(path)).entries == len(wanted)
+
+
+def test_a_tree_of_three_levels(tmp_path) -> None:
+    path = write(tmp_path / "db", {b"%0200d" % number: b"%d" % number for number in range(4000)})
+    with lmdb.open(str(tmp_path / "db"), readonly=True, lock=False) as environment:
+        assert environment.stat()["depth"] >= 3
+    assert [value for _, value in read(path)] == [b"%d" % number for number in range(4000)]
+
+
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path) -> None:
+    """Training over a mapped file ended with SIGBUS here, without a word."""
+    path = write(tmp_path / "db", {b"%d" % number: bytes(5000) for number in range(100)})
+    records = LmdbFile(str(path)).items()
+    next(records)
+    os.truncate(path, 5 * 4096)
+    with pytest.raises(CaffeError, match="data.mdb was cut short while it was read"):
+        list(records)
+    with pytest.raises(CaffeError, match="data.mdb is cut short: 20480 bytes of at least "):
+        LmdbFile(str(path))
+
+
+def test_a_tree_in_circles(tmp_path) -> None:
+    """Every branch of the root leads back to it: 2 ** 32 ways down."""
+    path = write(tmp_path / "db", {b"%04d" % number: bytes(300) for number in range(100)})
+    data = bytearray(path.read_bytes())
+    (root,) = struct.unpack_from("<Q", data, 4096 + 128)
+    (lower,) = struct.unpack_from("<H", data, root * 4096 + 12)
+    for offset in struct.unpack_from(f"<{(lower - 16) // 2}H", data, root * 4096 + 16):
+        struct.pack_into("<I", data, root * 4096 + offset, root)
+    path.write_bytes(data)
+    with pytest.raises(CaffeError, match="the LMDB is damaged: its tree runs in circles"):
+        read(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_change_to_the_file_is_more_than_an_error(tmp_path, seed) -> None:
+    rng = random.Random(seed)
+    original = write(tmp_path / "db", {b"%d" % number: bytes(40 * number) for number in range(120)}).read_bytes()
+    path = tmp_path / "changed"
+    for _ in range(500):
+        data = bytearray(original)
+        for _ in range(rng.choice((1, 3, 30))):
+            place = rng.randrange(len(data) // 4096) * 4096 + rng.randrange(64)
+            data[place : place + 2] = rng.randbytes(2)
+        path.write_bytes(data)
+        try:
+            read(path)
+        except CaffeError as error:
+            assert str(error).startswith(str(path))
+
+
+def test_what_caffe_does_not_write_is_refused(tmp_path) -> None:
+    with lmdb.open(str(tmp_path / "named"), max_dbs=1) as environment:
+        base = environment.open_db(b"inside")
+        with environment.begin(write=True, db=base) as transaction:
+            transaction.put(b"1", b"2")
+    with pytest.raises(CaffeError, match="databases inside: not Caffe's form"):
+        read(tmp_path / "named" / "data.mdb")
+    (tmp_path / "text").write_bytes(b"hello" * 1000)
+    with pytest.raises(CaffeError, match="text: not an LMDB of version 1"):
+        read(tmp_path / "text")

@@ -1,0 +1,145 @@
+"""What is kept of a run, the verdicts from it, and the page: all from made runs, whose numbers are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pysolver.disciplined.paper import page
+from pysolver.disciplined.paper.experiment import Curve, Experiment, read_all
+from pysolver.disciplined.paper.pictures import draw
+from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
+from pysolver.disciplined.paper.trials import Variation
+from pysolver.disciplined.paper.verdicts import judge
+from pysolver.errors import CaffeError
+from pysolver.logs.reader import read_log
+
+ROOT = Path(__file__).parents[3]
+CURVES = tuple(Curve(name, "net", "mnist", 512, 12, 0.1, 0.9, 5e-4, paper=(99.25, 0.03)) for name in ("inv", "cycle"))
+EXPERIMENT = Experiment("table9", "Table 9", "one cycle is better", CURVES, ("accuracy: inv < cycle",), ("test loss",))
+TABLE = {
+    "iteration": [0, 50, 100],
+    "loss": [2.3, 0.5, 0.25],
+    "gap": [0.0, 0.1, None],
+    "rate": [0.1, 0.2, 0.3],
+    "momentum": [0.9, 0.9, 0.9],
+}
+
+
+def made(curve: str, seed: int, accuracy: float, scale: float = 1) -> Result:
+    test = {**TABLE, "accuracy": [0.1, 0.9, accuracy / 100]}
+    train = {"iteration": [0, 50], "loss": [2.3, 0.4]}
+    return Result(curve, seed, scale, 512, "xavier", 100, 60.0, "abc", "2026-11-24", "x86_64", test, train)
+
+
+def results(inv: float, cycle: float, scale: float = 1) -> list[Result]:
+    return [made(c, s, v + s / 100, scale) for c, v in (("inv", inv), ("cycle", cycle)) for s in (1, 2, 3, 4)]
+
+
+def test_kept_and_read_again(tmp_path: Path):
+    keep(tmp_path, EXPERIMENT, results(99.0, 99.25))
+    assert read_results(tmp_path, EXPERIMENT) == results(99.0, 99.25)
+    keep(tmp_path, EXPERIMENT, [made("cycle", 2, 98.0)])  # the same run again, in the place of the old
+    found = read_results(tmp_path, EXPERIMENT)
+    assert len(found) == 8
+    assert [r.value("accuracy") for r in found if (r.curve, r.seed) == ("cycle", 2)] == [98.0]
+
+
+def test_a_claim_made_false_by_its_numbers_is_noticed(tmp_path: Path):
+    """The file edited by hand: the verdict turns, and the page that was made before differs from what is made now."""
+    keep(tmp_path, EXPERIMENT, results(99.0, 99.25))
+    assert [j.verdict for j in judge(EXPERIMENT, read_results(tmp_path, EXPERIMENT))] == ["holds"]
+    before = page.text([EXPERIMENT], {"table9": read_results(tmp_path, EXPERIMENT)})
+    file = tmp_path / "table9.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row["curve"] == "cycle":
+            row["test"]["accuracy"][-1] -= 0.005
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_results(tmp_path, EXPERIMENT)
+    assert [j.verdict for j in judge(EXPERIMENT, found)] == ["does not"]
+    assert page.text([EXPERIMENT], {"table9": found}) != before
+
+
+def test_shortened_runs_stand_apart():
+    """They say so, are no match for the paper's row, and give way to whole ones."""
+    short = results(98.0, 97.0, 0.1)
+    told = judge(EXPERIMENT, short)[0]
+    assert (told.verdict, told.scale) == ("does not", 0.1)
+    text = page.text([EXPERIMENT], {"table9": short})
+    assert "| does not (0.1 of the length) |" in text
+    assert "(97.03 ± 0.01 (4), 0.1 of the length) | not run |" in text
+    told = judge(EXPERIMENT, [*short, *results(99.0, 99.25)])[0]
+    assert (told.verdict, told.scale) == ("holds", 1)
+
+
+def test_rows_of_the_page():
+    text = page.text([EXPERIMENT], {"table9": results(99.0, 99.25)})
+    assert "| inv | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.03 ± 0.01 (4) | lower by 0.22 |" in text
+    assert "| cycle | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.28 ± 0.01 (4) | agrees |" in text
+    assert "2 rows at full length; claims: 1 holds" in text
+    assert "not run" in page.text([EXPERIMENT], {"table9": []})
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [("accuracy", 99.0), ("loss", 0.25), ("best accuracy", 99.0), ("lowest loss", 0.25), ("gap", 0.1)],
+)
+def test_measures(measure: str, value: float):
+    assert made("inv", 1, 99.0).value(measure) == pytest.approx(value)
+
+
+def test_a_diverged_run():
+    run = made("inv", 1, 9.8)
+    gone = replace(run, test={**run.test, "loss": [2.3, 0.5, None]})
+    assert gone.value("loss") == np.inf
+    assert gone.value("accuracy") == -np.inf
+    assert gone.value("lowest loss") == 0.5
+
+
+def test_break_of_a_range_test():
+    """A loss that falls to a rate of 0.02 and explodes after it."""
+    rate = np.linspace(0.002, 0.04, 39)
+    loss = np.where(rate <= 0.0201, 2.3 - 60 * rate, 5.0)
+    test = {"iteration": list(range(39)), "rate": rate.tolist(), "loss": loss.tolist()}
+    run = replace(made("inv", 1, 90.0), test={**TABLE, **test, "accuracy": [0.5] * 39})
+    assert run.value("breaks") == pytest.approx(0.02, abs=0.0011)  # one step of the ramp
+
+
+def test_from_a_log():
+    """An author's own log: what the result has is what the log prints."""
+    run = read_log(next((ROOT / "tests/golden/logs").glob("new_format_1cycle*")))
+    kept = result_of(run, CURVES[0], 1, Variation(1, 512, "xavier"), Origin("abc", "2018-03-21", "4 x P100"))
+    assert kept.test["iteration"][-1] == 4800
+    assert kept.test["accuracy"][-1] == 0.5285
+    assert kept.test["loss"][-1] == 1.8411
+    assert kept.test["momentum"][kept.test["iteration"].index(4000)] == 0.91714  # 5 digits of 0.917142
+    assert kept.test["rate"][kept.test["iteration"].index(3000)] == 0.013286
+
+
+def test_bad_files(tmp_path: Path):
+    (tmp_path / "table9.jsonl").write_text('{"curve": "inv"}\n')
+    with pytest.raises(CaffeError, match=r"table9.jsonl:1: is no result"):
+        read_results(tmp_path, EXPERIMENT)
+    keep(tmp_path / "other", replace(EXPERIMENT, curves=(*CURVES, replace(CURVES[0], name="x"))), [made("x", 1, 99)])
+    with pytest.raises(CaffeError, match="has a curve 'x' that table9 has not"):
+        read_results(tmp_path / "other", EXPERIMENT)
+
+
+def test_picture(tmp_path: Path):
+    path = draw(EXPERIMENT, results(99.0, 99.25), tmp_path / "p.png")
+    assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_page_is_made_from_the_kept_runs():
+    """docs/paper.md and experiments/results say the same: every number of the page is a file's."""
+    experiments = read_all(ROOT / "experiments")
+    kept = {name: read_results(ROOT / "experiments/results", e) for name, e in experiments.items()}
+    written = (ROOT / "docs/paper.md").read_text()
+    assert page.text(experiments.values(), kept) == written, "run pysolver reproduce --page docs/paper.md"
+    pictures = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
+    assert pictures == {name for name, runs in kept.items() if runs}

@@ -1,0 +1,183 @@
+"""The experiments train: on made-up data, whole through the command, and the paper's nets for 20 iterations."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pysolver as caffe
+from pysolver.commands import main
+from pysolver.data.prepare.publish import targets, write_data_set
+from pysolver.data.prepare.split import DataSet, Split
+from pysolver.disciplined.paper.experiment import read_all
+from pysolver.disciplined.paper.results import read_results
+from pysolver.disciplined.paper.trials import DATA, Variation, net_of, trial_of
+from pysolver.disciplined.trial import changed
+from pysolver.proto.caffe_pb2 import SolverParameter
+from pysolver.proto.text import parse_text, to_text
+
+ROOT = Path(__file__).parents[3]
+SIDES = {"mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32), "imagenet": (3, 320)}
+# Learned parameters: cifar10_full as its layers add up; densenet as published (1.0 M with k = 12, 40 layers); the
+# residual nets layer by layer from the author's printed net: 9 (5) blocks a stage, the first of a stage narrow.
+PARAMETERS = {
+    "three_layers": (75 * 32 + 32) + (800 * 32 + 32) + (800 * 64 + 64) + (1024 * 10 + 10),
+    "resnet56": 808_682,
+    "wide_resnet32": 6_652_298,
+    "densenet40": 1_019_722,
+}
+
+
+def residual_parameters(blocks: int, width: int) -> int:
+    """Convolutions of 3x3 with biases, two numbers a channel for Scale, and the last layer."""
+
+    def block(inputs: int, outputs: int) -> int:
+        return 9 * inputs * outputs + 9 * outputs * outputs + 2 * outputs + 4 * outputs
+
+    total = 27 * width + width + 2 * width + blocks * block(width, width)
+    for stage in (1, 2):
+        channels = width << stage
+        total += block(channels // 2, channels // 2) + (blocks - 1) * block(channels, channels)
+    return total + 10 * (width << 2) + 10
+
+
+def make_data(folder: Path, name: str, images: int) -> None:
+    """Classes that differ in brightness, so that there is something to learn."""
+    channels, side = SIDES[name]
+    rng = np.random.default_rng(0)
+    labels = np.arange(images) % min(DATA[name].classes, 10)
+    pixels = rng.integers(0, 50, (images, channels, side, side)) + 20 * labels[:, None, None, None]
+    split = Split(pixels.astype(np.uint8), labels)
+    (folder / name).mkdir(parents=True)
+    write_data_set(DataSet(split, split), *targets(name, folder / name, force=False))
+
+
+def generator() -> Any:
+    spec = importlib.util.spec_from_file_location("generate_experiment_nets", ROOT / "experiments/nets/generate.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_files_are_what_the_generator_writes():
+    module = generator()
+    assert set(module.NETS) == set(PARAMETERS) == {path.stem for path in (ROOT / "experiments/nets").glob("*.prototxt")}
+    for name in module.NETS:
+        text = (ROOT / f"experiments/nets/{name}.prototxt").read_text()
+        assert text == module.text_of(name), "run experiments/nets/generate.py"
+
+
+def test_sizes_of_the_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert PARAMETERS["resnet56"] == residual_parameters(9, 16)
+    assert PARAMETERS["wide_resnet32"] == residual_parameters(5, 64)
+    make_data(tmp_path, "cifar10", 20)
+    monkeypatch.chdir(ROOT)
+    curve = read_all("experiments")["fig9"].curves[0]
+    for name, count in PARAMETERS.items():
+        net = net_of(replace(curve, net=f"experiments/nets/{name}.prototxt"), Variation(1, 2, "msra"), tmp_path)
+        (tmp_path / "net.prototxt").write_text(to_text(net))
+        built = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
+        learned = {k: blobs for k, blobs in built.params.items() if built.layer_dict[k].type != "BatchNorm"}
+        assert sum(blob.count for blobs in learned.values() for blob in blobs) == count, name
+
+
+EXPERIMENT = """
+title = "A table"
+shows = "a high rate is better"
+net = "net.prototxt"
+data = "mnist"
+batch = 6000
+epochs = 2
+momentum = 0.9
+weight_decay = 0
+draw = ["test loss"]
+claims = ["gap: low = high +- 1", "loss: high < low", "loss: again < low"]
+[curves.low]
+rate = 1e-6
+group = "first"
+[curves.high]
+rate = 0.1
+group = "first"
+[curves.again]
+rate = 0.1
+after = "high"
+"""
+NET = """
+name: "tiny"
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN } transform_param { scale: 0.01 }
+  data_param { source: "x" batch_size: 6 backend: LMDB } }
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST } transform_param { scale: 0.01 }
+  data_param { source: "x" batch_size: 2000 backend: LMDB } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE kernel_size: 28 } }
+layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").mkdir()
+    Path("experiments/table9.toml").write_text(EXPERIMENT)
+    Path("net.prototxt").write_text(NET)
+    assert main(["reproduce", "table9"]) == 1
+    assert "first: pysolver data mnist experiments/data/mnist" in capfd.readouterr().err
+    make_data(Path("experiments/data"), "mnist", 60)
+    assert main(["reproduce", "table9", "--rows", "third"]) == 1
+    assert "no rows third; there are: first" in capfd.readouterr().err
+
+    assert main(["reproduce", "table9", "--rows", "first", "--runs", "2", "--jobs", "2"]) == 0
+    out = capfd.readouterr().out
+    assert "table9: loss: high < low: holds" in out
+    assert "table9: loss: again < low: not run" in out
+    experiment = read_all("experiments")["table9"]
+    kept = read_results(Path("experiments/results"), experiment)
+    assert [(r.curve, r.seed, r.batch, r.iterations) for r in kept] == [
+        ("low", 1, 6000, 21),
+        ("low", 2, 6000, 21),
+        ("high", 1, 6000, 21),
+        ("high", 2, 6000, 21),
+    ]
+    log = Path("experiments/runs/table9/high/run_1/train.log")
+    before = log.stat().st_mtime_ns
+    assert main(["reproduce", "table9", "--runs", "2", "--page", "docs/paper.md"]) == 0
+    assert log.stat().st_mtime_ns == before  # done is done
+    assert "table9: loss: again < low: holds" in capfd.readouterr().out
+    assert "| loss: high < low | holds | high: " in Path("docs/paper.md").read_text()
+    assert Path("docs/paper/table9.png").exists()
+    assert main(["reproduce"]) == 0
+    assert "3 of 3 curves  3 holds" in capfd.readouterr().out
+
+
+def nets_of_the_paper() -> list[tuple[str, str]]:
+    """Experiment and curve of each pair of net and data."""
+    pairs = {(c.net, c.data): (e.name, c.name) for e in read_all(ROOT / "experiments").values() for c in e.curves}
+    return sorted(pairs.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("experiment", "curve"), nets_of_the_paper())
+def test_trains_20_iterations(experiment: str, curve: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With batches of 4; what a whole run costs stands in the experiment."""
+    monkeypatch.chdir(ROOT)
+    e = read_all("experiments")[experiment]
+    small = replace(e.curve(curve), batch=4, after="")
+    make_data(tmp_path, small.data, 20)
+    trial = trial_of(e, small, 1, tmp_path / "out", data=tmp_path)
+    solver = parse_text(trial.solver, SolverParameter)
+    solver = changed(solver, max_iter=20, test_interval=20, test_iter=[1], display=5, snapshot=0)
+    test = next(i for i, line in enumerate(trial.net.splitlines()) if "test_lmdb" in line)
+    lines = trial.net.splitlines()
+    lines[test + 1] = "batch_size: 4"
+    short = replace(trial, solver=to_text(solver), net="\n".join(lines))
+    run = short.run()
+    assert run.finished
+    assert np.isfinite(run.train.main_loss).all()
+    assert len(run.test) == 2

@@ -1,0 +1,124 @@
+"""The engine: nothing lost, nothing done twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pretend import LOG, Pretend
+
+from pysolver.disciplined.engine import Engine, Progress, locked, share_cores
+from pysolver.disciplined.trial import Trial
+from pysolver.errors import CaffeError
+
+
+def trial(folder: Path, **options: object) -> Trial:
+    return Trial(folder, "base_lr: 1\n", None, Pretend(**options))
+
+
+def calls(made: Trial) -> list[str]:
+    return (made.folder / "calls").read_text().splitlines()
+
+
+def test_each_is_run_once_in_processes_of_their_own_cores(tmp_path):
+    trials = [trial(tmp_path / f"t{i}", loss=i + 1.0) for i in range(5)]
+    with Engine(2) as engine:
+        found = engine.run([*trials, trials[0]])
+        again = engine.run(trials)
+    assert {t: run.test.main_loss[0] for t, run in found.items()} == {t: i + 1.0 for i, t in enumerate(trials)}
+    assert set(again) == set(trials) and all(len(calls(t)) == 1 for t in trials)
+    assert {line.rsplit(" ", 1)[0] for t in trials for line in calls(t)} <= {str(sorted(s)) for s in share_cores(2)}
+    assert str(os.getpid()) not in {line.rsplit(" ", 1)[1] for t in trials for line in calls(t)}
+
+
+def test_a_worker_that_dies_costs_its_trial_one_retry(tmp_path):
+    told: list[Progress] = []
+    once, others = trial(tmp_path / "once", deaths=1), [trial(tmp_path / f"t{i}") for i in range(3)]
+    with Engine(2, told.append) as engine:
+        found = engine.run([once, *others])
+    assert set(found) == {once, *others} and len(calls(once)) == 2 and all(len(calls(t)) == 1 for t in others)
+    assert [p.words for p in told if p.state == "again"] == ["its worker died"]
+    with Engine(1) as engine, pytest.raises(CaffeError, match="twice: its worker process died 2 times"):
+        engine.run([trial(tmp_path / "twice", deaths=2)])
+
+
+def test_a_trial_that_fails_is_told_and_what_is_done_is_kept(tmp_path):
+    good, bad = trial(tmp_path / "good"), trial(tmp_path / "bad", words="net.prototxt: no such layer")
+    with Engine(1) as engine, pytest.raises(CaffeError, match="net.prototxt: no such layer"):
+        engine.run([good, bad])
+    assert good.result() is not None and bad.result() is None
+
+
+def test_logs_come_back_from_another_machine(tmp_path, monkeypatch):
+    """An executor whose trials leave no files here: their logs are what it returns."""
+
+    class Elsewhere(ThreadPoolExecutor):
+        def submit(self, function, *arguments):
+            return super().submit(lambda: LOG.format(loss=7.0).encode())
+
+    made = trial(tmp_path / "far")
+    with Engine(2, executor=Elsewhere(2)) as engine:
+        assert engine.run([made])[made].test.main_loss.tolist() == [7.0]
+    assert made.result() is not None and (made.folder / "solver.prototxt").read_text() == made.solver
+
+
+def test_a_second_tuning_of_the_folder_refuses(tmp_path):
+    with locked(tmp_path / "out"):
+        code = "import pathlib, sys; from pysolver.disciplined.engine import locked; "
+        code += f"locked(pathlib.Path({str(tmp_path / 'out')!r})).__enter__()"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert other.returncode != 0 and "another tuning is at work in this folder" in other.stderr
+    with locked(tmp_path / "out"):
+        pass
+
+
+def test_cores_are_dealt_out(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 8, 9})
+    assert share_cores(2) == [{0, 1, 2}, {3, 8, 9}] and share_cores(6) == [{0}, {1}, {2}, {3}, {8}, {9}]
+    assert share_cores(4) == [{0}, {1}, {2}, {3}]
+    assert len(share_cores(12)) == 12 and all(len(share) == 1 for share in share_cores(12))
+
+
+def test_workers_do_not_outlive_their_parent(tmp_path):
+    """A SIGKILL of the tuning leaves nobody behind who would write into the trials' folders."""
+    code = f"""
+from pathlib import Path
+from pretend import Pretend
+from pysolver.disciplined.engine import Engine
+from pysolver.disciplined.trial import Trial
+if __name__ == "__main__":
+    with Engine(1) as engine:
+        engine.run([Trial(Path({str(tmp_path / "t")!r}), "", None, Pretend(seconds=600))])
+"""
+    (tmp_path / "tuning.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "tuning.py")], env=environment)
+    until(lambda: (tmp_path / "t" / "calls").exists() and (tmp_path / "t" / "calls").read_text())
+    worker = int((tmp_path / "t" / "calls").read_text().split()[-1])
+    parent.kill()
+    parent.wait()
+    until(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def until(condition) -> None:
+    """Wait for it, as long as a test may take at all."""
+    while not condition():
+        time.sleep(0.05)
+
+
+def test_a_real_dask_cluster(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=False) as cluster,
+        distributed.Client(cluster) as client,
+        Engine(2, executor=client.get_executor()) as engine,
+    ):
+        trials = [trial(tmp_path / f"t{i}", loss=i + 1.0) for i in range(4)]
+        found = engine.run(trials)
+    assert {t: run.test.main_loss[0] for t, run in found.items()} == {t: i + 1.0 for i, t in enumerate(trials)}
+    assert all(len(calls(t)) == 1 for t in trials)

@@ -1,0 +1,159 @@
+"""What a tuning leaves: the solver with its reasons, decisions.json, and the report as a real browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from surfaces import World
+
+from pysolver.disciplined import answer, report
+from pysolver.disciplined.recipe import Recipe
+from pysolver.disciplined.stages import Decision, Situation
+from pysolver.disciplined.tune import STAGES, Budget, Tuning, affordable
+from pysolver.errors import CaffeError
+from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
+from pysolver.proto.text import parse_text
+
+NET = """
+name: "Made <up>"
+layer { name: "d" type: "Data" top: "x" top: "y" include { phase: TRAIN } data_param { source: "a" batch_size: 128 } }
+layer { name: "d" type: "Data" top: "x" top: "y" include { phase: TEST } data_param { source: "b" batch_size: 100 } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "s" inner_product_param { num_output: 2
+  weight_filler { type: "msra" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "y" top: "loss" }
+"""
+SOLVER = """
+net: "own.prototxt" base_lr: 0.01 lr_policy: "inv" gamma: 0.0001 power: 0.75 momentum: 0.9 weight_decay: 0.0005
+max_iter: 1563 display: 10 test_iter: 20 test_interval: 100 snapshot_prefix: "snap" random_seed: 8
+"""
+
+
+@pytest.fixture(scope="module")
+def tuning(tmp_path_factory: pytest.TempPathFactory) -> Tuning:
+    """A whole tuning of a made-up world."""
+    world = World(knee=256)
+    made = Recipe(parse_text(SOLVER, SolverParameter), parse_text(NET, NetParameter), world.facts,
+                  tmp_path_factory.mktemp("tuned"))  # fmt: skip
+    tuning = Tuning(made)
+    for stage in STAGES.values():
+        while not isinstance(step := stage(Situation(world.facts, tuning.values, tuning.results)), Decision):
+            tuning.results |= {plan: world.train(plan) for plan in step}
+        tuning.decisions.append(step)
+    answer.write(tuning)
+    report.write(tuning)
+    return tuning
+
+
+def test_the_solver_has_the_values_their_reasons_and_the_persons_other_fields(tuning):
+    text = (tuning.recipe.out / "solver.prototxt").read_text()
+    solver = parse_text(text, SolverParameter)
+    values = tuning.values
+    assert solver.max_lr == pytest.approx(values["max_lr"]) and solver.base_lr == pytest.approx(values["base_lr"])
+    assert solver.momentum == pytest.approx(values["momentum"])
+    assert list(solver.cyclical_momentum) == pytest.approx([values["momentum_low"], solver.stepsize])
+    assert solver.weight_decay == pytest.approx(values["weight_decay"])
+    assert (solver.lr_policy, solver.snapshot_prefix, solver.random_seed) == ("1cycle", "snap", 8)
+    assert not solver.HasField("gamma") and solver.max_iter % solver.test_interval == 0
+    assert solver.max_iter * values["batch_size"] / 20_000 == pytest.approx(10, rel=0.06)  # epochs
+    for name in ("max_lr", "momentum", "weight_decay"):
+        (before,) = re.findall(rf"((?:#.*\n)+){name}: ", text)
+        assert re.search(r"sure: ", before)
+
+
+def test_a_new_batch_size_comes_with_its_net(tuning):
+    assert tuning.values["batch_size"] == 256
+    solver = parse_text((tuning.recipe.out / "solver.prototxt").read_text(), SolverParameter)
+    net = parse_text(Path(solver.net).read_text(), NetParameter)
+    assert [layer.data_param.batch_size for layer in net.layer[:2]] == [256, 100]
+
+
+def test_decisions_as_data(tuning):
+    told = json.loads((tuning.recipe.out / "decisions.json").read_text())
+    assert [d["stage"] for d in told["decisions"]] == list(STAGES)
+    assert told["values"] == pytest.approx(tuning.values) and len(told["trials"]) == len(tuning.results)
+    assert all(d["reason"] and d["sure"] in ("high", "fair", "not sure") for d in told["decisions"])
+    parts = sum(t["epochs"] for t in told["trials"])
+    assert told["cost"]["epochs"] == pytest.approx(parts, rel=0.01)
+
+
+def test_the_page_stands_alone_and_says_everything(tuning):
+    page = (tuning.recipe.out / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!#)', page) and "<script" not in page and "Made &lt;up&gt;" in page
+    assert "prefers-color-scheme: dark" in page and "@media print" in page
+    for title in ("The answer", "Batch size", "Range test", "Momentum", "Weight decay", "The cycle", "Final training"):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count("<svg") == 6 and len(set(re.findall(r' id="([^"]+)"', page))) == len(
+        re.findall(r' id="([^"]+)"', page)
+    )
+    assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
+
+
+LOOK = """
+<body><iframe id="f" style="width:WIDTHpx;height:4000px;border:0"></iframe><pre id="told"></pre><script>
+const frame = document.getElementById("f");
+frame.onload = () => {
+  const page = frame.contentDocument, found = [];
+  if (page.documentElement.scrollWidth > WIDTH) found.push("the page is " + page.documentElement.scrollWidth + " wide");
+  for (const e of page.querySelectorAll("h1,h2,h3,p,td,th,pre,li,svg"))
+    if (e.getBoundingClientRect().right > WIDTH + 0.5 || e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
+      found.push("too wide: " + e.tagName + " " + e.textContent.slice(0, 40));
+  const blocks = [...page.querySelectorAll("main > *, section > *")].filter(e => e.getBoundingClientRect().height);
+  for (const [i, a] of blocks.entries()) for (const b of blocks.slice(i + 1)) {
+    if (a.contains(b) || b.contains(a)) continue;
+    const p = a.getBoundingClientRect(), q = b.getBoundingClientRect();
+    if (p.bottom > q.top + 1 && q.bottom > p.top + 1 && p.right > q.left + 1 && q.right > p.left + 1)
+      found.push("overlap: " + a.textContent.slice(0, 30) + " / " + b.textContent.slice(0, 30));
+  }
+  const texts = [...page.querySelectorAll("svg text")].map(e => e.getBoundingClientRect());
+  if (texts.some(t => t.height < 6)) found.push("letters too small to read");
+  document.getElementById("told").textContent = "looked at " + blocks.length + " blocks\\n" + found.join("\\n");
+};
+frame.srcdoc = atob("PAGE");
+</script></body>
+"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a chromium to look with")
+@pytest.mark.parametrize("width", [390, 1400])
+def test_nothing_overlaps_or_overflows_in_a_browser(tuning, width, tmp_path):
+    import base64
+
+    page = (tuning.recipe.out / "report.html").read_bytes()
+    look = LOOK.replace("WIDTH", str(width)).replace("PAGE", base64.b64encode(page).decode())
+    (tmp_path / "look.html").write_text(look)
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1600,4200",
+               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+               (tmp_path / "look.html").as_uri()]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=200).stdout
+    (told,) = re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)
+    head, *found = told.strip().splitlines()
+    assert int(head.split()[2]) > 30 and found == []
+
+
+@pytest.mark.parametrize("text, epochs, seconds", [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90),
+                                                   ("200epochs", 200, None), ("1.5h", None, 5400)])  # fmt: skip
+def test_budgets(text, epochs, seconds):
+    assert Budget.parse(text) == Budget(epochs, seconds)
+
+
+@pytest.mark.parametrize("text", ["2", "h", "-1h", "0s", "2 days", "epochs"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(CaffeError, match="--budget .*such as 2h"):
+        Budget.parse(text)
+
+
+def test_a_budget_keeps_what_the_final_runs_need(tuning):
+    """20 epochs are wanted; 80 (4 seeds of 10 epochs, twice) must stay."""
+    some = Tuning(tuning.recipe)
+    plans = [plan for plan in tuning.results if plan.stage == "momentum"][:4]
+    cost = sum(plan.epochs for plan in plans)
+    assert affordable(some, plans, Budget(epochs=cost + 80), "momentum")
+    assert not affordable(some, plans, Budget(epochs=cost + 79), "momentum")
+    assert affordable(some, plans, Budget(epochs=cost), "final")
+    assert np.isfinite(tuning.seconds()) and not affordable(tuning, plans, Budget(seconds=1), "momentum")

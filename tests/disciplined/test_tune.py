@@ -1,0 +1,126 @@
+"""`pysolver tune` on the handwritten digits: its files, going on after a kill, a validation set, another backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from pysolver.commands import main
+from pysolver.data.prepare import prepare
+from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
+from pysolver.proto.text import read_text
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["tune", "--solver=solver.prototxt", "--epochs=4", "--seeds=1", "--jobs=2", "--runs=1"]
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, net and solver."""
+    folder = tmp_path_factory.mktemp("problem")
+    prepare("digits", str(folder / "demo"))
+    net = (ROOT / "examples/digits/digits_train_test.prototxt").read_text()
+    (folder / "net.prototxt").write_text(net)
+    solver = (ROOT / "examples/digits/solver.prototxt").read_text()
+    (folder / "solver.prototxt").write_text(solver.replace("examples/digits/digits_train_test", "net"))
+    return folder
+
+
+def records(path: str) -> set[bytes]:
+    with lmdb.open(path, readonly=True, lock=False) as base, base.begin() as transaction:
+        return {key for key, _ in transaction.cursor()}
+
+
+def test_one_command_then_nothing_is_done_twice(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+    command = [*QUICK, "--out=quick", "--stages=batch,final", "--validation=300"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("Judged on 300 training records set aside") and told.count("=> ") == 2
+    first = (problem / "quick/decisions.json").read_text()
+    logs = {path: path.stat().st_mtime_ns for path in problem.glob("quick/trials/*/*/train.log")}
+    assert len(logs) == len(json.loads(first)["trials"]) >= 4
+
+    assert main(command) == 0
+    assert (problem / "quick/decisions.json").read_text() == first
+    assert {path: path.stat().st_mtime_ns for path in problem.glob("quick/trials/*/*/train.log")} == logs
+
+    # the records set aside, and what is left, are the training set; the final runs have all of it
+    for folder, names in (("batch", ("quick/data/train_without_300_lmdb", "quick/data/validation_300_lmdb")),
+                          ("final", ("demo/digits_train_lmdb", "demo/digits_test_lmdb"))):  # fmt: skip
+        net = read_text(next(problem.glob(f"quick/trials/{folder}/*/train_test.prototxt")), NetParameter)
+        assert tuple(layer.data_param.source for layer in net.layer[:2]) == names
+    rest, aside = records("quick/data/train_without_300_lmdb"), records("quick/data/validation_300_lmdb")
+    assert len(aside) == 300 and not rest & aside and rest | aside == records("demo/digits_train_lmdb")
+    final = read_text(next(problem.glob("quick/trials/final/*/solver.prototxt")), SolverParameter)
+    assert final.test_interval == final.max_iter and not final.test_initialization  # the test set once
+
+    tuned = read_text("quick/solver.prototxt", SolverParameter)
+    assert tuned.net == "net.prototxt" and tuned.lr_policy == "1cycle"
+
+
+def test_what_cannot_be_tuned_is_told(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+    for words, message in (
+        (["--stages=rnage"], "there is no stage 'rnage'; the stages are: batch, range"),
+        (["--budget=two"], "--budget two: such as 2h"),
+        (["--validation=5000"], "--validation 5000: demo/digits_train_lmdb has 1497 records"),
+        (["--caffe=nowhere"], "--caffe nowhere: not a program"),
+    ):
+        assert main([*QUICK, "--out=wrong", *words]) == 1
+        assert message in capsys.readouterr().err
+    net = (problem / "net.prototxt").read_text()
+    (problem / "other.prototxt").write_text(net.replace("digits_test_lmdb", "gone_lmdb"))
+    (problem / "other_solver.prototxt").write_text('net: "other.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
+    assert main(["tune", "--solver=other_solver.prototxt", "--out=wrong"]) == 1
+    assert "other.prototxt: layer 'digits': demo/gone_lmdb is not there" in capsys.readouterr().err
+
+
+def test_a_range_test_by_itself(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+    words = ["range_test", "--solver=solver.prototxt", "--max_lr=1.5", "--epochs=12", "--jobs=2", "-o", "range.png"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "=> max_lr" in told and (problem / "range.png").read_bytes().startswith(b"\x89PNG")
+    decided = float(told.split("=> max_lr ")[1].split()[0])
+    assert 0.2 < decided < 1.2  # where every run on this net breaks
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_killed_at_random_moments_it_decides_the_same(problem):
+    """Twenty SIGKILLs; then it is left alone."""
+    command = [sys.executable, "-m", "pysolver", "tune", "--solver=solver.prototxt", "--epochs=6", "--seeds=1",
+               "--stages=range,momentum,cycle", "--jobs=2"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def begin(out: str) -> subprocess.Popen:
+        return subprocess.Popen([*command, f"--out={out}"], cwd=problem, env=environment, stdout=subprocess.DEVNULL)
+
+    started = time.monotonic()
+    assert begin("undisturbed").wait() == 0
+    span = time.monotonic() - started
+    dice = random.Random(5)
+    for _ in range(20):
+        process = begin("killed")
+        try:
+            process.wait(dice.uniform(3, 3 + span / 6))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert begin("killed").wait() == 0
+    decided = [json.loads((problem / name / "decisions.json").read_text()) for name in ("undisturbed", "killed")]
+    for told in decided:
+        for trial in told["trials"]:
+            del trial["seconds"], trial["command"]
+        del told["cost"]["seconds"]
+    assert decided[0] == decided[1]
