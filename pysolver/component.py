@@ -17,6 +17,7 @@ from torch import nn
 from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 
 
@@ -173,7 +174,7 @@ def layer_types() -> dict[str, type[Component]]:
 
 def create(param: Any, context: Context) -> Component:
     """The layer or source that `param` (LayerParameter) describes (LayerRegistry::CreateLayer)."""
-    context.info("layer_factory.hpp:77", f"Creating layer {param.name}")
+    context.emit(notices.MakingLayer(param.name))
     cls = _REGISTRY.get(param.type)
     if cls is None:
         raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pysolver.logs import glog
+from pysolver.logs.events import Emit, Event
+from pysolver.logs.writer import to_stderr
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Context:
     allow_python_layers: import whatever module the net's Python layers name. Without it they may be of classes that the
     running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
+    listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
     compile: whether torch.compile makes kernels of the net's function; not on a CPU.
     """
@@ -26,6 +28,7 @@ class Context:
     rank: int = 0
     world_size: int = 1
     cache_bytes: int = 2 << 30
+    listener: Emit | None = field(default=None, compare=False, repr=False)
     allow_python_layers: bool = False
     own_code: tuple[str, ...] = ()
     precision: str = "fp32"
@@ -36,7 +39,9 @@ class Context:
         """Rank 0 tests, snapshots and logs."""
         return self.rank == 0
 
-    def info(self, where: str, text: str) -> None:
-        """A log line that only rank 0 prints."""
-        if self.is_root:
-            glog.info(where, text)
+    def emit(self, event: Event) -> None:
+        """Tell the run's listener."""
+        if self.listener is not None:
+            self.listener(event)
+        elif self.is_root:
+            to_stderr(event)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
+import errno
 import importlib
 import os
 import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from pysolver.commands._options import flag
 from pysolver.errors import CaffeError, UsageError
@@ -47,7 +50,10 @@ def tool(file: str) -> int:
 
 
 def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
+    from pysolver.logs.writer import CaffeLog, level_wanted  # not for --help: it leads to numpy
+
     module = importlib.import_module(f"{__name__}.{name}")
+    _open_standard_streams()
     parser = argparse.ArgumentParser(
         prog=program,
         description=module.__doc__,
@@ -60,20 +66,47 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
     flag(parser, "minloglevel", type=int, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only")
     flag(parser, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
     args = parser.parse_args(words)
-    if args.minloglevel is not None:
-        os.environ["GLOG_minloglevel"] = str(args.minloglevel)
+    args.emit = CaffeLog(level=level_wanted() if args.minloglevel is None else args.minloglevel)
     try:
-        return module.call(args) or 0
+        status = module.call(args) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `pysolver schedule ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout)
         return 0
     except Exception as error:
         if args.debug:
             raise
-        print(f"{speaker}: {_words(error)}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"{speaker}: {_words(error)}", file=sys.stderr)
+        _to_nowhere_if_broken()
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _open_standard_streams() -> None:
+    """Streams that were closed (`2>&-`) lead to nowhere: else a file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _to_nowhere_if_broken() -> None:
+    """What cannot be written would be told once more, and change the exit status, when Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _to_nowhere(stream)
 
 
 def _words(error: Exception) -> str:
@@ -82,6 +115,8 @@ def _words(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG):
+        return f"the output cannot be written: {error.strerror}"
     return f"{type(error).__name__}: {error} (--debug shows where)"
 
 

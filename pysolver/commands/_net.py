@@ -14,7 +14,8 @@ from pysolver.context import Context
 from pysolver.errors import about
 from pysolver.export import files
 from pysolver.logs import events as e
-from pysolver.logs.writer import CaffeLog
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.pycaffe import alias
@@ -22,10 +23,12 @@ from pysolver.solver import devices
 
 
 @contextlib.contextmanager
-def open_net(model: str, phase: int, gpu: str, level: int, stage: str, context: dict[str, Any]) -> Iterator[Net]:
+def open_net(
+    model: str, phase: int, gpu: str, level: int, stage: str, context: dict[str, Any], log: Emit = to_stderr
+) -> Iterator[Net]:
     """The net of a file on the device that --gpu names (the first of several), closed at the end."""
     alias.offer()  # modules of Python layers `import caffe`
-    log, ids = CaffeLog(), devices.gpu_ids(gpu)
+    ids = devices.gpu_ids(gpu)
     if ids:
         log(e.UseGpu(ids[0]))
         log(e.GpuName(torch.cuda.get_device_name(ids[0])))
@@ -33,9 +36,9 @@ def open_net(model: str, phase: int, gpu: str, level: int, stage: str, context: 
         log(e.UseCpu())
         log(devices.take_threads())
     device = torch.device("cuda", ids[0]) if ids else torch.device("cpu")
-    param = read_net_for(model, phase, level, stage.split(","))
+    param = read_net_for(model, phase, level, stage.split(","), log)
     with about(model):
-        net = Net(param, Context(device, **context))
+        net = Net(param, Context(device, listener=log, **context))
     with contextlib.closing(net):
         yield net
 

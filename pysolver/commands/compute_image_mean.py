@@ -15,4 +15,4 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    mean.compute_image_mean(args.db, args.out, backend=args.backend)
+    mean.compute_image_mean(args.db, args.out, backend=args.backend, emit=args.emit)

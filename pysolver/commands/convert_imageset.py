@@ -35,4 +35,5 @@ def call(args: argparse.Namespace) -> None:
         check_size=args.check_size,
         encoded=args.encoded,
         encode_type=args.encode_type,
+        emit=args.emit,
     )

@@ -13,4 +13,4 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    devices.query(args.gpu)
+    devices.query(args.gpu, args.emit)

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from pysolver.commands import _options as o
 from pysolver.disciplined.clues import find_clues
-from pysolver.logs.look import Span
 from pysolver.logs.reader import read_logs
+from pysolver.logs.style import Span
 
 EXAMPLES = """
 pysolver diagnose_log caffe.log                    the findings as text
@@ -30,7 +30,7 @@ def call(args: argparse.Namespace) -> None:
     clues = find_clues(run)
     if args.output:
         from pysolver.logs import plot
-        from pysolver.logs.picture import Wish, swap_in, wanted_curves
+        from pysolver.logs.drawing import Wish, swap_in, wanted_curves
 
         drawn, x = wanted_curves([run], Wish(rates=True))
         spans = [Span(clue.start, clue.end, clue.kind) for clue in clues]

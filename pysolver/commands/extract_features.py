@@ -16,7 +16,9 @@ from pysolver.context import Context
 from pysolver.data.database_writer import COMMIT_EVERY, Writer, new_database
 from pysolver.data.databases import backend_named
 from pysolver.errors import CaffeError, about
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
@@ -39,7 +41,15 @@ def call(args: argparse.Namespace) -> None:
     alias.offer()  # modules of Python layers `import caffe`
     blobs, databases = args.blobs.split(","), args.dbs.split(",")
     extract_features(
-        args.weights_file, args.net, blobs, databases, args.batches, args.db_type, mode=args.mode, device=args.device
+        args.weights_file,
+        args.net,
+        blobs,
+        databases,
+        args.batches,
+        args.db_type,
+        mode=args.mode,
+        device=args.device,
+        emit=args.emit,
     )
 
 
@@ -52,6 +62,7 @@ def extract_features(
     db_type: str,
     mode: str = "CPU",
     device: int = 0,
+    emit: Emit = to_stderr,
 ) -> None:
     """Run `batches` batches through the net in the TEST phase and store each blob in the database of the same place.
 
@@ -65,10 +76,10 @@ def extract_features(
         raise CaffeError(f"the mode is CPU or GPU, not '{mode}'")
     backend = backend_named(db_type)
     place = torch.device("cuda", device) if mode == "GPU" and torch.cuda.is_available() else torch.device("cpu")
-    glog.error("extract_features.cpp:59", "Using CPU" if place.type == "cpu" else f"Using Device_id={device}")
-    param = read_net_for(net_file, caffe_pb2.TEST)
+    emit(notices.ExtractingOnCpu() if place.type == "cpu" else notices.ExtractingOnGpu(device))
+    param = read_net_for(net_file, caffe_pb2.TEST, emit=emit)
     with about(net_file):
-        net = Net(param, Context(place))
+        net = Net(param, Context(place, listener=emit))
     try:
         net.copy_trained_layers_from(weights)
         for name in blobs:
@@ -76,14 +87,16 @@ def extract_features(
                 raise CaffeError(f"Unknown feature blob name {name} in the network {net_file}")
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(new_database(path, backend)) for path in databases]
-            _extract(net, [_Features(name, net.blobs[name], writer) for name, writer in zip(blobs, writers)], batches)
+            _extract(
+                net, [_Features(name, net.blobs[name], writer, emit) for name, writer in zip(blobs, writers)], batches
+            )
     finally:
         net.close()
-    glog.error("extract_features.cpp:179", "Successfully extracted the features!")
+    emit(notices.ExtractionDone())
 
 
 def _extract(net: Net, features: list[_Features], batches: int) -> None:
-    glog.error("extract_features.cpp:126", "Extracting Features")
+    net.context.emit(notices.Extracting())
     for _ in tqdm(range(batches), "features", unit="batch", disable=None):
         net.forward()
         for feature in features:
@@ -95,7 +108,8 @@ def _extract(net: Net, features: list[_Features], batches: int) -> None:
 class _Features:
     """The way of one blob into its database."""
 
-    def __init__(self, name: str, blob: Blob, database: Writer) -> None:
+    def __init__(self, name: str, blob: Blob, database: Writer, emit: Emit) -> None:
+        self._emit = emit
         self._name, self._blob, self._database = name, blob, database
         self._count = 0
         self._waiting: list[tuple[bytes, bytes]] = []
@@ -118,5 +132,4 @@ class _Features:
         if self._waiting:
             self._database.put(self._waiting)
             self._waiting = []
-            text = f"Extracted features of {self._count} query images for feature blob {self._name}"
-            glog.error("extract_features.cpp:158", text)
+            self._emit(notices.Extracted(self._count, self._name))

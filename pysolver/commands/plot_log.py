@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pysolver.commands import _options as o
-from pysolver.logs.picture import CHARTS, Wish, draw
+from pysolver.logs.drawing import CHARTS, Wish, draw
 
 EXAMPLES = """
 pysolver plot_log caffe.log -o curves.png                       losses and accuracy of one run

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from pysolver.commands import _options as o
-from pysolver.disciplined.range_test import analyse
+from pysolver.disciplined.reading import analyse
 from pysolver.logs.curves import labels
 from pysolver.logs.reader import read_logs
 
@@ -31,7 +31,7 @@ def call(args: argparse.Namespace) -> None:
     if args.output:
         from pysolver.disciplined import range_plot
         from pysolver.logs import plot
-        from pysolver.logs.picture import swap_in
+        from pysolver.logs.drawing import swap_in
 
         scale = {"log": True, "linear": False}.get(args.scale)
         made = range_plot.figure(found, runs, labels(runs), title=args.title, log_x=scale)

@@ -10,7 +10,7 @@ from pysolver.commands import _options as o
 from pysolver.commands.tune import backend, common, executor
 from pysolver.disciplined import range_plot, show
 from pysolver.disciplined.plan import RAMP
-from pysolver.disciplined.range_test import analyse
+from pysolver.disciplined.reading import analyse
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.stages import learning_rate
 from pysolver.disciplined.tune import tune

@@ -33,6 +33,7 @@ def call(args: argparse.Namespace) -> int:
     mode.allow_python_layers(args.allow_python_layers)
     if args.run is None and not os.path.exists(args.script):
         raise CaffeError(f"{args.script}: file not found")
+    mode.set_log_level(args.emit.level)
     try:
         (args.run or run.run_script)(args.script, args.args)
     except CaffeError as error:

@@ -23,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    solver = read_solver(o.required(args.solver, "Need a solver definition: --solver=FILE"))
+    solver = read_solver(o.required(args.solver, "Need a solver definition: --solver=FILE"), args.emit)
     with about(args.solver):
         schedule.check_schedule(solver)
         end, every = schedule.extent(solver)

@@ -10,7 +10,8 @@ import torch
 from pysolver.commands import _options as o
 from pysolver.commands._net import open_net
 from pysolver.logs import events as e
-from pysolver.logs.writer import CaffeLog
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
 from pysolver.solver import testing
 
@@ -30,15 +31,23 @@ def call(args: argparse.Namespace) -> None:
         level=args.level,
         stage=args.stage,
         allow_python_layers=args.allow_python_layers,
+        log=args.emit,
     )
 
 
 def test(
-    model: str, weights: str, *, iterations: int = 50, gpu: str = "", level: int = 0, stage: str = "", **context: Any
+    model: str,
+    weights: str,
+    *,
+    iterations: int = 50,
+    gpu: str = "",
+    level: int = 0,
+    stage: str = "",
+    log: Emit = to_stderr,
+    **context: Any,
 ) -> None:
     """Mean outputs of a net in TEST phase over so many batches, as `caffe test` prints them."""
-    log = CaffeLog()
-    with open_net(model, caffe_pb2.TEST, gpu, level, stage, context) as net:
+    with open_net(model, caffe_pb2.TEST, gpu, level, stage, context, log) as net:
         net.copy_trained_layers_from(weights)
         log(e.RunningFor(iterations))
         batch = 0

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from pysolver.commands import _options as o
 from pysolver.commands._net import open_net
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.net.fusions import channels_last
 from pysolver.net.net import Net
 from pysolver.net.nodes import SourceNode
@@ -44,6 +46,7 @@ def call(args: argparse.Namespace) -> None:
         profile=args.profile,
         allow_python_layers=args.allow_python_layers,
         precision=args.precision,
+        log=args.emit,
     )
 
 
@@ -56,6 +59,7 @@ def time(
     level: int = 0,
     stage: str = "",
     profile: str | None = None,
+    log: Emit = to_stderr,
     **context: Any,
 ) -> None:
     """Time every layer forward and backward, and the whole net, as `caffe time` prints it.
@@ -65,17 +69,20 @@ def time(
     """
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{phase}"')
-    with open_net(model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context) as net:
+    with open_net(
+        model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context, log
+    ) as net:
         memory = _peak_memory(net)
-        _say(351, "Performing Forward")
-        _say(356, f"Initial loss: {net.forward():g}")
-        _say(357, "Performing Backward")
+        emit = net.context.emit
+        emit(notices.PerformingForward())
+        emit(notices.InitialLoss(net.forward()))
+        emit(notices.PerformingBackward())
         net.backward()
         costs = [_count(net, index) for index in range(len(net.layers))]
-        _say(365, "*** Benchmark begins ***")
-        _say(366, f"Testing for {iterations} iterations.")
+        emit(notices.BenchmarkBegins())
+        emit(notices.TimingFor(iterations))
         _benchmark(net, costs, iterations)
-        _say(415, "*** Benchmark ends ***")
+        emit(notices.BenchmarkEnds())
         _report(net, costs, iterations, memory)
         if profile:
             _trace(net, profile)
@@ -106,7 +113,7 @@ def _count(net: Net, index: int) -> Cost:
 
 
 def _benchmark(net: Net, costs: list[Cost], iterations: int) -> None:
-    device = net.context.device
+    device, emit = net.context.device, net.context.emit
     begin = clock.perf_counter()
     for iteration in range(iterations):
         before = sum(cost.milliseconds for cost in costs)
@@ -118,32 +125,33 @@ def _benchmark(net: Net, costs: list[Cost], iterations: int) -> None:
         for index, cost in reversed(list(enumerate(costs))):
             cost.backward += _milliseconds(lambda i=index: net.backward(i, i), device)
         passed = sum(cost.milliseconds for cost in costs) - before
-        _say(394, f"Iteration: {iteration + 1} forward-backward time: {passed:g} ms.")
+        emit(notices.TimedIteration(iteration + 1, passed))
     total = (clock.perf_counter() - begin) * 1000
-    _say(397, "Average time per layer: ")
+    emit(notices.TimesPerLayer())
     for cost in costs:
-        _say(400, f"{cost.name:>10}\tforward: {cost.forward / iterations:g} ms.")
-        _say(403, f"{cost.name:>10}\tbackward: {cost.backward / iterations:g} ms.")
-    _say(408, f"Average Forward pass: {sum(cost.forward for cost in costs) / iterations:g} ms.")
-    _say(410, f"Average Backward pass: {sum(cost.backward for cost in costs) / iterations:g} ms.")
-    _say(412, f"Average Forward-Backward: {total / iterations:g} ms.")
-    _say(414, f"Total Time: {total:g} ms.")
+        emit(notices.LayerTime(f"{cost.name:>10}", "forward", cost.forward / iterations))
+        emit(notices.LayerTime(f"{cost.name:>10}", "backward", cost.backward / iterations))
+    emit(notices.ForwardTime(sum(cost.forward for cost in costs) / iterations))
+    emit(notices.BackwardTime(sum(cost.backward for cost in costs) / iterations))
+    emit(notices.BothTime(total / iterations))
+    emit(notices.TotalTime(total))
 
 
 # ---- beyond Caffe ----------------------------------------------------------------------------------------------
 
 
 def _report(net: Net, costs: list[Cost], iterations: int, memory: float | None) -> None:
+    emit = net.context.emit
     peak = _peak_gflops(net.context.device)
-    _say(1, f"Peak of this machine: {peak:.0f} GFLOP/s, by a product of {_SIDE} x {_SIDE} matrices")
+    emit(notices.PeakSpeed(round(peak), _SIDE, _SIDE))
     for cost in costs:
         if cost.flops:
             speed = _gflops(cost.flops * iterations, cost.milliseconds)
-            _say(1, f"{cost.name:>10}\t{cost.flops / 1e9:.3g} GFLOP at {speed:.1f} GFLOP/s, {speed / peak:.0%} of peak")
+            emit(notices.LayerSpeed(f"{cost.name:>10}", cost.flops / 1e9, speed, f"{speed / peak:.0%}"))
     taken = _milliseconds(lambda: [net.forward_backward() for _ in range(iterations)], net.context.device)
     kept = "" if memory is None else f", {memory / _MEBI:.0f} MiB of memory at its peak"
-    _say(1, f"As one function, as train runs it: {taken / iterations:g} ms an iteration{kept}")
-    _say(1, limit(costs, iterations, peak))
+    emit(notices.FunctionTime(taken / iterations, kept))
+    emit(notices.LimitedBy(limit(costs, iterations, peak)))
 
 
 def limit(costs: list[Cost], iterations: int, peak: float) -> str:
@@ -160,7 +168,7 @@ def limit(costs: list[Cost], iterations: int, peak: float) -> str:
     for cost in kinds[kind]:
         by_type[cost.type] = by_type.get(cost.type, 0.0) + cost.milliseconds
     first = ", ".join(f"{name} {by_type[name] / total:.0%}" for name in sorted(by_type, key=by_type.get)[:-4:-1])
-    text = f"Limited by {kind}: {taken / total:.0%} of the time ({first})"
+    text = f"{kind}: {taken / total:.0%} of the time ({first})"
     if kind == "arithmetic":
         speed = _gflops(sum(cost.flops for cost in kinds[kind]) * iterations, taken)
         text += f", {speed / peak:.0%} of the peak while it lasts"
@@ -210,7 +218,7 @@ def _trace(net: Net, path: str) -> None:
         profiler.export_chrome_trace(path)
     except (OSError, RuntimeError) as error:
         raise CaffeError(f"--profile={path}: cannot be written: {error}") from None
-    _say(1, f"Wrote {path}: open it in chrome://tracing or ui.perfetto.dev")
+    net.context.emit(notices.WroteTrace(path))
 
 
 def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
@@ -219,7 +227,3 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (clock.perf_counter() - begin) * 1000
-
-
-def _say(line: int, text: str) -> None:
-    glog.info(f"caffe.cpp:{line}", text)

@@ -44,4 +44,4 @@ def call(args: argparse.Namespace) -> None:
     o.required(args.solver, "Need a solver definition to train: --solver=FILE")
     names = [field.name for field in dataclasses.fields(TrainOptions)]
     with starter.told_to_the_starter() if ranks.place() else contextlib.nullcontext():
-        main(TrainOptions(**{name: getattr(args, name) for name in names}), advise=check_training)
+        main(TrainOptions(**{name: getattr(args, name) for name in names}), advise=check_training, log=args.emit)

@@ -13,4 +13,4 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    return upgrade_files.upgrade_net_proto_text(args.input, args.output)
+    return upgrade_files.upgrade_net_proto_text(args.input, args.output, args.emit)

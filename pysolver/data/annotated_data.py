@@ -15,11 +15,12 @@ from pysolver.cores import usable_cores
 from pysolver.data import augmentation, datum, object_boxes
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.database_records import DatabaseRecords
-from pysolver.data.databases import Database, log_opened, open_database
+from pysolver.data.databases import Database, open_database, tell_opened
 from pysolver.data.images import Colour
 from pysolver.data.source import between, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 
 
@@ -69,7 +70,7 @@ class AnnotatedData(BatchSource):
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")
         with self.about():
             self._database: Database = open_database(self._param.source, self._param.backend)
-        log_opened(self._database, context.is_root)
+        tell_opened(self._database, context.emit)
         self._pool = ThreadPoolExecutor(usable_cores(), "augment")
 
     def set_up(self) -> None:
@@ -91,7 +92,7 @@ class AnnotatedData(BatchSource):
                 self.check(p.batch_size == 1, "FIT_SMALL_SIZE gives images of many sizes: batch_size must be 1")
         self._first_objects = max(1, len(first.objects.labels))
         shape = self.top_shapes()[0]
-        self.context.info("annotated_data_layer.cpp:61", f"output data size: {','.join(map(str, shape))}")
+        self.context.emit(notices.AnnotatedSize(",".join(map(str, shape))))
 
     def _check_sampler(self, sampler: caffe_pb2.Sampler) -> None:
         low, high = sampler.min_scale, sampler.max_scale

@@ -65,7 +65,7 @@ class BatchSource(Source):
     def next_batch(self) -> list[Tensor | None]:
         if self._ahead is None and self.reads_ahead:
             depth = max(1, self.param.data_param.prefetch)  # Caffe's ImageData and WindowData read this field too
-            self._ahead = Prefetcher(self._make, self._handed_out, depth, self.context.device)
+            self._ahead = Prefetcher(self._make, self._handed_out, depth, self.context.device, self.context.emit)
         batch = self._ahead.take() if self._ahead else self._make(self._handed_out)
         self._handed_out += 1
         return batch

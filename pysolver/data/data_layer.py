@@ -11,13 +11,14 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.database_records import DatabaseRecords
-from pysolver.data.databases import log_opened, open_database
+from pysolver.data.databases import open_database, tell_opened
 from pysolver.data.images import Colour
 from pysolver.data.records import Store
 from pysolver.data.source import between, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import events as e
+from pysolver.logs import notices
 
 _UNREAD = ("rand_skip", "force_encoded_color", "scale", "mean_file", "crop_size", "mirror")
 
@@ -37,20 +38,20 @@ class Data(BatchSource):
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")
         with self.about():
             self._database = open_database(self._param.source, self._param.backend)
-        log_opened(self._database, context.is_root)
+        tell_opened(self._database, context.emit)
 
     def set_up(self) -> None:
         self.check(self._param.batch_size > 0, f"batch_size must be positive, not {self._param.batch_size}")
         for name in _UNREAD:
             if self._param.HasField(name):
-                glog.warning("data_layer.cpp:1", f"layer '{self.name}': data_param.{name} is not read by a Data layer")
+                self.context.emit(notices.UnreadField(self.name, name))
         with self.about():
             self._transform = Transformer(self.param.transform_param, self.phase, self.context)
             self._store = self._open_store()
             self.check_records(self._store.size)
             self._image_shape = self._transform.output_shape(self._store.shape)
         shape = self.top_shapes()[0]
-        self.context.info("data_layer.cpp:45", f"output data size: {','.join(map(str, shape))}")
+        self.context.emit(notices.DataSize(",".join(map(str, shape))))
 
     def _open_store(self) -> Store:
         transform = self.param.transform_param
@@ -59,7 +60,7 @@ class Data(BatchSource):
         wanted = Colour.COLOR if transform.force_color else Colour.GRAY if transform.force_gray else Colour.AS_STORED
         records = DatabaseRecords(self._database, wanted)
         if wanted is not Colour.AS_STORED and not records.is_encoded:
-            glog.error("data_transformer.cpp:1", "force_color and force_gray only for encoded datum")
+            self.context.emit(notices.ForcedColour())
         return Store(
             records.size,
             records.first,
@@ -86,4 +87,4 @@ class Data(BatchSource):
         """Caffe's line for each end of the database among the records that this batch reads or passes over."""
         first_passed = max(0, numbers[0] - self.ranks + 1)
         for _ in range((numbers[-1] + 1) // self._store.size - first_passed // self._store.size):
-            self.context.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+            self.context.emit(e.RestartingData())

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from pysolver.data.lmdb_file import LmdbFile
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
 from pysolver.proto import caffe_pb2
 
 LMDB, LEVELDB = caffe_pb2.DataParameter.LMDB, caffe_pb2.DataParameter.LEVELDB
@@ -72,9 +73,7 @@ class LmdbReader:
         return self._file.items()
 
 
-def log_opened(database: Database, is_root: bool) -> None:
-    """Caffe's line: from rank 0 for an LMDB, from every rank for a LevelDB."""
-    if not isinstance(database, LmdbReader):
-        glog.info("db_leveldb.cpp:18", f"Opened leveldb {database.source}")
-    elif is_root:
-        glog.info("db_lmdb.cpp:35", f"Opened lmdb {database.source}")
+def tell_opened(database: Database, emit: Emit) -> None:
+    """Caffe's line for an open database."""
+    opened = notices.OpenedLmdb if isinstance(database, LmdbReader) else notices.OpenedLeveldb
+    emit(opened(database.source))

@@ -14,7 +14,8 @@ from pysolver.data.records import format_shape
 from pysolver.data.source import at_least, register
 from pysolver.errors import CaffeError
 from pysolver.files import read_text
-from pysolver.proto.hdf5 import Hdf5File, open_hdf5, tell_class
+from pysolver.logs import notices
+from pysolver.proto.hdf5 import Hdf5File, open_hdf5, type_class
 
 
 @register("HDF5Data")
@@ -44,15 +45,17 @@ class HDF5Data(BatchSource):
         self._keep_all = sum(file.size for file in self._files) <= self.context.cache_bytes
 
     def _open_list(self, source: str) -> list[_File]:
-        self.context.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {source}")
+        self.context.emit(notices.LoadingHdf5List(source))
         try:
             names = read_text(source).split()
         except CaffeError as error:
             raise CaffeError(f"Failed to open source file: {error}") from None
         if not names:
             raise CaffeError(f"{source}: the list is empty: it must name at least one HDF5 file")
-        self.context.info("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(names)}")
+        self.context.emit(notices.Hdf5Files(len(names)))
         files = [_File(name, list(self.param.top)) for name in names]
+        for name in dict.fromkeys(name for file in files for name in file.type_classes):
+            self.context.emit(notices.DatatypeClass(name))
         for file in files:
             file.check_like(files[0])
         return files
@@ -97,6 +100,7 @@ class _File:
     def __init__(self, path: str, names: list[str]) -> None:
         self.path, self._names = path, names
         self._values: list[np.ndarray] | None = None
+        self.type_classes: dict[str, None] = {}  # in the order of their first dataset
         with open_hdf5(path) as file:
             shapes = [self._shape(file, name) for name in names]
         self.rows = shapes[0][0]
@@ -118,7 +122,7 @@ class _File:
             raise CaffeError(f"{self.path}: dataset '{name}' is of type {dataset.dtype}, not of floats or integers")
         if not dataset.shape:
             raise CaffeError(f"{self.path}: dataset '{name}' has no axis: at least one is needed, the rows")
-        tell_class(dataset)
+        self.type_classes.setdefault(type_class(dataset))
         return dataset.shape
 
     def check_like(self, first: _File) -> None:

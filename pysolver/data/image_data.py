@@ -19,7 +19,7 @@ from pysolver.data.records import Record, Store
 from pysolver.data.source import exactly, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("ImageData")
@@ -55,18 +55,18 @@ class ImageData(BatchSource):
                 pinned=self.context.device.type == "cuda",
             )
             self._image_shape = self._transform.output_shape(first.image.shape)
-        glog.info("image_data_layer.cpp:90", f"output data size: {','.join(map(str, self.top_shapes()[0]))}")
+        self.context.emit(notices.ImageSize(",".join(map(str, self.top_shapes()[0]))))
 
     def _open_list(self) -> None:
         param = self._param
-        glog.info("image_data_layer.cpp:38", f"Opening file {param.source}")
+        self.context.emit(notices.OpeningImageList(param.source))
         self._lines = read_image_list(param.source)
         if param.shuffle:
-            glog.info("image_data_layer.cpp:53", "Shuffling data")
-        glog.info("image_data_layer.cpp:63", f"A total of {len(self._lines)} images.")
+            self.context.emit(notices.ShufflingImages())
+        self.context.emit(notices.ListedImages(len(self._lines)))
         self.check_records(len(self._lines))
         if param.rand_skip:
-            glog.info("image_data_layer.cpp:70", f"Skipping first {self._skipped()} data points.")
+            self.context.emit(notices.SkippingImages(self._skipped()))
             if self._skipped() >= len(self._lines):
                 raise CaffeError(f"Not enough points to skip: rand_skip is {param.rand_skip}")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.data.source import Source, exactly, register
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("MemoryData")
@@ -46,7 +46,7 @@ class MemoryData(Source):
         if not len(data) or len(data) % self._shape[0]:
             self.fail(f"the first dimension ({len(data)}) must be a multiple of the batch size ({self._shape[0]})")
         if self.param.HasField("transform_param"):
-            glog.warning("memory_data_layer.cpp:90", "MemoryData does not transform array data on Reset()")
+            self.context.emit(notices.MemoryNotTransformed())
         self._data, self._labels, self._position = torch.from_numpy(data), torch.from_numpy(labels), 0
 
     def _check_array(self, name: str, array: np.ndarray, image: Shape) -> None:

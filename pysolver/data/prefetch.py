@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pysolver.logs import glog
+from pysolver.logs import events as e
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 
 _POLL_SECONDS = 0.2
 _LOG_EVERY = 1000
@@ -24,7 +26,10 @@ class Prefetcher:
     The thread holds `make` (a bound method) weakly: a source that nobody uses any more ends its thread.
     """
 
-    def __init__(self, make: Callable[[int], list[Tensor]], start: int, depth: int, device: torch.device) -> None:
+    def __init__(
+        self, make: Callable[[int], list[Tensor]], start: int, depth: int, device: torch.device, emit: Emit = to_stderr
+    ) -> None:
+        self._emit = emit
         self._device = device
         self._ready: queue.Queue = queue.Queue(depth)
         self._waits = 0
@@ -43,7 +48,7 @@ class Prefetcher:
         """The next batch; raises what making it raised, then and ever after."""
         if self._ready.empty():
             if self._waits % _LOG_EVERY == 1:  # not the first time: the thread has only just started
-                glog.info("blocking_queue.cpp:49", "Waiting for data")
+                self._emit(e.WaitingForData())
             self._waits += 1
         item = self._ready.get()
         if isinstance(item, BaseException):

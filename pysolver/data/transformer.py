@@ -18,6 +18,7 @@ from pysolver.data.batch_source import to_device
 from pysolver.data.images import to_planes
 from pysolver.data.records import format_shape
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 from pysolver.proto.blobproto import read_array
 
@@ -64,7 +65,7 @@ class Transformer:
         if param.HasField("mean_file"):
             if param.mean_value:
                 raise CaffeError("transform_param: Cannot specify mean_file and mean_value at the same time")
-            context.info("data_transformer.cpp:25", f"Loading mean file from: {param.mean_file}")
+            context.emit(notices.LoadingMean(param.mean_file))
             return to_device(read_mean(param.mean_file), self._device)
         if param.mean_value:
             return torch.tensor(list(param.mean_value), device=self._device).reshape(-1, 1, 1)

@@ -21,7 +21,7 @@ from pysolver.data.transformer import read_mean
 from pysolver.data.window_file import Window, read_window_file
 from pysolver.errors import CaffeError
 from pysolver.extras import require
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("WindowData")
@@ -56,18 +56,14 @@ class WindowData(BatchSource):
             self._read_windows()
             self._mean = self._read_mean()
         self._scale = param.scale if param.HasField("scale") else self._transform.scale
-        glog.info("window_data_layer.cpp:180", f"output data size: {','.join(map(str, self.top_shapes()[0]))}")
+        self.context.emit(notices.WindowSize(",".join(map(str, self.top_shapes()[0]))))
 
     def _log_parameters(self) -> None:
         param = self._param
-        glog.info(
-            "window_data_layer.cpp:42",
-            "Window data layer:\n"
-            f"  foreground (object) overlap threshold: {param.fg_threshold:g}\n"
-            f"  background (non-object) overlap threshold: {param.bg_threshold:g}\n"
-            f"  foreground sampling fraction: {param.fg_fraction:g}\n"
-            f"  cache_images: {int(param.cache_images)}\n"
-            f"  root_folder: {param.root_folder}",
+        self.context.emit(
+            notices.Windows(
+                param.fg_threshold, param.bg_threshold, param.fg_fraction, int(param.cache_images), param.root_folder
+            )
         )
 
     def _read_windows(self) -> None:
@@ -95,17 +91,14 @@ class WindowData(BatchSource):
 
     def _log_windows(self) -> None:
         for image in self._images[::100]:
-            shape = f"{image.channels} {image.height} {image.width}"
-            glog.info(
-                "window_data_layer.cpp:140",
-                f"num: {image.index} {image.path} {shape} windows to process: {image.windows}",
-            )
-        glog.info("window_data_layer.cpp:151", f"Number of images: {len(self._images)}")
+            size = image.channels, image.height, image.width
+            self.context.emit(notices.WindowImage(image.index, image.path, *size, image.windows))
+        self.context.emit(notices.WindowImages(len(self._images)))
         samples = Counter(window.label for window in self._foreground + self._background)
         for label, count in sorted(samples.items()):
-            glog.info("window_data_layer.cpp:155", f"class {label} has {count} samples")
-        glog.info("window_data_layer.cpp:158", f"Amount of context padding: {self._param.context_pad}")
-        glog.info("window_data_layer.cpp:160", f"Crop mode: {self._param.crop_mode}")
+            self.context.emit(notices.WindowClass(label, count))
+        self.context.emit(notices.WindowPadding(self._param.context_pad))
+        self.context.emit(notices.WindowCrop(self._param.crop_mode))
 
     def _read_mean(self) -> Tensor | None:
         """(3, crop, crop) from the middle of mean_file, (3 or 1, 1, 1) from mean_value."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from pysolver import schedule
 from pysolver.disciplined.data_sets import data_layers, in_phase, reader, size
-from pysolver.disciplined.range_test import analyse
+from pysolver.disciplined.reading import analyse
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run

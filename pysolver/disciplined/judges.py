@@ -8,7 +8,7 @@ import numpy as np
 
 from pysolver.logs.run import Run
 
-BEYOND = 4.0  # times the lowest test loss, and above the first one: from there no run comes back (fastai's rule)
+BEYOND = 4.0  # times the lowest test loss (fastai's rule), and half of the whole way back up: no run returns from there
 IN_A_ROW = 3
 WORSE = 1.5  # times the loss that the best run had at the same part of the schedule
 
@@ -26,7 +26,9 @@ class Diverged:
         finite = losses[np.isfinite(losses)]
         if len(finite) <= IN_A_ROW:
             return None
-        bound = max(1.2 * finite[0], BEYOND * finite[:-IN_A_ROW].min())
+        lowest = finite[:-IN_A_ROW].min()
+        worked = lowest < finite[0] / 2
+        bound = max((finite[0] + lowest) / 2, BEYOND * lowest) if worked else 1.5 * finite[0]
         if (losses[-IN_A_ROW:] > bound).all():
             return f"the test loss has been above {bound:.4g} for {IN_A_ROW} tests"
         return None

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pysolver.disciplined.range_test import ONE_CYCLE, RangeTest, Reading, ramp, rates_at
-from pysolver.logs import look
+from pysolver.disciplined.reading import ONE_CYCLE, RangeTest, Reading, ramp, rates_at
+from pysolver.logs import style
 from pysolver.logs.plot import STYLE
 from pysolver.logs.run import Run
 
@@ -35,7 +35,7 @@ def figure(
         for number, (reading, label) in enumerate(zip(found.readings, labels)):
             _loss(panels[0], reading, label, _colour(number, len(runs)))
         panels[0].set_ylabel(" and ".join(dict.fromkeys(r.what for r in found.readings)))
-        if bounds := look.limits([reading.loss for reading in found.readings]):
+        if bounds := style.limits([reading.loss for reading in found.readings]):
             panels[0].set_ylim(bounds)
         if with_accuracy:
             for number, run in enumerate(runs):
@@ -63,7 +63,7 @@ def _headline(found: RangeTest) -> str:
 
 
 def _colour(number: int, runs: int) -> str:
-    return look.PALETTE[number % len(look.PALETTE)] if runs > 1 else look.PALETTE[0]
+    return style.PALETTE[number % len(style.PALETTE)] if runs > 1 else style.PALETTE[0]
 
 
 def _loss(axes: Axes, reading: Reading, label: str, colour: str) -> None:

@@ -160,6 +160,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; border-t
 table { border-collapse: collapse; width: 100%; font-size: .9rem; margin: .6rem 0; }
 th, td { text-align: left; padding: .2rem .5rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: anywhere; }
-.trials td:first-child { font-family: ui-monospace, monospace; font-size: .7rem; min-width: 9rem; }
+.trials { font-size: .75rem; }
+.trials th, .trials td { overflow-wrap: normal; }
+.trials td:first-child { font-family: ui-monospace, monospace; font-size: .7rem; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; max-width: 40rem; display: block; margin: .6rem 0; }
 """

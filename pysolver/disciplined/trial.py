@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -96,8 +96,8 @@ class Command:
                 process.kill()
                 process.wait()
         if reason:
-            with open(log, "a") as file, redirect_stderr(file):
-                CaffeLog()(GaveUp(reason))
+            with open(log, "a") as file:
+                CaffeLog(file)(GaveUp(reason))
         elif process.returncode:
             raise CaffeError(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, exactly, register
 from pysolver.layers.indices import IndexCheck
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("Accuracy")
@@ -67,4 +67,4 @@ class Accuracy(Layer):
             return
         if score.isnan().any():
             self.has_warned = True
-            glog.warning("accuracy_layer.cpp:1", f"{self.name}: the scores are NaN, which counts as a right answer")
+            self.context.emit(notices.NanScores(self.name))

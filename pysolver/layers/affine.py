@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, register
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 
 
@@ -60,7 +61,7 @@ class Scale(Broadcast):
             shape = self.operand_shape(bottom, p.axis, p.num_axes)
             self.add_blob(shape, p.filler if p.HasField("filler") else caffe_pb2.FillerParameter(value=1))
         if p.bias_term:
-            self.context.info("layer_factory.hpp:77", f"Creating layer {self.name}")
+            self.context.emit(notices.MakingLayer(self.name))
             self.add_blob(shape, p.bias_filler)
 
     def forward(self, x: Tensor, operand: Tensor | None = None) -> Tensor:

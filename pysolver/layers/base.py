@@ -22,6 +22,7 @@ from pysolver.blob import Shape
 from pysolver.component import Component, at_least, between, exactly, register
 from pysolver.context import Context
 from pysolver.layers.fillers import fill
+from pysolver.logs import notices
 from pysolver.proto import blobproto
 
 __all__ = ["Layer", "at_least", "between", "exactly", "register"]
@@ -54,7 +55,7 @@ class Layer(Component, nn.Module):
         blob = nn.Parameter(torch.zeros(shape))
         if self.param.blobs:
             if index == 0:
-                self.context.info("layer.hpp:1", "Skipping parameter initialization")
+                self.context.emit(notices.SkippingFillers())
             if index >= len(self.param.blobs):
                 self.fail(f"the definition carries {len(self.param.blobs)} blobs, the layer needs more")
             given = self.param.blobs[index]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("HDF5Output")
@@ -44,11 +44,11 @@ class HDF5Output(Layer):
     def forward(self, data: Tensor, label: Tensor) -> tuple[()]:
         import h5py
 
-        glog.info("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
+        self.context.emit(notices.SavingHdf5(self.path))
         with h5py.File(self.path, "a") as file:
             for name, value in (("data", data), ("label", label)):
                 self._append(file, name, value.detach().cpu().numpy())
-        glog.info("hdf5_output_layer.cpp:38", f"Successfully saved {data.shape[0]} rows")
+        self.context.emit(notices.SavedRows(data.shape[0]))
         return ()
 
     def _append(self, file: Any, name: str, rows: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, exactly, register
 from pysolver.layers.indices import IndexCheck
+from pysolver.logs import notices
 from pysolver.proto import blobproto, caffe_pb2
 
 _SMALLEST = 1.17549435e-38  # FLT_MIN: SoftmaxWithLoss takes no smaller probability
@@ -137,7 +138,7 @@ class SoftmaxWithLoss(Classes):
     deviations = "a second top (the probabilities) works; a label outside the classes is an error"
 
     def set_up(self, data: Shape, label: Shape) -> None:
-        self.context.info("layer_factory.hpp:77", f"Creating layer {self.name}")  # the softmax inside
+        self.context.emit(notices.MakingLayer(self.name))  # the softmax inside
         self.read_loss_param(data, self.param.softmax_param.axis)
         self.mode = normalisation_mode(self, caffe_pb2.LossParameter.VALID)
         p, classes = self.param.loss_param, data[self.class_axis]
@@ -199,7 +200,7 @@ class InfogainLoss(Classes):
 
     def set_up(self, data: Shape, label: Shape, infogain: Shape | None = None) -> None:
         p = self.param.infogain_loss_param
-        self.context.info("layer_factory.hpp:77", f"Creating layer {self.name}")  # the softmax inside
+        self.context.emit(notices.MakingLayer(self.name))  # the softmax inside
         self.check(not self.param.loss_param.HasField("normalize"), 'normalize is deprecated. use "normalization"')
         self.read_loss_param(data, p.axis)
         self.mode = self.param.loss_param.normalization

@@ -11,6 +11,7 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.layers.base import Layer, between, exactly, register
+from pysolver.logs import notices
 
 
 class Recurrent(Layer):
@@ -42,15 +43,11 @@ class Recurrent(Layer):
         self.check(len(x) >= 2, f"bottom[0] must have at least 2 axes -- (#timesteps, #streams, ...), not {list(x)}")
         self.steps, self.outputs = x[0], p.num_output
         self.has_static = len(others) > self.exposed
-        self.context.info(
-            "recurrent_layer.cpp:20",
-            f"Initializing recurrent layer: assuming input batch contains {x[0]} timesteps of {x[1]} "
-            "independent streams.",
-        )
+        self.context.emit(notices.RecurrentInput(x[0], x[1]))
         inputs = torch.Size(x[2:]).numel()
         static = torch.Size(others[0][1:]).numel() if self.has_static else None
         for index, (name, shape) in enumerate(self.parameter_shapes(inputs, static).items()):
-            self.context.info("recurrent_layer.cpp:150", f"Adding parameter {index}: {name}")
+            self.context.emit(notices.RecurrentParameter(index, name))
             self.add_blob(shape, p.weight_filler if len(shape) > 1 else p.bias_filler)
 
     def parameter_shapes(self, inputs: int, static: int | None) -> dict[str, Shape]:

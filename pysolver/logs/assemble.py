@@ -139,6 +139,7 @@ class Assembler:
         self.failure: str | None = None
         self.finished = False
         self.dump: list[str] | None = None  # the record that spans lines, while it lasts
+        self.dump_size = 0  # its characters
 
     # -- what the reader says ----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ Numbers are floats as Caffe prints them (6 digits); None stands for what a form 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,6 +15,9 @@ class Event:
     """Base of everything a log says."""
 
     __slots__ = ()
+
+
+Emit = Callable[[Event], None]  # who is told
 
 
 def event(cls: type) -> type:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 
 from pysolver.logs import events as e
+from pysolver.logs import notices
 
 NUMBER = (
     r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
@@ -63,13 +64,28 @@ class Form:
     def pattern(self) -> str:
         """A regular expression of the text with one unnamed group a field, in the order of the text."""
         kinds = field_types(self.event)
-        accepts = {int: r"(-?\d{1,18})", real: f"({NUMBER})", str: r"((?s:.*))" if self.tail else r"(.*?)"}
+        accepts = {int: r"(-?\d{1,18})", real: f"({NUMBER})"}
         pieces = _FIELD.split(self.text)  # text, field, text, field, ..., text
         blanks = " *" if pieces[0].startswith(" ") else ""
         pattern = blanks + re.escape(pieces[0].lstrip())
+        following = iter([*(kinds.get(name) for name in pieces[3::2]), None])
         for name, text in zip(pieces[1::2], pieces[2::2]):
-            pattern += (r".*?" if name == "*" else accepts[kinds[name]]) + re.escape(text)
+            after = next(following)
+            kind = None if name == "*" else kinds[name]
+            pattern += accepts.get(kind) or (r".*?" if kind is None else _words_before(text, after, self.tail))
+            pattern += re.escape(text)
         return pattern
+
+
+def _words_before(text: str, after: typing.Callable | None, tail: bool) -> str:
+    """A group of words that `text` ends, and `after` it a field of that kind.
+
+    Before other words it goes up to the first `text`: else reading would take the square of the line's length. Before
+    a number it may hold `text` itself, as output names hold ` = `, since at each place one look decides.
+    """
+    if text:
+        return f"((?:(?!{re.escape(text)}).)*)" if after is str else r"(.*?)"
+    return r"((?s:.*))" if tail else r"(.*)"
 
 
 def number(value: typing.Any, kind: typing.Callable) -> str:
@@ -149,7 +165,7 @@ FORMS: tuple[Form, ...] = (
     _say(e.CreatingTrainNet, "solver.cpp:102", "Creating training net from net file: {file}", field="net"),
     _say(e.CreatingTestNet, "solver.cpp:190", "Creating test net (#{net}) specified by {source}"),
     _say(e.Finetuning, "solver.cpp:72", "Finetuning from {file}"),
-    _say(e.IgnoringSourceLayer, "net.cpp:678", "Ignoring source layer {name}"),
+    _say(e.IgnoringSourceLayer, "net.cpp:746", "Ignoring source layer {name}"),
     _say(e.ScaffoldingDone, "solver.cpp:57", "Solver scaffolding done."),
     _say(e.Resuming, "caffe.cpp:235", "Resuming from {file}"),
     _say(e.RestoringHistory, "sgd_solver.cpp:336", "SGDSolver: restoring history"),
@@ -239,6 +255,7 @@ FORMS: tuple[Form, ...] = (
     _say(e.SettingUp, "net.cpp:124", "Setting up {layer}"),
     _say(e.TopShape, "net.cpp:131", "Top shape: {dims}({count})"),
     _say(e.NetReady, "net.cpp:257", "Network initialization done."),
+    *(Form(row.event, row.where, row.text, (), row.severity, row.tail) for row in notices.ROWS),
 )
 
 # Read, never written: the scores of 2013's Caffe; NVIDIA's short names, seconds of the first iterations and epochs;
@@ -257,6 +274,8 @@ DIALECTS: tuple[Form, ...] = (
     _say(e.Done, "caffe.cpp", "Optimization Done in {*}", by="tool"),
 )
 
+_NOTICES = frozenset(row.event for row in notices.ROWS)
+
 # What tables are made of.
 FREQUENT = (e.Output, e.GradientNorm, e.Display, e.Rate, e.Testing, e.Clipping)
 
@@ -268,7 +287,11 @@ def _forms_of(event: type[e.Event]) -> tuple[Form, ...]:
 
 @cache
 def _alternatives(file: str | None) -> Alternatives | None:
-    forms = [form for form in FORMS + DIALECTS if file in (None, form.file)]
+    rows = FORMS + DIALECTS
+    if file is None:  # notices are too many and too free to be told without their tag
+        forms = [form for form in rows if form.event not in _NOTICES]
+    else:
+        forms = [form for form in rows if form.file == file]
     return Alternatives(forms) if forms else None
 
 
@@ -305,5 +328,6 @@ def frequent(before: str) -> Alternatives:
 
 
 def iterations() -> Alternatives:
-    """The forms that begin with `Iteration`."""
-    return Alternatives(form for form in FORMS + DIALECTS if form.text.startswith("Iteration "))
+    """The forms that begin with `Iteration`, but for notices."""
+    rows = [form for form in FORMS + DIALECTS if form.event not in _NOTICES]
+    return Alternatives(form for form in rows if form.text.startswith("Iteration "))

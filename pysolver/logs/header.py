@@ -9,9 +9,11 @@ import ast
 import re
 from typing import Any
 
+DEEPEST = 50  # messages in messages: more are no dump of a Caffe, and what nests them (JSON) has limits too
+
 Message = dict[str, Any]  # field -> value, or list of values where it repeats; a sub-message is a Message
 
-_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|\S+)|(\w+)\s*:?\s*\{|(\}))')
+_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|\S+)|(\w+)\s*(?::\s*)?\{|(\}))')
 
 
 def parse_dump(text: str) -> Message:
@@ -24,7 +26,7 @@ def parse_dump(text: str) -> Message:
         field, value, opened, closed = match.groups()
         if field:
             _add(stack[-1], field, _value(value))
-        elif opened:
+        elif opened and len(stack) <= DEEPEST:
             inner: Message = {}
             _add(stack[-1], opened, inner)
             stack.append(inner)
@@ -41,16 +43,24 @@ def many(message: Message, field: str) -> list[Any]:
 
 def batch_size(net: Message) -> int | None:
     """Images per iteration and device of the net's first data layer; None if it does not say."""
-    for layer in many(net, "layer") + many(net, "layers"):
+    for layer in filter(_is_message, many(net, "layer") + many(net, "layers")):
         for name, parameter in layer.items():
             if name.endswith("data_param") and isinstance(parameter, dict) and "batch_size" in parameter:
-                return int(parameter["batch_size"])
+                return _whole(parameter["batch_size"])
     shapes = many(net, "input_shape") + [s for layer in many(net, "layer") for s in _input_shapes(layer)]
-    return next((int(many(shape, "dim")[0]) for shape in shapes if many(shape, "dim")), None)
+    return next((_whole(many(shape, "dim")[0]) for shape in filter(_is_message, shapes) if many(shape, "dim")), None)
 
 
-def _input_shapes(layer: Message) -> list[Message]:
-    parameter = layer.get("input_param")
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _input_shapes(layer: Any) -> list[Message]:
+    parameter = layer.get("input_param") if _is_message(layer) else None
     return many(parameter, "shape") if isinstance(parameter, dict) else []
 
 
@@ -69,7 +79,7 @@ def _value(text: str) -> Any:
     if text.startswith('"'):
         try:
             return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             return text[1:-1]
     for kind in (int, float):
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pysolver.extras import require
-from pysolver.logs import look
+from pysolver.logs import style
 from pysolver.logs.curves import Curve
 
 
@@ -23,7 +23,7 @@ def page(
     """The page's text. Panels, colours and names are those of the pictures. CaffeError without plotly."""
     go = require("plotly.graph_objects")
     runs = len({curve.run for curve in drawn})
-    layout = look.panels(drawn, twin=runs == 1)
+    layout = style.panels(drawn, twin=runs == 1)
     order = list(dict.fromkeys(curve.what for curve in drawn))
     weights = [0.4 if panel.small else 1.0 for panel in layout]
     made = require("plotly.subplots").make_subplots(
@@ -33,14 +33,14 @@ def page(
     for row, panel in enumerate(layout, 1):
         for right, names in ((False, panel.left), (True, panel.right)):
             for curve in (c for c in drawn if c.what in names):
-                for trace in _traces(go, curve, look.colour(curve, order, runs), runs):
+                for trace in _traces(go, curve, style.colour(curve, order, runs), runs):
                     made.add_trace(trace, row=row, col=1, secondary_y=right if panel.right else None)
             if names:
-                scale = "log" if log_y and look.quantity(names[0]) not in ("accuracy", *look.RATES) else "linear"
-                made.update_yaxes(title_text=look.words(names), type=scale, row=row, col=1,
+                scale = "log" if log_y and style.quantity(names[0]) not in ("accuracy", *style.RATES) else "linear"
+                made.update_yaxes(title_text=style.words(names), type=scale, row=row, col=1,
                                   secondary_y=right if panel.right else None)  # fmt: skip
     for mark in marks:
-        made.add_vline(mark, line={"dash": "dot", "color": look.GREY})
+        made.add_vline(mark, line={"dash": "dot", "color": style.GREY})
     made.update_xaxes(title_text=x_label, type="log" if log_x else "linear", row=len(layout), col=1)
     made.update_layout(
         title=title, template="plotly_white", hovermode="x unified", height=int(420 * sum(weights) + 120)
@@ -57,7 +57,7 @@ def _traces(go, curve: Curve, colour: str, runs: int):
         band = np.concatenate([curve.high, curve.low[::-1]])
         yield go.Scatter(x=np.concatenate([curve.x, curve.x[::-1]]), y=band, fill="toself", mode="none", opacity=0.25,
                          fillcolor=colour, hoverinfo="skip", showlegend=False)  # fmt: skip
-    light = look.is_light(curve)
+    light = style.is_light(curve)
     line = {"color": colour, "width": 1 if light else 2}
     yield go.Scatter(x=curve.x, y=curve.y, name=name, mode="lines", line=line,
                      opacity=0.35 if curve.faint else 0.7 if light else 1.0)  # fmt: skip

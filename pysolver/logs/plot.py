@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from pysolver.errors import CaffeError
-from pysolver.logs import look
+from pysolver.logs import style
 from pysolver.logs.curves import Curve
 
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
@@ -29,7 +29,7 @@ def figure(
     log_x: bool = False,
     log_y: bool = False,
     marks: Sequence[float] = (),
-    spans: Sequence[look.Span] = (),
+    spans: Sequence[style.Span] = (),
 ) -> Figure:
     """A figure of some curves: one panel a quantity, rates below; of a single run loss and accuracy share a panel.
 
@@ -38,7 +38,7 @@ def figure(
     if not any(np.isfinite(curve.y).any() for curve in drawn):
         raise CaffeError("nothing to draw: the wanted series have no values")
     runs = len({curve.run for curve in drawn})
-    layout = look.panels(drawn, twin=runs == 1)
+    layout = style.panels(drawn, twin=runs == 1)
     order = list(dict.fromkeys(curve.what for curve in drawn))
     with matplotlib.rc_context(STYLE):
         height = sum(1.4 if panel.small else 3.4 for panel in layout) + 0.8
@@ -49,9 +49,9 @@ def figure(
             _panel(axes, panel, drawn, order, runs, log_y)
             _shade(axes, spans, named=axes is rows[0])
             for number, mark in enumerate(marks):
-                axes.axvline(mark, color=look.GREY, linestyle=":", linewidth=1)
+                axes.axvline(mark, color=style.GREY, linestyle=":", linewidth=1)
                 if axes is rows[0] and number == 0:
-                    axes.annotate("resumed", (mark, 1), xycoords=("data", "axes fraction"), color=look.GREY,
+                    axes.annotate("resumed", (mark, 1), xycoords=("data", "axes fraction"), color=style.GREY,
                                   xytext=(3, -2), textcoords="offset points", va="top", fontsize=8)  # fmt: skip
         _x_axis(rows[-1], x_label, log_x, drawn)
         _legend(made, drawn, order, runs)
@@ -72,7 +72,9 @@ def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
         raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _panel(axes: Axes, panel: look.Panel, drawn: Sequence[Curve], order: Sequence[str], runs: int, log_y: bool) -> None:
+def _panel(
+    axes: Axes, panel: style.Panel, drawn: Sequence[Curve], order: Sequence[str], runs: int, log_y: bool
+) -> None:
     sides = [(axes, panel.left)]
     if panel.right:
         right = axes.twinx()
@@ -82,41 +84,41 @@ def _panel(axes: Axes, panel: look.Panel, drawn: Sequence[Curve], order: Sequenc
     for side, names in sides:
         curves = [curve for curve in drawn if curve.what in names]
         for curve in curves:
-            _line(side, curve, look.colour(curve, order, runs), dashed=side is not axes and runs > 1)
-        side.set_ylabel(look.words(names) + (" (dashed)" if side is not axes and runs > 1 else ""))
-        kind = look.quantity(names[0])
-        if log_y and kind not in ("accuracy", *look.RATES):
+            _line(side, curve, style.colour(curve, order, runs), dashed=side is not axes and runs > 1)
+        side.set_ylabel(style.words(names) + (" (dashed)" if side is not axes and runs > 1 else ""))
+        kind = style.quantity(names[0])
+        if log_y and kind not in ("accuracy", *style.RATES):
             side.set_yscale("log")
-        elif kind == "loss" and (bounds := look.limits([curve.y for curve in curves])):
+        elif kind == "loss" and (bounds := style.limits([curve.y for curve in curves])):
             side.set_ylim(bounds)
             _beyond(side, curves, bounds[1])
 
 
 def _line(axes: Axes, curve: Curve, colour: str, dashed: bool) -> None:
-    light = look.is_light(curve)
-    style = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
+    light = style.is_light(curve)
+    look = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
     alpha = 0.3 if curve.faint else 0.6 if light else 1.0
     if curve.raw is not None:
         axes.plot(curve.x, curve.raw, color=colour, linewidth=0.7, alpha=0.25)
     if curve.low is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     few = np.isfinite(curve.y).sum() < 2
-    axes.plot(curve.x, curve.y, alpha=alpha, marker="o" if few else None, zorder=2 if light else 3, **style,
+    axes.plot(curve.x, curve.y, alpha=alpha, marker="o" if few else None, zorder=2 if light else 3, **look,
               label=f"{curve.label}: {curve.what}{' (superseded)' if curve.faint else ''}")  # fmt: skip
 
 
 def _beyond(axes: Axes, curves: Sequence[Curve], top: float) -> None:
     """Small triangles where a curve leaves the axis upwards."""
     x = np.concatenate([c.x[(c.y > top) | np.isposinf(c.y)] for c in curves])
-    axes.plot(x, np.full(len(x), top), "^", color=look.GREY, markersize=4, clip_on=False, label="beyond the axis")
+    axes.plot(x, np.full(len(x), top), "^", color=style.GREY, markersize=4, clip_on=False, label="beyond the axis")
 
 
-def _shade(axes: Axes, spans: Sequence[look.Span], named: bool) -> None:
+def _shade(axes: Axes, spans: Sequence[style.Span], named: bool) -> None:
     for number, span in enumerate(spans):
-        axes.axvspan(span.start, span.end, color=look.SPANS.get(span.name, look.GREY), alpha=0.13, linewidth=0)
+        axes.axvspan(span.start, span.end, color=style.SPANS.get(span.name, style.GREY), alpha=0.13, linewidth=0)
         if named:
             axes.annotate(span.name, (span.start, 1), xycoords=("data", "axes fraction"), fontsize=8,
-                          color=look.SPANS.get(span.name, look.GREY), xytext=(2, 3 + 10 * (number % 2)),
+                          color=style.SPANS.get(span.name, style.GREY), xytext=(2, 3 + 10 * (number % 2)),
                           textcoords="offset points", va="bottom", annotation_clip=False)  # fmt: skip
 
 
@@ -136,22 +138,22 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
     for curve in drawn:
         name = curve.label if runs > 1 else _with_best(curve)
         if not curve.faint and name not in seen:
-            light = runs == 1 and look.is_light(curve)
-            colour = look.colour(curve, order, runs)
+            light = runs == 1 and style.is_light(curve)
+            colour = style.colour(curve, order, runs)
             seen[name] = Line2D([], [], color=colour, linewidth=1 if light else 2, alpha=0.6 if light else 1)
-    if runs > 1 and len({look.is_light(c) for c in drawn if not c.faint}) > 1:
-        seen["test"] = Line2D([], [], color=look.GREY, linewidth=1.8)
-        seen["train"] = Line2D([], [], color=look.GREY, linewidth=1.0, alpha=0.6)
+    if runs > 1 and len({style.is_light(c) for c in drawn if not c.faint}) > 1:
+        seen["test"] = Line2D([], [], color=style.GREY, linewidth=1.8)
+        seen["train"] = Line2D([], [], color=style.GREY, linewidth=1.0, alpha=0.6)
     if any(curve.faint for curve in drawn):
-        seen["superseded by a resumed run"] = Line2D([], [], color=look.GREY, linewidth=1, alpha=0.3)
+        seen["superseded by a resumed run"] = Line2D([], [], color=style.GREY, linewidth=1, alpha=0.3)
     columns = max(1, min(len(seen), 100 // (max(map(len, seen)) + 8)))
     made.legend(list(seen.values()), list(seen), loc="outside lower center", ncols=columns, fontsize=9)
 
 
 def _with_best(curve: Curve) -> str:
     """The series' name, of a test accuracy with the best value."""
-    name = look.name(curve.what)
-    if look.quantity(curve.what) != "accuracy" or not np.isfinite(curve.y).any():
+    name = style.name(curve.what)
+    if style.quantity(curve.what) != "accuracy" or not np.isfinite(curve.y).any():
         return name
     best = int(np.nanargmax(curve.y))
     return f"{name} (best {curve.y[best]:.4g})"

@@ -24,10 +24,14 @@ from pysolver.logs.source import open_log, pieces
 STRETCH = 32  # frequent lines in a row from which on it pays to take them together
 SHOWN = 10  # not-understood lines that are kept as examples
 NO_RANK = -1  # of lines without a rank's label
-DUMP_LINES = 200_000  # of one parameter dump
+DUMP_SIZE = 1 << 25  # characters of one parameter dump
+LONGEST = 4096  # characters of a line; a longer one is no line of a log, and is not looked at
+HELD = 1000  # lines that begin `N: ` before it is clear what N is
+MOST_RANKS = 4096
 
 _PREFIX = re.compile(r"([IWEF])(\d{8}|\d{4}) +(\d\d:\d\d:\d\d\.\d+) +(\d+) ([\w.+-]+):(\d+)\] ?")
 _LABEL = re.compile(r"(?:\[(?:\d+,)?(\d+)\](?:<\w+>:?)?|(\d+):) ?(?=\S)")  # of a rank, by MPI's launchers and Slurm
+_NUMBERED = re.compile(r"(\d+): ?(?=\S)")
 _VALUE = re.compile(rf"Iteration \d+|net output|(?:\blr|loss|accuracy) *= *{grammar.NUMBER}")
 _IMAGES = re.compile(r"A total of (\d+) images\.")
 
@@ -67,6 +71,8 @@ class Reader:
         self.here = self.ranks[NO_RANK]
         self.rest = ""  # a line that has not ended
         self.recent = ""  # the last piece, to judge a line that was cut off
+        self.held: list[tuple[str, int]] | None = []  # lines `N: ...` while N may be a rank, or grep's line number
+        self.numbered = False  # it is grep's
         self.lines = 0
         self.unknown = 0
         self.oddities: list[Oddity] = []
@@ -79,10 +85,10 @@ class Reader:
         """More text, cut anywhere."""
         end = piece.rfind("\n") + 1
         if not end:
-            self.rest += piece
+            self.rest = (self.rest + piece)[: LONGEST + 1]
             return
         text = self.rest + piece[:end]
-        self.rest = piece[end:]
+        self.rest = piece[end:][: LONGEST + 1]
         self._take(text)
         self.lines += text.count("\n")
         self.recent = text
@@ -93,6 +99,7 @@ class Reader:
             self._odd(self.rest, self.lines + 1)
         elif self.rest:
             self._take(self.rest + "\n")
+        self._decide(at_end=True)
         self.lines += bool(self.rest)
         self.rest = ""
         if not self.has_rows:
@@ -152,6 +159,9 @@ class Reader:
         """Line by line; three kinds by their words, what is not exactly so the long way. first: number of the first."""
         outputs, here = self.outputs, self.here
         for number, line in enumerate(text.split("\n"), first):
+            if len(line) > LONGEST:
+                self._odd(line, number)
+                continue
             words = line.split(None, 11)  # date, time, thread, tag, then the text
             try:
                 kind = words[4]
@@ -181,14 +191,33 @@ class Reader:
     # -- all other lines, one by one ---------------------------------------------------------------------------------
 
     def _line(self, line: str, number: int) -> None:
-        if not self._understood(line):
+        if self.held is not None and _NUMBERED.match(line):
+            self.held.append((line, number))
+            self._decide()
+        elif len(line) > LONGEST or not self._understood(line):
             self._odd(line, number)
+
+    def _decide(self, at_end: bool = False) -> None:
+        """What the N of lines `N: ...` is: a rank comes again, `grep -n` counts on and on."""
+        if not self.held:
+            return
+        last, before = (int(_NUMBERED.match(line)[1][:18]) for line, _ in (self.held[-1], self.held[-2:][0]))
+        is_rank = len(self.held) > 1 and last <= before
+        if is_rank or len(self.held) == HELD or at_end:
+            self.numbered = not is_rank and len(self.held) > 1
+            held, self.held = self.held, None
+            for line, number in held:
+                self._line(line, number)
 
     def _understood(self, line: str) -> bool:
         """Whether the line was understood or bears no value."""
         here = self.here
         if label := _LABEL.match(line):
-            here = self.ranks.setdefault(int(label[1] or label[2]), Assembler())
+            if not (self.numbered and label[2]):
+                rank = int((label[1] or label[2])[:18])
+                if rank not in self.ranks and len(self.ranks) > MOST_RANKS:
+                    return False
+                here = self.ranks.setdefault(rank, Assembler())
             line = line[label.end() :]
         prefix = _PREFIX.search(line)
         if prefix is None:
@@ -202,7 +231,7 @@ class Reader:
         if severity == "F":
             here.failure = text
         if text.startswith("Initializing ") and text.rstrip().endswith(" from parameters:"):
-            here.dump = [text.rstrip() + " \n"]
+            here.dump, here.dump_size = [text.rstrip() + " \n"], 0
             return True
         if images := _IMAGES.fullmatch(text):
             here.images = here.images or int(images[1])
@@ -218,8 +247,9 @@ class Reader:
 
     def _without_prefix(self, line: str, here: Assembler) -> bool:
         if here.dump is not None:
-            if len(here.dump) < DUMP_LINES:
+            if here.dump_size < DUMP_SIZE:
                 here.dump.append(line + "\n")
+                here.dump_size += len(line)
             return True
         event = self.bare.read(line.rstrip()) if _VALUE.search(line) else None
         if event is None:
@@ -249,10 +279,15 @@ class Reader:
 
     def _cut_off(self, line: str) -> bool:
         """Whether a last line without an end lacks what an earlier line of its kind has."""
-        text = line[line.find("] ") + 1 :]
-        kind = re.sub(r"\d+", r"\\d+", re.escape(text.partition(" = ")[0]))
-        earlier = re.search(rf"{kind} = .*", self.recent)
-        return earlier is not None and _shape(earlier[0]) != _shape(text)
+        if len(line) > LONGEST:
+            return True
+        text = _shape(line[line.find("] ") + 1 :])
+        kind = text.partition(" = ")[0]
+        for earlier in reversed(self.recent.split("\n")):
+            shape = _shape(earlier[earlier.find("] ") + 1 : LONGEST])
+            if shape.partition(" = ")[0] == kind and " = " in shape:
+                return shape != text
+        return False
 
 
 def _display(here: Assembler, stamp: Sequence[str], iteration: str, loss: str, speed: str = "nan") -> None:

@@ -143,7 +143,8 @@ class Run:
     def batch(self) -> int | None:
         """Images an update: batch size x devices x iter_size; None if the log does not say."""
         size = batch_size(self.train_net)
-        return None if size is None else size * self.devices * int(self.solver.get("iter_size", 1))
+        passes = self.solver.get("iter_size", 1)
+        return None if size is None or not isinstance(passes, int) else size * self.devices * passes
 
     def parameters(self) -> dict[str, Any]:
         """What characterises the run, for legends: scalar solver fields, the batch size and the net's name.

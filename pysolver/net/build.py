@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pysolver.blob import Blob
-from pysolver.component import create, format_shape, layer_types
+from pysolver.component import create, layer_types
 from pysolver.context import Context
 from pysolver.data.source import Source
 from pysolver.errors import CaffeError
+from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.net.filter import filter_net
 from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
@@ -39,12 +41,12 @@ class Graph:
 def build_graph(param: Any, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
     filtered = filter_net(param, context)
-    context.info("net.cpp:53", f"Initializing net from parameters: \n{to_text(filtered)}".rstrip("\n"))
+    context.emit(e.InitializingNet(to_text(filtered)))
     ignored = dialects.check_net(filtered)
     if ignored:
-        context.info("net.cpp:1", dialects.sentence(ignored))
+        context.emit(notices.IgnoredFields(dialects.sentence(ignored)))
     types = layer_types()
-    split = insert_splits(filtered, lambda name: name in types and types[name].is_loss)
+    split = insert_splits(filtered, lambda name: name in types and types[name].is_loss, context.emit)
     return _Builder(split, context).build()
 
 
@@ -72,14 +74,14 @@ class _Builder:
             self._force_backward()
         outputs = sorted(self.available, key=str.encode)
         for name in outputs:
-            self.context.info("net.cpp:244", f"This network produces output {name}")
-        self.context.info("net.cpp:257", "Network initialization done.")
+            self.context.emit(notices.NetOutput(name))
+        self.context.emit(e.NetReady())
         return Graph(self.param.name, self.nodes, self.blobs, outputs, self.parameters, self.param)
 
     # ---- forwards: one layer after the other ---------------------------------------------------------------
 
     def _add(self, layer_param: Any) -> Node:
-        info, name = self.context.info, layer_param.name
+        name = layer_param.name
         if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
             raise CaffeError(
                 f"layer '{name}': propagate_down param must be specified either 0 or bottom_size times "
@@ -87,7 +89,7 @@ class _Builder:
             )
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
-        info("net.cpp:86", f"Creating Layer {name}")
+        self.context.emit(notices.AddingLayer(name))
         kind = SourceNode if isinstance(layer, Source) else LayerNode
         node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
         self._name_tops(node)
@@ -109,7 +111,7 @@ class _Builder:
             if name not in self.available:
                 raise CaffeError(f"Unknown bottom blob '{name}' (layer '{layer_param.name}', bottom index {index})")
             self.available.remove(name)
-            self.context.info("net.cpp:408", f"{layer_param.name} <- {name}")
+            self.context.emit(notices.Bottom(layer_param.name, name))
             bottoms.append(self.blobs[name])
         return bottoms
 
@@ -121,10 +123,7 @@ class _Builder:
                 layer.fail(f"does not allow in-place computation: its top '{name}' must have another name")
             if name in self.blobs and not in_place:
                 raise CaffeError(f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}')")
-            self.context.info(
-                "net.cpp:369" if in_place else "net.cpp:382",
-                f"{layer.name} -> {name}" + (" (in-place)" if in_place else ""),
-            )
+            self.context.emit(e.Top(layer.name, name, in_place))
             if not in_place:
                 self.blobs[name] = Blob((), self.context.device)
                 self.blob_need[name] = False
@@ -132,7 +131,7 @@ class _Builder:
             node.tops.append(self.blobs[name])
         missing = max(layer.tops.least, 1) if layer.is_loss else 0
         while len(node.tops) < missing:
-            self.context.info("net.cpp:382", f"{layer.name} -> {AUTOMATIC}")
+            self.context.emit(e.Top(layer.name, AUTOMATIC))
             node.top_names.append(AUTOMATIC)
             node.tops.append(Blob((), self.context.device))
 
@@ -147,14 +146,14 @@ class _Builder:
         node.loss_weights = given or [0.0] * count
 
     def _log_set_up(self, node: Node) -> None:
-        info = self.context.info
-        info("net.cpp:124", f"Setting up {node.layer.name}")
+        emit = self.context.emit
+        emit(e.SettingUp(node.layer.name))
         for blob, weight in zip(node.tops, node.loss_weights):
-            info("net.cpp:131", f"Top shape: {format_shape(blob.shape)}")
+            emit(e.TopShape("".join(f"{size} " for size in blob.shape), blob.count))
             if weight:
-                info("net.cpp:134", f"    with loss weight {weight:g}")
+                emit(notices.LossWeight(weight))
             self.memory += 4 * blob.count
-        info("net.cpp:139", f"Memory required for data: {self.memory}")
+        emit(notices.Memory(self.memory))
 
     # ---- who needs backward ------------------------------------------------------------------------------
 
@@ -186,9 +185,8 @@ class _Builder:
             node.bottom_need = [False] * len(node.bottom_need)
         if not contributes:
             node.needs_backward = False
-        line = "net.cpp:200" if node.needs_backward else "net.cpp:202"
-        verb = "needs backward computation." if node.needs_backward else "does not need backward computation."
-        self.context.info(line, f"{node.layer.name} {verb}")
+        told = notices.NeedsBackward if node.needs_backward else notices.NeedsNoBackward
+        self.context.emit(told(node.layer.name))
         for index, name in enumerate(node.bottom_names):
             if contributes:
                 self.under_loss.add(name)

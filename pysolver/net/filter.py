@@ -7,13 +7,16 @@ from typing import Any
 
 from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import read_net
 
 
-def read_net_for(path: str, phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
+def read_net_for(path: str, phase: int, level: int = 0, stages: Sequence[str] = (), emit: Emit = to_stderr) -> Any:
     """The upgraded NetParameter of a file with its state set, as Net(file, phase, level, stages) does."""
-    param = read_net(path)
+    param = read_net(path, emit)
     param.state.phase = phase
     param.state.level = level
     param.state.stage.extend(stages)
@@ -38,38 +41,22 @@ def _is_included(layer: Any, state: Any, context: Context) -> bool:
 
 
 def _meets(state: Any, rule: Any, layer: str, context: Context) -> bool:
-    """Net::StateMeetsRule; the wording of the level lines is Caffe's."""
+    """Net::StateMeetsRule."""
     if rule.HasField("phase") and rule.phase != state.phase:
-        context.info(
-            "net.cpp:296",
-            f"The NetState phase ({state.phase}) differed from the phase ({rule.phase}) "
-            f"specified by a rule in layer {layer}",
-        )
+        context.emit(notices.PhaseDiffers(state.phase, rule.phase, layer))
         return False
     if rule.HasField("min_level") and state.level < rule.min_level:
-        context.info(
-            "net.cpp:306",
-            f"The NetState level ({state.level}) is above the min_level ({rule.min_level}) "
-            f"specified by a rule in layer {layer}",
-        )
+        context.emit(notices.LevelBelow(state.level, rule.min_level, layer))
         return False
     if rule.HasField("max_level") and state.level > rule.max_level:
-        context.info(
-            "net.cpp:316",
-            f"The NetState level ({state.level}) is above the max_level ({rule.max_level}) "
-            f"specified by a rule in layer {layer}",
-        )
+        context.emit(notices.LevelAbove(state.level, rule.max_level, layer))
         return False
     for stage in rule.stage:
         if stage not in state.stage:
-            context.info(
-                "net.cpp:332", f"The NetState did not contain stage '{stage}' specified by a rule in layer {layer}"
-            )
+            context.emit(notices.StageMissing(stage, layer))
             return False
     for stage in rule.not_stage:
         if stage in state.stage:
-            context.info(
-                "net.cpp:347", f"The NetState contained a not_stage '{stage}' specified by a rule in layer {layer}"
-            )
+            context.emit(notices.StageUnwanted(stage, layer))
             return False
     return True

@@ -11,6 +11,7 @@ from torch import nn
 from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 
 
@@ -77,11 +78,7 @@ class Parameters:
         owner, owner_slot = self.learnable[owner_index], self._owner_slots[owner_index]
         shape = tuple(layer.blobs[index].shape)
         self._check_shapes(owner_slot, layer, spec, shape)
-        context.info(
-            "net.cpp:467",
-            f"Sharing parameters '{spec.name}' owned by layer '{owner_slot.layer.name}', "
-            f"param index {owner_slot.index}",
-        )
+        context.emit(notices.SharingParameters(spec.name, owner_slot.layer.name, owner_slot.index))
         # A leaf of its own on the owner's memory: each layer keeps its shape, values and gradients are one.
         sharer = nn.Parameter(owner.data.view(shape), requires_grad=layer.blobs[index].requires_grad)
         sharer.grad = owner.grad.view(shape)

@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
 
 TopIndex = tuple[int, int]  # (layer, position of the top)
 
 
-def insert_splits(param: Any, is_loss: Callable[[str], bool]) -> Any:
+def insert_splits(param: Any, is_loss: Callable[[str], bool], emit: Emit = to_stderr) -> Any:
     """A copy of `param` in which every blob has one reader. is_loss: whether a layer type is a loss layer.
 
     Two departures from Caffe, each where Caffe silently computes a wrong gradient: a loss that is also read
@@ -26,7 +28,7 @@ def insert_splits(param: Any, is_loss: Callable[[str], bool]) -> Any:
     """
     producer, readers = _trace(param)
     consumed = {top for tops in producer.values() for top in tops}
-    weights = _loss_weights(param, consumed, is_loss)
+    weights = _loss_weights(param, consumed, is_loss, emit)
     uses = {
         top: readers[top] + (1 if weights.get(top) else 0)
         for i, layer in enumerate(param.layer)
@@ -88,17 +90,15 @@ def _meant(name: str, made: list[str], later: Sequence[Any], phase: str) -> str:
     return f": no layer of the {phase} net makes it (there are: {', '.join(made[-20:]) or 'none before it'})"
 
 
-def _loss_weights(param: Any, consumed: set[TopIndex], is_loss: Callable[[str], bool]) -> dict[TopIndex, float]:
+def _loss_weights(
+    param: Any, consumed: set[TopIndex], is_loss: Callable[[str], bool], emit: Emit
+) -> dict[TopIndex, float]:
     weights: dict[TopIndex, float] = {}
     for i, layer in enumerate(param.layer):
         for j, weight in enumerate(layer.loss_weight[: len(layer.top)]):
             weights[i, j] = weight
         if not layer.loss_weight and (i, 0) in consumed and is_loss(layer.type):
-            glog.warning(
-                "insert_splits.cpp:1",
-                f"layer '{layer.name}' ({layer.type}) is a loss whose top is read by another layer: its default "
-                "loss_weight of 1 is kept (Caffe would lose its gradient); say loss_weight: 1, or 0, to be clear",
-            )
+            emit(notices.SharedLossTop(layer.name, layer.type))
             weights[i, 0] = 1.0
     return weights
 

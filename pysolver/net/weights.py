@@ -13,7 +13,8 @@ from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.files import write_atomic
-from pysolver.logs import glog
+from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary
@@ -61,7 +62,7 @@ def to_bytes(net: Weighted, with_diff: bool = False) -> bytes:
 def load(net: Weighted, path: str) -> None:
     """Load a .caffemodel by layer name."""
     try:
-        proto = read_weights(path)
+        proto = read_weights(path, net.context.emit)
     except CaffeError:
         if _is_solver_state(path):
             raise solver_state_given(path) from None
@@ -102,7 +103,7 @@ def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
     for source in proto.layer:
         layer = targets.get(source.name)
         if layer is None:
-            net.context.info("net.cpp:746", f"Ignoring source layer {source.name}")
+            net.context.emit(e.IgnoringSourceLayer(source.name))
             continue
         matched += bool(source.blobs)
         check_count(layer, len(source.blobs), path)
@@ -120,7 +121,7 @@ def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
             with torch.no_grad():
                 blob.grad.copy_(torch.from_numpy(diff).reshape(blob.shape))
     if not matched and any(len(layer.blobs) for layer in net.layers):
-        glog.warning("net.cpp:1", f"{path} has no layer of this net's names: no weights were loaded")
+        net.context.emit(notices.NothingLoaded(path))
 
 
 def assign(blob: nn.Parameter, values: Any) -> None:
@@ -137,7 +138,7 @@ def share_trained_layers_with(net: Weighted, other: Weighted) -> None:
     for source in other.layers:
         layer = targets.get(source.name)
         if layer is None:
-            net.context.info("net.cpp:678", f"Ignoring source layer {source.name}")
+            net.context.emit(e.IgnoringSourceLayer(source.name))
             continue
         _check_one_name(other.layers, source.name)
         check_count(layer, len(source.blobs), "the other net")

@@ -11,8 +11,10 @@ import h5py
 
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
+from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given
-from pysolver.proto.hdf5 import Hdf5File, open_sealed, tell_class
+from pysolver.proto.hdf5 import Hdf5File, open_sealed, type_class
 from pysolver.proto.seal import seal_hdf5
 
 
@@ -48,7 +50,7 @@ def load(net: Weighted, path: str) -> None:
     """Load by layer name (of two layers of one name the last), all checks before the first copy."""
     targets = {layer.name: layer for layer in net.layers}
     sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}
-    copies = []
+    copies, classes = [], dict[str, None]()
     with open_sealed(path) as file:
         data = file.group("data")
         if data is None:
@@ -58,7 +60,7 @@ def load(net: Weighted, path: str) -> None:
         for name, group in _layers(file, data):
             layer = targets.get(name)
             if layer is None:
-                net.context.info("net.cpp:801", f"Ignoring source layer {name}")
+                net.context.emit(e.IgnoringSourceLayer(name))
                 continue
             if len(group) > len(layer.blobs):
                 raise CaffeError(
@@ -74,7 +76,9 @@ def load(net: Weighted, path: str) -> None:
                 if tuple(values.shape) != tuple(blob.shape):
                     raise shape_mismatch(layer, index, tuple(values.shape), tuple(blob.shape), path)
                 copies.append((blob, file.numbers(values)))
-                tell_class(values)
+                classes.setdefault(type_class(values))
+    for name in classes:
+        net.context.emit(notices.DatatypeClass(name))
     net.flush_params()
     for blob, values in copies:
         assign(blob, values)

@@ -126,9 +126,9 @@ def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:
 
 
 def sentence(ignored: Counter[str]) -> str:
-    """`Ignored, as they steer only the implementation of another Caffe: data_param.threads, engine MKL2017 ...`"""
+    """`data_param.threads, engine MKL2017 (3 times)`"""
     parts = [f"{what} ({count} times)" if count > 1 else what for what, count in sorted(ignored.items())]
-    return f"Ignored, as they steer only the implementation of another Caffe: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _fields(message: Message, where: str) -> Iterator[tuple[FieldDescriptor, object, str]]:

@@ -8,7 +8,6 @@ could read any file of its user into the weights, or fill the memory from a few 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,6 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes
-from pysolver.logs import glog
 from pysolver.proto.seal import check_hdf5
 
 LARGEST_HDF5 = 1 << 40  # bytes: HDF5 itself knows no limit
@@ -111,11 +109,6 @@ def open_hdf5(path: str) -> Iterator[Hdf5File]:
         raise CaffeError(f"{path}: damaged, or not a readable HDF5 file: {' '.join(str(error).split())}") from error
 
 
-def tell_class(dataset: h5py.Dataset) -> None:
-    """The line that Caffe logs for the first dataset of floats, and of integers, in a process (hdf5.cpp)."""
-    _tell_once(*(("hdf5.cpp:33", "FLOAT") if dataset.dtype.kind == "f" else ("hdf5.cpp:36", "INTEGER")))
-
-
-@functools.cache
-def _tell_once(where: str, name: str) -> None:
-    glog.info(where, f"Datatype class: H5T_{name}")
+def type_class(dataset: h5py.Dataset) -> str:
+    """What Caffe's log calls the kind of numbers that a dataset holds: FLOAT or INTEGER."""
+    return "FLOAT" if dataset.dtype.kind == "f" else "INTEGER"

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto import upgrade_v0, upgrade_v1
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
@@ -22,20 +24,20 @@ SOLVER_TYPES = {
 }
 
 
-def read_net(path: str | Path) -> NetParameter:
+def read_net(path: str | Path, emit: Emit = to_stderr) -> NetParameter:
     """The net in a prototxt, in the present form."""
-    return upgrade_net(read_text(path, NetParameter), str(path))
+    return upgrade_net(read_text(path, NetParameter), str(path), emit)
 
 
-def read_weights(path: str | Path) -> NetParameter:
+def read_weights(path: str | Path, emit: Emit = to_stderr) -> NetParameter:
     """The net in a binary caffemodel, in the present form."""
-    return upgrade_net(read_binary(path, NetParameter), str(path))
+    return upgrade_net(read_binary(path, NetParameter), str(path), emit)
 
 
-def read_solver(path: str | Path) -> SolverParameter:
+def read_solver(path: str | Path, emit: Emit = to_stderr) -> SolverParameter:
     """The solver in a prototxt, in the present form and with a snapshot_prefix."""
-    solver = upgrade_solver(read_text(path, SolverParameter), str(path))
-    _complete_snapshot_prefix(solver, str(path))
+    solver = upgrade_solver(read_text(path, SolverParameter), str(path), emit)
+    _complete_snapshot_prefix(solver, str(path), emit)
     return solver
 
 
@@ -44,61 +46,57 @@ def net_needs_upgrade(net: NetParameter) -> bool:
     return upgrade_v1.needed(net) or len(net.input) > 0 or any(map(_has_three_params, net.layer))
 
 
-def upgrade_net(net: NetParameter, source: str) -> NetParameter:
+def upgrade_net(net: NetParameter, source: str, emit: Emit = to_stderr) -> NetParameter:
     """The net in the present form, with Caffe's log lines; `source` names its file in them and in errors.
 
     The message that was given is not to be used any more: some steps change it, others return a new one.
     What cannot be upgraded is an E line, and the rest goes on; CaffeError for what leaves no net at all.
     """
-    return try_upgrade_net(net, source)[0]
+    return try_upgrade_net(net, source, emit)[0]
 
 
-def try_upgrade_net(net: NetParameter, source: str) -> tuple[NetParameter, bool]:
+def try_upgrade_net(net: NetParameter, source: str, emit: Emit = to_stderr) -> tuple[NetParameter, bool]:
     """As upgrade_net, with whether everything could be upgraded. Each step looks at the result of the one before."""
     upgrade_v1.refuse_both_forms(net, source)
     clean = True
-    old = "Attempting to upgrade input file specified using deprecated"
-    new = "Successfully upgraded file specified using deprecated"
     if upgrade_v0.needed(net):
-        _info(28, f"{old} V0LayerParameter: {source}")
-        net, ok = upgrade_v0.upgrade(net, source)
-        clean &= _report(ok, 33, "V0NetParameter to NetParameter", 36, f"{new} V0LayerParameter")
-        _warn(
-            39,
-            "Note that future Caffe releases will not support V0NetParameter; use ./build/tools/upgrade_net_proto_text "
-            "for prototxt and ./build/tools/upgrade_net_proto_binary for model weights upgrade this and any other net "
-            "protos to the new format.",
+        emit(notices.Upgrading("V0LayerParameter", source))
+        net, ok = upgrade_v0.upgrade(net, source, emit)
+        clean &= _report(ok, "V0NetParameter to NetParameter", "V0LayerParameter", emit)
+        emit(
+            notices.FutureReleases(
+                "not support V0NetParameter; use ./build/tools/upgrade_net_proto_text for prototxt and "
+                "./build/tools/upgrade_net_proto_binary for model weights upgrade this and any other net protos to "
+                "the new format."
+            )
         )
     if upgrade_v1.transform_needed(net):
-        _info(46, f"{old} transformation parameters: {source}")
+        emit(notices.Upgrading("transformation parameters", source))
         upgrade_v1.upgrade_transform(net)
-        _info(49, f"{new} data transformation parameters.")
-        _warn(
-            51, "Note that future Caffe releases will only support transform_param messages for transformation fields."
-        )
+        emit(notices.Upgraded("data transformation parameters."))
+        emit(notices.FutureReleases("only support transform_param messages for transformation fields."))
     if upgrade_v1.needed(net):
-        _info(55, f"{old} V1LayerParameter: {source}")
-        net, ok = upgrade_v1.upgrade(net)
-        clean &= _report(ok, 60, "V1LayerParameter", 63, f"{new} V1LayerParameter")
+        emit(notices.Upgrading("V1LayerParameter", source))
+        net, ok = upgrade_v1.upgrade(net, emit)
+        clean &= _report(ok, "V1LayerParameter", "V1LayerParameter", emit)
     if net.input:
-        _info(69, f"{old} input fields: {source}")
+        emit(notices.Upgrading("input fields", source))
         _upgrade_inputs(net, source)
-        _info(72, f"{new} input fields.")
-        _warn(74, "Note that future Caffe releases will only support input layers and not input fields.")
+        emit(notices.Upgraded("input fields."))
+        emit(notices.FutureReleases("only support input layers and not input fields."))
     if any(map(_has_three_params, net.layer)):
-        _info(79, f"Attempting to upgrade batch norm layers using deprecated params: {source}")
+        emit(notices.UpgradingBatchNorm(source))
         for layer in filter(_has_three_params, net.layer):
             for param in layer.param:
                 param.lr_mult = param.decay_mult = 0
-        _info(82, "Successfully upgraded batch norm layers using deprecated params.")
+        emit(notices.UpgradedBatchNorm())
     return net, clean
 
 
-def upgrade_solver(solver: SolverParameter, source: str) -> SolverParameter:
+def upgrade_solver(solver: SolverParameter, source: str, emit: Emit = to_stderr) -> SolverParameter:
     """The solver with `type` in place of the old enum `solver_type`, changed in place; CaffeError if it has both."""
     if solver.HasField("solver_type"):
-        field = "deprecated 'solver_type' field (enum)"
-        _info(1084, f"Attempting to upgrade input file specified using {field}': {source}")
+        emit(notices.Upgrading("'solver_type' field (enum)'", source))
         if solver.HasField("type"):
             raise CaffeError(
                 f"{source}: Failed to upgrade solver: old solver_type field (enum) and new type field (string) "
@@ -106,20 +104,20 @@ def upgrade_solver(solver: SolverParameter, source: str) -> SolverParameter:
             )
         solver.type = SOLVER_TYPES[solver.solver_type]
         solver.ClearField("solver_type")
-        _info(1091, f"Successfully upgraded file specified using {field} to 'type' field (string).")
-        _warn(1093, "Note that future Caffe releases will only support 'type' field (string) for a solver's type.")
+        emit(notices.Upgraded("'solver_type' field (enum) to 'type' field (string)."))
+        emit(notices.FutureReleases("only support 'type' field (string) for a solver's type."))
     return solver
 
 
-def _complete_snapshot_prefix(solver: SolverParameter, path: str) -> None:
+def _complete_snapshot_prefix(solver: SolverParameter, path: str, emit: Emit) -> None:
     """Unset: the solver's path without extension; a folder: the solver's name in that folder."""
     prefix = os.path.splitext(path)[0]
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = prefix
-        _info(1108, f"snapshot_prefix was not specified and is set to {solver.snapshot_prefix}")
+        emit(notices.PrefixSet(solver.snapshot_prefix))
     elif os.path.isdir(solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, os.path.basename(prefix))
-        _info(1113, f"snapshot_prefix was a directory and is replaced to {solver.snapshot_prefix}")
+        emit(notices.PrefixCompleted(solver.snapshot_prefix))
 
 
 def _upgrade_inputs(net: NetParameter, source: str) -> None:
@@ -146,18 +144,6 @@ def _has_three_params(layer: LayerParameter) -> bool:
     return layer.type == "BatchNorm" and len(layer.param) == 3
 
 
-def _report(ok: bool, bad_line: int, what: str, good_line: int, success: str) -> bool:
-    if ok:
-        _info(good_line, success)
-    else:
-        text = f"Warning: had one or more problems upgrading {what} (see above); continuing anyway."
-        glog.error(f"upgrade_proto.cpp:{bad_line}", text)
+def _report(ok: bool, steps: str, form: str, emit: Emit) -> bool:
+    emit(notices.Upgraded(form) if ok else notices.UpgradeProblem(steps))
     return ok
-
-
-def _info(line: int, text: str) -> None:
-    glog.info(f"upgrade_proto.cpp:{line}", text)
-
-
-def _warn(line: int, text: str) -> None:
-    glog.warning(f"upgrade_proto.cpp:{line}", text)

@@ -9,34 +9,36 @@ from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text, to_text
 from pysolver.proto.upgrade import net_needs_upgrade, try_upgrade_net, upgrade_solver
 
 
-def upgrade_net_proto_text(source: str | Path, target: str | Path) -> int:
+def upgrade_net_proto_text(source: str | Path, target: str | Path, emit: Emit = to_stderr) -> int:
     """Upgrade a net prototxt. Exit status 0; 1: not all of it could be upgraded; 2: the file cannot be read."""
-    return _upgrade(source, target, "net", "text", _net)
+    return _upgrade(source, target, "net", "text", _net, emit)
 
 
-def upgrade_net_proto_binary(source: str | Path, target: str | Path) -> int:
+def upgrade_net_proto_binary(source: str | Path, target: str | Path, emit: Emit = to_stderr) -> int:
     """Upgrade a binary caffemodel. Exit status as for the text."""
-    return _upgrade(source, target, "net", "binary", _net)
+    return _upgrade(source, target, "net", "binary", _net, emit)
 
 
-def upgrade_solver_proto_text(source: str | Path, target: str | Path) -> int:
+def upgrade_solver_proto_text(source: str | Path, target: str | Path, emit: Emit = to_stderr) -> int:
     """Upgrade a solver prototxt; its snapshot_prefix stays as it is. Exit status as for nets."""
-    return _upgrade(source, target, "solver", "text", _solver)
+    return _upgrade(source, target, "solver", "text", _solver, emit)
 
 
-def _net(net: NetParameter, source: str) -> tuple[NetParameter, bool, bool]:
-    return net_needs_upgrade(net), *try_upgrade_net(net, source)
+def _net(net: NetParameter, source: str, emit: Emit) -> tuple[NetParameter, bool, bool]:
+    return net_needs_upgrade(net), *try_upgrade_net(net, source, emit)
 
 
-def _solver(solver: SolverParameter, source: str) -> tuple[bool, SolverParameter, bool]:
-    return solver.HasField("solver_type"), upgrade_solver(solver, source), True
+def _solver(solver: SolverParameter, source: str, emit: Emit) -> tuple[bool, SolverParameter, bool]:
+    return solver.HasField("solver_type"), upgrade_solver(solver, source, emit), True
 
 
 def _upgrade(
@@ -44,22 +46,21 @@ def _upgrade(
     target: str | Path,
     what: str,
     form: str,
-    upgrade: Callable[[Message, str], tuple[bool, Message, bool]],
+    upgrade: Callable[[Message, str, Emit], tuple[bool, Message, bool]],
+    emit: Emit,
 ) -> int:
-    tag = f"upgrade_{what}_proto_{form}.cpp"
     kind = NetParameter if what == "net" else SolverParameter
     try:
         message = (read_text if form == "text" else read_binary)(source, kind)
     except CaffeError as error:
-        glog.error(f"{tag}:30", str(error))
-        glog.error(f"{tag}:30", f"Failed to parse input {form} file as {kind.DESCRIPTOR.name}: {source}")
+        emit(notices.UnreadableProto(str(error)))
+        emit(notices.ParseFailed(form, kind.DESCRIPTOR.name, str(source)))
         return 2
-    needed, message, clean = upgrade(message, str(source))
+    needed, message, clean = upgrade(message, str(source), emit)
     if not needed:
-        glog.error(f"{tag}:43", f"File already in latest proto format: {source}")
+        emit(notices.AlreadyLatest(str(source)))
     if not clean:
-        glog.error(f"{tag}:39", "Encountered error(s) while upgrading prototxt; see details above.")
+        emit(notices.UpgradeErrors())
     write_atomic(target, to_text(message).encode() if form == "text" else message.SerializeToString())
-    line = 49 if form == "text" else 48
-    glog.info(f"{tag}:{line}", f"Wrote upgraded {kind.DESCRIPTOR.name} {form} proto to {target}")
+    emit(notices.WroteUpgraded(kind.DESCRIPTOR.name, form, str(target)))
     return 0 if clean else 1

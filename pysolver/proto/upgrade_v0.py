@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
 from pysolver.proto.caffe_pb2 import NetParameter, V0LayerParameter, V1LayerParameter
 
 TYPES = {
@@ -71,7 +72,7 @@ def needed(net: NetParameter) -> bool:
     return any(layer.HasField("layer") for layer in net.layers)
 
 
-def upgrade(net: NetParameter, source: str) -> tuple[NetParameter, bool]:
+def upgrade(net: NetParameter, source: str, emit: Emit) -> tuple[NetParameter, bool]:
     """The net with V1 layers, and whether every field had a place; those that had none are named by E lines.
 
     CaffeError for an unknown type, an unknown bottom, and padding that goes anywhere but into a conv or pool layer.
@@ -82,7 +83,7 @@ def upgrade(net: NetParameter, source: str) -> tuple[NetParameter, bool]:
             setattr(upgraded, field, getattr(net, field))
     clean = True
     for layer in _without_padding_layers(net, source):
-        clean &= _upgrade_layer(layer, upgraded.layers.add(), source)
+        clean &= _upgrade_layer(layer, upgraded.layers.add(), source, emit)
     return upgraded, clean
 
 
@@ -112,7 +113,7 @@ def _without_padding_layers(net: NetParameter, source: str) -> list[V1LayerParam
     return kept
 
 
-def _upgrade_layer(connection: V1LayerParameter, new: V1LayerParameter, source: str) -> bool:
+def _upgrade_layer(connection: V1LayerParameter, new: V1LayerParameter, source: str, emit: Emit) -> bool:
     old: V0LayerParameter = connection.layer
     new.bottom.extend(connection.bottom)
     new.top.extend(connection.top)
@@ -136,7 +137,7 @@ def _upgrade_layer(connection: V1LayerParameter, new: V1LayerParameter, source: 
             _put(getattr(old, field), new, f"{TYPES[old.type].lower()}_param", name)
         else:
             label = "shuffle" if field == "shuffle_images" else field
-            glog.error("upgrade_proto.cpp:237", f"Unknown parameter {label} for layer type {old.type}")
+            emit(notices.UnknownV0Parameter(label, old.type))
             clean = False
     return clean
 

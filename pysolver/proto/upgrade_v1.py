@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 
 TYPES = {
@@ -107,18 +108,18 @@ def needed(net: NetParameter) -> bool:
     return len(net.layers) > 0
 
 
-def upgrade(net: NetParameter) -> tuple[NetParameter, bool]:
+def upgrade(net: NetParameter, emit: Emit) -> tuple[NetParameter, bool]:
     """The net with present layers, and whether every field had a place."""
     upgraded = NetParameter()
     upgraded.CopyFrom(net)
     upgraded.ClearField("layers")
     clean = True
     for layer in net.layers:
-        clean &= _upgrade_layer(layer, upgraded.layer.add())
+        clean &= _upgrade_layer(layer, upgraded.layer.add(), emit)
     return upgraded, clean
 
 
-def _upgrade_layer(old: V1LayerParameter, new: LayerParameter) -> bool:
+def _upgrade_layer(old: V1LayerParameter, new: LayerParameter, emit: Emit) -> bool:
     clean = True
     for field, value in old.ListFields():
         if field.name in _PER_BLOB:
@@ -129,7 +130,7 @@ def _upgrade_layer(old: V1LayerParameter, new: LayerParameter) -> bool:
         elif field.name == "type":
             new.type = TYPES[V1LayerParameter.LayerType.Name(value)]
         elif field.name == "layer":
-            glog.error("upgrade_proto.cpp:870", "Input NetParameter has V0 layer -- ignoring.")
+            emit(notices.V0InsideV1())
             clean = False
         elif field.is_repeated:
             getattr(new, field.name).extend(value)

@@ -16,6 +16,7 @@ from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import upgrade_net
+from pysolver.pycaffe import mode
 
 _COLORS = {
     "Convolution": "#FF5050",
@@ -74,7 +75,7 @@ def net_graph(
     if net.layers:  # the form of before 2014
         old, net = net, caffe_pb2.NetParameter()
         net.CopyFrom(old)
-        net = upgrade_net(net, net.name or "the net to draw")
+        net = upgrade_net(net, net.name or "the net to draw", mode.log())
     graph = Graph(net.name or "Net", rankdir)
     for layer in net.layer:
         if phase is not None and not _is_in_phase(layer, phase):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
+from pysolver.pycaffe import mode
 
 TRAIN: int = caffe_pb2.TRAIN
 TEST: int = caffe_pb2.TEST
@@ -26,12 +26,12 @@ def layer_type_list() -> list[str]:
 
 def init_log(level: int = 0, stderr: bool = True) -> None:
     """Log only records of this level and above: 0 info, 1 warning, 2 error. stderr False: errors only."""
-    os.environ["GLOG_minloglevel"] = str(level if stderr else max(level, _ERRORS_ONLY))  # noqa: SIM112  glog's own name
+    mode.set_log_level(level if stderr else max(level, _ERRORS_ONLY))
 
 
 def log(text: str) -> None:
     """An info record."""
-    glog.info("_caffe.cpp:69", text)
+    mode.log()(notices.ScriptLog(text))
 
 
 def has_nccl() -> bool:

@@ -7,7 +7,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.writer import CaffeLog, level_wanted
 
 if TYPE_CHECKING:
     from pysolver.context import Context
@@ -23,6 +24,18 @@ class _Settings(threading.local):
 
 
 _settings = _Settings()
+_level: int | None = None  # of the log, for all threads; None: as GLOG_minloglevel says
+
+
+def log() -> CaffeLog:
+    """The log of what is made now, on stderr."""
+    return CaffeLog(level=level_wanted() if _level is None else _level)
+
+
+def set_log_level(level: int) -> None:
+    """Log records of this level and above only: 0 info, 1 warning, 2 error."""
+    global _level
+    _level = level
 
 
 def set_mode_cpu() -> None:
@@ -36,7 +49,7 @@ def set_mode_gpu() -> None:
 
     _settings.gpu = torch.cuda.is_available()
     if not _settings.gpu:
-        glog.warning("_caffe.cpp:1", "set_mode_gpu: there is no CUDA device here, nets run on the CPU")
+        log()(notices.NoCudaDevice())
 
 
 def set_device(device_id: int) -> None:
@@ -96,6 +109,7 @@ def context() -> Context:
         seed=_settings.seed,
         rank=_settings.rank,
         world_size=_settings.count,
+        listener=log(),
         allow_python_layers=_settings.python_layers,
         own_code=(os.path.dirname(os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "_")),),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from pysolver.blob import Blob
 from pysolver.component import Component
 from pysolver.errors import CaffeError, about
-from pysolver.logs import glog
+from pysolver.logs import notices
 from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.filter import read_net_for
@@ -70,13 +70,13 @@ class Net:
     ) -> None:
         if isinstance(phase, (str, os.PathLike)):
             phase, weights, level = level, phase, 0
-            glog.warning("_caffe.cpp:137", "DEPRECATION WARNING - deprecated use of Python interface")
-            glog.warning("_caffe.cpp:138", 'Use this instead (with the named "weights" parameter):')
-            glog.warning("_caffe.cpp:140", f"Net('{network_file}', {phase}, weights='{weights}')")
+            mode.log()(notices.DeprecatedNet())
+            mode.log()(notices.NetInstead())
+            mode.log()(notices.NetCall(str(network_file), phase, str(weights)))
         for file in (network_file, weights):
             if file is not None:
                 check_file(file)
-        param = read_net_for(network_file, phase, level, stages or ())
+        param = read_net_for(network_file, phase, level, stages or (), mode.log())
         with about(network_file):
             self._adopt(core.Net(param, mode.context()))
         if weights is not None:

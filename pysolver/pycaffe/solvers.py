@@ -23,7 +23,7 @@ class Solver:
     _kind: ClassVar[type[core.Solver]] = core.Solver
 
     def __init__(self, solver_file: str) -> None:
-        self._begin(read_solver(os.fspath(solver_file)))
+        self._begin(read_solver(os.fspath(solver_file), mode.log()))
 
     def _begin(self, param: Any) -> None:
         self._solver = self._kind(param, mode.context())
@@ -94,7 +94,7 @@ globals().update({cls.__name__: cls for cls in BY_TYPE.values()})  # caffe.AdamS
 
 def get_solver(solver_file: str) -> Solver:
     """The solver of the type that the file names."""
-    param = read_solver(os.fspath(solver_file))
+    param = read_solver(os.fspath(solver_file), mode.log())
     cls = BY_TYPE.get(param.type, Solver)  # Solver refuses a type that nobody knows
     solver = cls.__new__(cls)
     solver._begin(param)

@@ -7,7 +7,9 @@ import torch
 from pysolver import cores
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 
 
 def gpu_ids(flag: str) -> list[int]:
@@ -31,12 +33,12 @@ def gpu_ids(flag: str) -> list[int]:
     return ids
 
 
-def cuda_or_cpu(wanted: int) -> int | None:
+def cuda_or_cpu(wanted: int, emit: Emit) -> int | None:
     """The GPU that a solver's solver_mode asks for, or None with a warning where there is no CUDA."""
     if wanted < torch.cuda.device_count():
         return wanted
     found = "torch finds no CUDA device" if not torch.cuda.device_count() else f"there is no GPU {wanted}"
-    glog.warning("caffe.cpp:1", f"solver_mode is GPU, but {found} here: running on the CPU")
+    emit(notices.NoGpu(found))
     return None
 
 
@@ -47,9 +49,9 @@ def take_threads() -> e.Threads:
     return e.Threads(count, cores.physical_cores(), why)
 
 
-def query(flag: str) -> None:
+def query(flag: str, emit: Emit = to_stderr) -> None:
     """`caffe device_query`: the properties of the GPUs, as log lines (src/caffe/common.cpp)."""
-    glog.info("caffe.cpp:120", f"Querying GPUs {flag}")
+    emit(notices.QueryingGpus(flag))
     for number in gpu_ids(flag):
         device = torch.cuda.get_device_properties(number)
         for label, value in (
@@ -61,4 +63,4 @@ def query(flag: str) -> None:
             ("Warp size", getattr(device, "warp_size", 32)),
             ("Number of multiprocessors", device.multi_processor_count),
         ):
-            glog.info("common.cpp:178", f"{label + ':':<31}{value}")
+            emit(notices.GpuProperty(label, f"{value:>{30 - len(label) + len(str(value))}}"))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, Part
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
+from pysolver.logs.events import Emit
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import read_net
 from pysolver.solver.ranks import Alone
-
-Emit = Callable[[e.Event], None]
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -58,7 +57,7 @@ def build_train_net(solver: Any, context: Context, emit: Emit) -> Net:
     field = next(field for field in _TRAIN_FIELDS if solver.HasField(field))
     from_file = field in ("net", "train_net")
     emit(e.CreatingTrainNet(field, getattr(solver, field) if from_file else None))
-    param = read_net(getattr(solver, field)) if from_file else _copy(getattr(solver, field))
+    param = read_net(getattr(solver, field), emit) if from_file else _copy(getattr(solver, field))
     _set_state(param, caffe_pb2.TRAIN, solver.train_state)
     with about(getattr(solver, field) if from_file else field):
         net = Net(param, context)
@@ -68,7 +67,7 @@ def build_train_net(solver: Any, context: Context, emit: Emit) -> Net:
 
 def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
     """One net for each test_iter; all their files are read before the first is built."""
-    sources = list(_test_sources(solver))
+    sources = list(_test_sources(solver, emit))
     nets = []
     for number, (source, param) in enumerate(sources):
         emit(e.CreatingTestNet(number, source))
@@ -90,17 +89,17 @@ def divide_tests(test_nets: Iterable[Net], test_iter: Iterable[int], ranks: Alon
             source.divide(Part(ranks.rank, ranks.size, batches))
 
 
-def _test_sources(solver: Any) -> Iterable[tuple[str, Any]]:
+def _test_sources(solver: Any, emit: Emit) -> Iterable[tuple[str, Any]]:
     """(what the log calls it, its NetParameter) of each test net; the generic net fills the places that are left."""
     for param in solver.test_net_param:
         yield "test_net_param", _copy(param)
     for file in solver.test_net:
-        yield f"test_net file: {file}", read_net(file)
+        yield f"test_net file: {file}", read_net(file, emit)
     for _ in range(len(solver.test_iter) - len(solver.test_net_param) - len(solver.test_net)):
         if solver.HasField("net_param"):
             yield "net_param", _copy(solver.net_param)
         else:
-            yield f"net file: {solver.net}", read_net(solver.net)
+            yield f"net file: {solver.net}", read_net(solver.net, emit)
 
 
 def load_weights(net: Net, entries: Iterable[str], emit: Emit) -> None:

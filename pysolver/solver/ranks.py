@@ -149,6 +149,11 @@ def place() -> tuple[int, int] | None:
         return None
 
 
+def is_follower() -> bool:
+    """Whether the environment makes this process another rank than 0: one that follows, and keeps no log."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 @contextlib.contextmanager
 def joined(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[Alone]:
     """The ranks of this process's environment; Alone where there are none. Gloo carries what is on the CPU."""

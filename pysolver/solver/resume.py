@@ -10,14 +10,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Event
 from pysolver.net.net import Net
 from pysolver.solver import note as notes
 from pysolver.solver.note import Note, Point, Position, Window
@@ -26,25 +27,28 @@ from pysolver.solver.state_file import State
 
 @dataclass(frozen=True)
 class Start:
-    """What rank 0 found in a state and tells the others. points: one for each rank, none where the data start over."""
+    """What rank 0 found in a state and tells the others. points: one for each rank, none where the data start over.
+
+    how: what the log says of it.
+    """
 
     iteration: int
     step: int
     run: str
     points: tuple[Point, ...]
-    how: str
+    how: Event
 
     def to_json(self) -> bytes:
         """As it goes to the other ranks."""
         note = notes.to_json(Note(self.run, points=self.points)).decode()
-        return json.dumps([self.iteration, self.step, self.how, note]).encode()
+        return json.dumps([self.iteration, self.step, type(self.how).__name__, astuple(self.how), note]).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Start:
         """What to_json made of it."""
-        iteration, step, how, note = json.loads(data)
+        iteration, step, how, values, note = json.loads(data)
         found = notes.from_json(note.encode())
-        return cls(iteration, step, found.run, found.points, how)
+        return cls(iteration, step, found.run, found.points, getattr(notices, how)(*values))
 
 
 def choose(state: State, ranks: int, is_newest: bool) -> Start:
@@ -52,16 +56,13 @@ def choose(state: State, ranks: int, is_newest: bool) -> Start:
     note = state.note or Note()
     points: tuple[Point, ...] = ()
     if not note.points:
-        how = "A snapshot without data positions, as Caffe writes them: the data start over."
+        how = notices.DataStartOver()
     elif not is_newest:
-        how = "Returning to an earlier point, since newer snapshots of this run exist: the data start over."
+        how = notices.Returning()
     elif len(note.points) != ranks:
-        how = (
-            f"A snapshot of {len(note.points)} processes, this run has {ranks}: weights, history and schedule go on, "
-            "the data, random numbers and smoothed loss start over, and the batch of an update is another."
-        )
+        how = notices.OtherProcesses(len(note.points), ranks)
     else:
-        how = "Continuing exactly: data, random numbers and smoothed loss go on where the snapshot was taken."
+        how = notices.Continuing()
         points = note.points
     return Start(state.iteration, state.current_step, note.run, points, how)
 
@@ -92,7 +93,7 @@ def restore(point: Point, train: Net, tests: Sequence[Net]) -> None:
         matches = _matches(net, positions)
         if _movable(net) and not matches:
             which = f"test net #{number - 1}" if number else "train net"
-            glog.warning("solver.cpp:1", f"The {which} has other sources than in the snapshot: its data start over.")
+            net.context.emit(notices.OtherSources(which))
         for layer, position in matches:
             layer.load_state(position.state)
     if _is_like(point.rng, torch.get_rng_state()):

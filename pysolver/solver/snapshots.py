@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from pysolver.errors import CaffeError
 from pysolver.files import TEMPORARY, read_bytes
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.net import weights
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
@@ -143,13 +145,13 @@ def _files(prefix: str) -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-def newest(prefix: str) -> str | None:
+def newest(prefix: str, emit: Emit = to_stderr) -> str | None:
     """The state of the newest snapshot that is intact, None if there is none; says what it passes over."""
     for _, path in reversed(states(prefix)):
         try:
             check_model(state_file.read(path), path)
         except CaffeError as error:
-            glog.warning("solver.cpp:1", f"Passing over a snapshot: {error}")
+            emit(notices.PassingOver(str(error)))
         else:
             return path
     return None

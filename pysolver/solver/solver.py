@@ -1,6 +1,6 @@
 """The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp).
 
-It says what happens as events (pysolver/logs/events.py) to its subscribers, by default the Caffe log on stderr.
+It says what happens as events (pysolver/logs/events.py) to its subscribers, by default those of its context.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pysolver import schedule
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
-from pysolver.logs import glog
-from pysolver.logs.writer import CaffeLog
+from pysolver.logs import notices
 from pysolver.net.net import Net
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
@@ -65,10 +64,10 @@ class Solver:
         distributed_test: bool = False,
     ) -> None:
         self.param = param
-        self.context = _seeded(context or Context(), param.random_seed)
+        given = context or Context()
+        self._channel = _Channel([given.emit] if subscribers is None else subscribers)
+        self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
         self.ranks = ranks or Alone()
-        default = [CaffeLog()] if self.context.is_root else []
-        self.subscribers: list[Subscriber] = default if subscribers is None else list(subscribers)
         self.type = self.type_name or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
         self.iter = 0
@@ -267,7 +266,7 @@ class Solver:
         if self.stop_on_nan:
             raise CaffeError(f"{message}; stopped, as --stop_on_nan says. A lower base_lr or max_lr may help.")
         if not self._nan_told:
-            glog.warning("solver.cpp:1", f"{message}; training goes on (--stop_on_nan ends it)")
+            self._emit(notices.NotFinite(iteration, loss))
             self._nan_told = True
 
     # ---- testing ---------------------------------------------------------------------------------------------
@@ -372,7 +371,7 @@ class Solver:
             resume.restore(point, self.net, self.test_nets)
             self.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
             self.run = start.run or self.run
-        self.context.info("solver.cpp:1", start.how)
+        self._emit(start.how)
 
     def _weights(self) -> list[Tensor]:
         return [parameter.data for parameter in self.net.learnable_params]
@@ -383,7 +382,23 @@ class Solver:
             net.close()
 
     def _emit(self, event: e.Event) -> None:
-        for subscriber in self.subscribers:
+        self._channel(event)
+
+    @property
+    def subscribers(self) -> list[Subscriber]:
+        """Who is told what this solver and its nets say."""
+        return self._channel
+
+    @subscribers.setter
+    def subscribers(self, subscribers: Sequence[Subscriber]) -> None:
+        self._channel[:] = subscribers
+
+
+class _Channel(list):
+    """The subscribers of a run; the nets' context tells them through it, without holding the solver."""
+
+    def __call__(self, event: e.Event) -> None:
+        for subscriber in self:
             subscriber(event)
 
 

@@ -16,11 +16,11 @@ import torch
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
-from pysolver.logs import glog
+from pysolver.logs import notices
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.run import Run
 from pysolver.logs.tensorboard import TensorBoard
-from pysolver.logs.writer import CaffeLog
+from pysolver.logs.writer import CaffeLog, to_stderr
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
@@ -83,20 +83,23 @@ class TrainOptions:
 Advise = Callable[[Any], Iterable[object]]
 
 
-def main(options: TrainOptions, advise: Advise = lambda param: (), subscribers: Sequence[Subscriber] = ()) -> None:
+def main(
+    options: TrainOptions,
+    advise: Advise = lambda param: (),
+    subscribers: Sequence[Subscriber] = (),
+    log: Subscriber | None = None,
+) -> None:
     """The command: train() with this process's signals served as the options say, in as many processes as they say."""
     effects = parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)
     processes = max(options.processes, len(devices.gpu_ids(options.gpu)))
     if ranks.place() is None and processes > 1:
         from pysolver.solver import starter
 
-        _read(options)  # so that what is wrong with it is said at once, and by one
+        _read(options, log or to_stderr)  # so that what is wrong with it is said at once, and by one
         starter.start(["train", *options.flags()], processes, options.max_restarts)
         return
-    if os.environ.get("RANK", "0") != "0":
-        glog.stream = open(os.devnull, "w")  # noqa: SIM115  one log, rank 0's
     with SignalHandler(*effects) as action:
-        log = CaffeLog()
+        log = log or CaffeLog()
         if ranks.place() is None:  # else the starter has counted for all
             log(devices.take_threads())
         train(options, log=log, subscribers=subscribers, action=action, advise=advise)
@@ -113,34 +116,40 @@ def train(
     """Train the net of a solver file, from the start, from weights, or from a snapshot; CaffeError if it cannot.
 
     The answer is what reading the run's log would give. Of the process it changes torch's random generators only.
-    log: who writes the log, by default on stderr. subscribers: they hear the events too. action: asked once per
-    iteration what is wanted from outside. advise: what it says about the SolverParameter is logged as warnings.
+    log: who writes the log, by default on stderr. Where it cannot be written any more (its reader has gone, the disk
+    is full), the run ends with a snapshot, and a CaffeError. subscribers: they hear the events too.
+    action: asked once per iteration what is wanted from outside. advise: what it says about the SolverParameter is
+    logged as warnings.
 
     One process trains, unless the environment names it a rank of several (torchrun): then all of them train one net.
     """
-    param = _read(options)
+    log = log or CaffeLog()
+    action = _or_lost_log(action, log)
+    listeners: list[Subscriber] = [] if ranks.is_follower() else [log]
+
+    def emit(event: e.Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    param = _read(options, emit)
     recorder = Recorder()
     with contextlib.ExitStack() as stack:
-        device, ids = _choose_device(param, options.gpu)
+        device, ids = _choose_device(param, options.gpu, emit)
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
         group = stack.enter_context(ranks.joined(device))
-        listeners = [log or CaffeLog(), recorder, *subscribers] if group.is_root else []
+        if group.is_root:
+            listeners += [recorder, *subscribers]
         if options.log_ranks:
             listeners.append(stack.enter_context(watchers.rank_log(options.log_ranks, group.rank)))
-
-        def emit(event: e.Event) -> None:
-            for listener in listeners:
-                listener(event)
-
         _tell_devices(device, ids, group.size, emit)
         for advice in advise(param) if group.is_root else ():  # before the nets open the data that it counts
-            glog.warning("solver.cpp:1", str(advice))
+            emit(notices.Advice(str(advice)))
         if group.is_root and (param.snapshot or param.snapshot_after_train):
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
         if options.compile and device.type == "cpu":
-            glog.warning("caffe.cpp:1", "--compile: compiled nets are slower on a CPU, this one goes on uncompiled")
-        snapshot = _choose_start(param, options, group)
+            emit(notices.NotCompiled())
+        snapshot = _choose_start(param, options, group, emit)
         if param.random_seed < 0:
             torch.seed()
         seed = int(group.spread(str(secrets.randbits(31)).encode()))  # of the data, unless there is a random_seed
@@ -172,7 +181,7 @@ def train(
             board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
             listeners.append(board)
         if options.progress is not False and group.is_root:
-            listeners.append(stack.enter_context(watchers.ProgressBar(solver)))
+            listeners.append(stack.enter_context(watchers.ProgressBar(solver, log)))
         solver.subscribers = listeners
         emit(e.StartingOptimization())
         solver.solve()
@@ -180,14 +189,31 @@ def train(
             again = dataclasses.replace(options, snapshot=solver.last_state, weights=None)
             emit(e.GoOn(shlex.join(["pysolver", "train", *again.flags()])))
         emit(e.Done("tool"))
+    if reason := getattr(log, "lost", None):
+        at = f"; go on with --snapshot={solver.last_state}" if solver.is_stopped and solver.last_state else ""
+        raise CaffeError(f"the log cannot be written ({reason.strerror}): ended at iteration {solver.iter}{at}")
     return recorder.run(options.solver)
 
 
-def _read(options: TrainOptions) -> Any:
+def _or_lost_log(action: ActionFunction, log: Subscriber) -> ActionFunction:
+    """As `action`; and once the log is lost, a snapshot and the end: nobody would see how the training goes."""
+    served = False
+
+    def wanted() -> Action:
+        nonlocal served
+        if getattr(log, "lost", None) and not served:
+            served = True
+            return Action.PREEMPT
+        return action()
+
+    return wanted
+
+
+def _read(options: TrainOptions, emit: Subscriber) -> Any:
     """The solver's parameters, found to be usable together with the options."""
     if options.snapshot and options.weights and options.snapshot != "auto":
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
-    param = read_solver(options.solver)
+    param = read_solver(options.solver, emit)
     with about(options.solver):
         check_parameters(param, param.type)
     param.train_state.level = options.level
@@ -200,14 +226,14 @@ def _is_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
 
 
-def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone) -> str | None:
+def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone, emit: Subscriber) -> str | None:
     """The state to resume from, if any; else rank 0's weights are the options', and all others get them from it."""
     snapshot = "auto" if _is_restarted() else options.snapshot
     if snapshot == "auto":
-        found = snapshots.newest(param.snapshot_prefix) if group.is_root else None
+        found = snapshots.newest(param.snapshot_prefix, emit) if group.is_root else None
         snapshot = group.spread((found or "").encode()).decode() or None
         if snapshot is None and group.is_root:
-            glog.info("caffe.cpp:1", f"No intact snapshot of {param.snapshot_prefix}: starting at iteration 0")
+            emit(notices.NothingToResume(param.snapshot_prefix))
     if snapshot or not group.is_root:
         param.ClearField("weights")
     elif options.weights:
@@ -215,7 +241,7 @@ def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone) -> str 
     return snapshot
 
 
-def _choose_device(param: Any, gpu: str) -> tuple[torch.device, list[int]]:
+def _choose_device(param: Any, gpu: str, emit: Subscriber) -> tuple[torch.device, list[int]]:
     """--gpu, else the solver's own wish; an unset solver_mode is the CPU, whatever the schema's default says.
 
     A rank has the GPU of its number on its machine. The ids are those of all processes here.
@@ -223,7 +249,7 @@ def _choose_device(param: Any, gpu: str) -> tuple[torch.device, list[int]]:
     place = ranks.place()
     ids = devices.gpu_ids(gpu)
     if not ids and param.HasField("solver_mode") and param.solver_mode == caffe_pb2.SolverParameter.GPU:
-        number = devices.cuda_or_cpu(place[0] if place else param.device_id)
+        number = devices.cuda_or_cpu(place[0] if place else param.device_id, emit)
         ids = [] if number is None else list(range(number + 1)) if place else [number]
     if not ids:
         return torch.device("cpu"), []

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
-from pysolver.logs import glog
+from pysolver.logs.events import Emit
 from pysolver.logs.writer import CaffeLog
 from pysolver.solver.solver import Solver
 
@@ -18,7 +18,9 @@ from pysolver.solver.solver import Solver
 class ProgressBar:
     """A bar that counts iterations, on a terminal only; a log that goes to the same terminal scrolls above it."""
 
-    def __init__(self, solver: Solver) -> None:
+    def __init__(self, solver: Solver, log: Emit) -> None:
+        self._log = log if isinstance(log, CaffeLog) else CaffeLog()
+        self._beneath = self._log.stream
         self._bar = None
         terminal = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
         if terminal is None:
@@ -38,14 +40,14 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         if self._bar is not None and sys.stderr.isatty():
-            glog.stream = self
+            self._log.stream = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            glog.stream = None
+            self._log.stream = self._beneath
             self._bar.close()
 
 

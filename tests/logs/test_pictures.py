@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from pysolver.errors import CaffeError
 from pysolver.logs import curves as c
-from pysolver.logs import look, plot, read_log
-from pysolver.logs.picture import CHARTS, Wish, draw, wanted_curves
+from pysolver.logs import plot, read_log, style
+from pysolver.logs.drawing import CHARTS, Wish, draw, wanted_curves
 
 NEW = DATA / "new_format_1cycle.log.gz"
 RESUMED = DATA / "multi_gpu_resumed_no_header.log.gz"
@@ -60,7 +60,7 @@ def test_many_runs_are_told_apart_by_what_differs(log_file):
     assert texts == ["max lr 0.02, wd 0.0006", "max lr 0.08, wd 1e-05", "test", "train"]
     assert [axes.get_ylabel() for axes in made.axes] == ["test accuracy", "train and test loss"]
     colours = {drawn.get_color() for drawn in made.axes[0].lines}
-    assert colours == set(look.PALETTE[:2])
+    assert colours == set(style.PALETTE[:2])
 
 
 def test_same_parameters_fall_back_to_file_names(log_file):
@@ -139,9 +139,9 @@ def test_smoothing():
 
 def test_wild_values_do_not_flatten_the_rest():
     usual = np.linspace(1, 2, 50)
-    low, high = look.limits([np.append(usual, 87.3)])
+    low, high = style.limits([np.append(usual, 87.3)])
     assert low < 1 and 2 < high < 4
-    assert look.limits([usual]) is None
+    assert style.limits([usual]) is None
 
 
 @pytest.mark.parametrize("number, what, x", [(0, "test accuracy", "iteration"), (3, "test loss", "seconds"),

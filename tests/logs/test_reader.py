@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import math
 import threading
 
@@ -329,3 +330,69 @@ def test_the_accuracy_of_a_diverged_net_is_not_believed(log_file):
     run = read_log(log_file("\n".join(lines) + "\n"))
     np.testing.assert_array_equal(run.test.main_accuracy, [0.1, 0.6, np.nan])
     np.testing.assert_array_equal(run.test["accuracy"], [0.1, 0.6, 1])
+
+
+LINEAR = {
+    "letters without an end": "a" * 16_000_000,
+    "digits, then a value": "9" * 60_000 + "\n1 = 3",
+    "many digits, a cut-off value": ("9" * 4_000 + " x\n") * 500 + "1 = 3",
+    "a field and blanks in a dump": glog("Initializing solver from parameters: ") + "foo" + " " * 60_000 + "\n",
+    "many such fields": glog("Initializing solver from parameters: ") + ("foo" + " " * 4_000 + "\n") * 300,
+    "arrows": glog("conv" + " -> " * 8_000, "net.cpp:382") + glog("conv" + " -> " * 1_000, "net.cpp:382") * 400,
+    "names of outputs": glog("    Train net output #0: " + ": " * 2_000) * 300,
+    "values": ("loss = " * 580 + "\n") * 300,
+    "stamps": ("I0321 " * 680 + "\n") * 300,
+    "a file through grep -n": "".join(f"{n}:{line}" for n, line in enumerate(lines(0, 60_000).splitlines(True), 1)),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", LINEAR)
+def test_strange_texts_take_no_longer_than_their_length(kind):
+    """Each of them took minutes, or gigabytes, where reading a line was not linear in it (the limit is generous)."""
+    made = Reader("text")
+    text = lines(0, 50) + LINEAR[kind]
+    for start in range(0, len(text), 1 << 21):
+        made.feed(text[start : start + (1 << 21)])
+    run = made.finish()
+    assert {0, 10, 20, 30, 40} <= set(run.train.iteration.tolist())
+
+
+def test_grep_n_is_not_taken_for_ranks():
+    plain = lines(0, 20_000)
+    numbered = "".join(f"{n}:{line}" for n, line in enumerate(plain.splitlines(True), 7))
+    run = read(numbered)
+    assert run.other_ranks == 0 and run.unknown == 0
+    np.testing.assert_array_equal(run.train.iteration, read(plain).train.iteration)
+    np.testing.assert_array_equal(run.test["accuracy"], read(plain).test["accuracy"])
+
+
+def test_a_line_too_long_is_told_and_left():
+    run = read(lines(0, 50) + glog("x" * 5000 + " loss = 3") + lines(50, 100))
+    assert run.unknown == 1 and run.train.iteration[-1] == 90 and len(run.oddities[0].text) <= 160
+
+
+@pytest.mark.parametrize(
+    "dump",
+    [
+        "layer: 3\nlayers: 4\n",
+        'layer {\n  data_param {\n    batch_size: "x"\n  }\n}\n',
+        "layer {\n  data_param {\n    batch_size {\n }\n  }\n}\n",
+        "input_shape: 7\ninput_shape {\n  dim: nan\n}\n",
+        "a {\n" * 5_000,
+    ],
+)
+def test_dumps_that_no_caffe_writes(dump):
+    from pysolver.logs.export import to_json
+
+    run = read(glog("Initializing net from parameters: ", "net.cpp:53") + dump + lines(0, 50))
+    assert run.batch is None and run.train.iteration[-1] == 40
+    json.dumps(to_json(run))
+
+
+def test_a_packed_log_that_is_damaged(tmp_path):
+    packed = bytearray(gzip.compress(lines(0, 500).encode()))
+    packed[200:220] = bytes(20)
+    (tmp_path / "log.gz").write_bytes(packed)
+    with pytest.raises(CaffeError, match=r"log.gz: (Error|.*CRC|no iteration)"):
+        read_log(tmp_path / "log.gz")

@@ -77,8 +77,7 @@ def test_fields_that_steer_are_counted_and_kept():
         "multinode": 1,
     }
     assert dialects.sentence(ignored) == (
-        "Ignored, as they steer only the implementation of another Caffe: data_param.cache, data_param.threads, "
-        "default_forward_type, engine MKL2017 (2 times), multinode"
+        "data_param.cache, data_param.threads, default_forward_type, engine MKL2017 (2 times), multinode"
     )
     assert _net(to_text(net)) == net
     assert "engine: MKL2017" in to_text(net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from pysolver.errors import CaffeError
-from pysolver.logs import glog
 from pysolver.proto import upgrade_files
 from pysolver.proto.blobproto import shapes_equal, to_array
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter, V1LayerParameter
@@ -25,10 +23,9 @@ INDEX = json.loads((DATA / "index.json").read_text())
 
 
 @pytest.fixture
-def log(monkeypatch):
+def log(capsys):
     """What was logged: [severity, text] of each line."""
-    monkeypatch.setattr(glog, "stream", io.StringIO())
-    return lambda: [[line[0], line.split("] ", 1)[1]] for line in glog.stream.getvalue().splitlines()]
+    return lambda: [[line[0], line.split("] ", 1)[1]] for line in capsys.readouterr().err.splitlines()]
 
 
 def net(text: str) -> NetParameter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from short_runs import Script, make_solver, same, weights_of
 
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 from pysolver.solver.signals import Action
 
@@ -36,42 +37,42 @@ def test_a_recurrent_layer_resumes_with_the_state_it_carries(folder):
     assert same(weights_of(second), weights_of(whole))
 
 
-def test_an_earlier_point_reads_its_data_from_the_start(folder, capsys):
+def test_an_earlier_point_reads_its_data_from_the_start(folder):
     folder("max_iter: 14")
     run, _ = make_solver()
     run.solve()
-    sixth, _ = make_solver()
+    sixth, told = make_solver()
     sixth.restore("snap_iter_6.solverstate")
-    assert "Returning to an earlier point" in capsys.readouterr().err
+    assert notices.Returning() in told
     assert (sixth.iter, sixth.net.sources["data"].state()["batches"]) == (6, 0)
-    newest, _ = make_solver()
+    newest, told = make_solver()
     newest.restore("snap_iter_14.solverstate")
-    assert "Continuing exactly" in capsys.readouterr().err
+    assert notices.Continuing() in told
     assert newest.net.sources["data"].state()["batches"] == 28
     forced, _ = make_solver()
     forced.restore("snap_iter_6.solverstate", always_continue=True)
     assert forced.net.sources["data"].state()["batches"] == 12
 
 
-def test_snapshots_of_another_run_do_not_make_it_an_earlier_point(folder, capsys):
+def test_snapshots_of_another_run_do_not_make_it_an_earlier_point(folder):
     folder("max_iter: 14")
     make_solver()[0].solve()
     again, _ = make_solver()
     again.step(6)
-    restored, _ = make_solver()
+    restored, told = make_solver()
     restored.restore("snap_iter_6.solverstate")
-    assert "Continuing exactly" in capsys.readouterr().err
+    assert notices.Continuing() in told
 
 
-def test_caffes_states_have_no_positions(folder, capsys):
+def test_caffes_states_have_no_positions(folder):
     here = folder("max_iter: 6")
     make_solver()[0].solve()
     state = caffe_pb2.SolverState.FromString((here / "snap_iter_6.solverstate").read_bytes())
     state.DiscardUnknownFields()
     (here / "caffe_iter_6.solverstate").write_bytes(state.SerializeToString())
-    solver, _ = make_solver()
+    solver, told = make_solver()
     solver.restore("caffe_iter_6.solverstate")
-    assert "A snapshot without data positions" in capsys.readouterr().err
+    assert notices.DataStartOver() in told
     assert solver.iter == 6
 
 

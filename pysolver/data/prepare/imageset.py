@@ -16,7 +16,9 @@ from pysolver.data.image_lists import read_image_list
 from pysolver.data.parallel import map_ahead
 from pysolver.errors import CaffeError
 from pysolver.extras import require
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
 
 
@@ -77,6 +79,7 @@ def convert_imageset(
     shuffle: bool = False,
     backend: str = "lmdb",
     seed: int | None = None,
+    emit: Emit = to_stderr,
     **flags: bool | int | str,
 ) -> int:
     """Write the images of list_file into a new database; returns how many. flags: the fields of Conversion.
@@ -89,22 +92,20 @@ def convert_imageset(
     conversion, kind = Conversion(**flags), backend_named(backend)
     lines = read_image_list(list_file)
     if shuffle:
-        glog.info("convert_imageset.cpp:91", "Shuffling data")
+        emit(notices.ShufflingList())
         random.Random(seed).shuffle(lines)
-    glog.info("convert_imageset.cpp:94", f"A total of {len(lines)} images.")
+    emit(notices.ConvertingImages(len(lines)))
     with new_database(database, kind) as target:
-        records = tqdm(_records(root, lines, conversion), str(database), len(lines), unit="image", disable=None)
-        count = write_all(target, records, _log_progress)
+        records = tqdm(_records(root, lines, conversion, emit), str(database), len(lines), unit="image", disable=None)
+        count = write_all(target, records, lambda count: emit(notices.Converted(count)))
         if not count:
             raise CaffeError(f"{list_file}: not one of {len(lines)} images could be read")
     return count
 
 
-def _log_progress(count: int) -> None:
-    glog.info("convert_imageset.cpp:155", f"Processed {count} files.")
-
-
-def _records(root: str, lines: list[tuple[str, int]], conversion: Conversion) -> Iterator[tuple[bytes, bytes]]:
+def _records(
+    root: str, lines: list[tuple[str, int]], conversion: Conversion, emit: Emit
+) -> Iterator[tuple[bytes, bytes]]:
     def read(line: tuple[str, int]) -> caffe_pb2.Datum | CaffeError:
         try:
             return conversion.read(root + line[0], line[1])
@@ -114,7 +115,7 @@ def _records(root: str, lines: list[tuple[str, int]], conversion: Conversion) ->
     bytes_of_first = None
     for number, ((path, _), record) in enumerate(zip(lines, map_ahead(read, lines))):
         if isinstance(record, CaffeError):
-            glog.error("io.cpp:80", str(record))
+            emit(notices.UnreadableImage(str(record)))
             continue
         if conversion.check_size:
             bytes_of_first = bytes_of_first or len(record.data)

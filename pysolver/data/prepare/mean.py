@@ -12,11 +12,15 @@ from pysolver.data.databases import backend_named, open_database
 from pysolver.data.parallel import map_ahead
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
-from pysolver.logs import glog
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
 
 
-def compute_image_mean(database: str, output: str | Path | None = None, backend: str = "lmdb") -> np.ndarray:
+def compute_image_mean(
+    database: str, output: str | Path | None = None, backend: str = "lmdb", emit: Emit = to_stderr
+) -> np.ndarray:
     """The mean of all images, float32 (C, H, W), and its file if `output` is given.
 
     Logs the mean of every channel. Raises CaffeError if the database is empty or an image has another shape.
@@ -36,11 +40,11 @@ def compute_image_mean(database: str, output: str | Path | None = None, backend:
         raise CaffeError(f"{database}: the database is empty")
     mean = (total / count).astype(np.float32)
     if output:
-        glog.info("compute_image_mean.cpp:101", f"Write to {output}")
+        emit(notices.WritingMean(str(output)))
         write_mean(output, mean)
-    glog.info("compute_image_mean.cpp:107", f"Number of channels: {len(mean)}")
+    emit(notices.MeanChannels(len(mean)))
     for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
-        glog.info("compute_image_mean.cpp:113", f"mean_value channel [{channel}]: {value:g}")
+        emit(notices.MeanValue(channel, value))
     return mean
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.trials import Variation
-from pysolver.disciplined.range_test import rates_at, read_curve
+from pysolver.disciplined.reading import rates_at, read_curve
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes, write_atomic
 from pysolver.logs.curves import generalisation_error

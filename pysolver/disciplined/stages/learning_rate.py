@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pysolver.disciplined.plan import RAMP, SCOUT, Plan
-from pysolver.disciplined.range_test import RangeTest, analyse
+from pysolver.disciplined.reading import RangeTest, analyse
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, Decision, Situation
 from pysolver.errors import CaffeError
 from pysolver.logs.run import Run

@@ -10,7 +10,7 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, register
 from pysolver.layers.forks import boxes
-from pysolver.logs import glog
+from pysolver.logs import notices
 
 
 @register("PriorBox")
@@ -114,7 +114,7 @@ class DetectionOutput(Layer):
         self.classes = p.num_classes
         self.location_classes = 1 if p.share_location else p.num_classes
         if p.save_output_param.output_directory or p.visualize:
-            glog.warning("detection_output_layer.cpp:1", f"{self.name}: detections are not written or shown")
+            self.context.emit(notices.NotWritten(self.name))
 
     def top_shapes(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> list[Shape]:
         check_predictions(self, locations, scores, priors, self.classes, self.location_classes)
@@ -132,7 +132,7 @@ class DetectionOutput(Layer):
             found = [known.decode(predictions) for predictions in locations_by_class[i]]
             rows += self._of_image(i, found, scores_by_class[i])
         if not rows:
-            glog.info("detection_output_layer.cpp:1", "Couldn't find any detections")
+            self.context.emit(notices.NothingDetected())
             rows = [locations.new_tensor([[i, *[-1] * 6]]).cpu() for i in range(items)]
         return torch.cat(rows).reshape(1, 1, -1, 7).to(locations.device)
 

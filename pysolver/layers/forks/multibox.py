@@ -15,6 +15,7 @@ from pysolver.layers.forks import boxes
 from pysolver.layers.forks.boxes import Match, Priors
 from pysolver.layers.forks.detection import check_predictions
 from pysolver.layers.losses import Loss, normalisation_mode, passing
+from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 
 _P = caffe_pb2.MultiBoxLossParameter
@@ -91,7 +92,7 @@ class MultiBoxLoss(Loss):
             self.param.propagate_down.extend([True, True, False, False])
         location = "smooth_L1_loc" if p.loc_loss_type == _P.SMOOTH_L1 else "l2_loc"
         for inner in (location, *(["softmax_conf"] * 2 if self.softmax else ["logistic_conf"])):
-            self.context.info("layer_factory.hpp:77", f"Creating layer {self.name}_{inner}")
+            self.context.emit(notices.MakingLayer(f"{self.name}_{inner}"))
 
     def top_shapes(self, locations: Shape, scores: Shape, priors: Shape, truth: Shape) -> list[Shape]:
         check_predictions(self, locations, scores, priors, self.p.num_classes, self.slots)

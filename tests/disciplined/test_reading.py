@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pysolver.disciplined import range_plot
-from pysolver.disciplined.range_test import RangeTest, analyse, read_curve
+from pysolver.disciplined.reading import RangeTest, analyse, read_curve
 from pysolver.errors import CaffeError
 from pysolver.logs import read_log
 
