@@ -179,5 +179,5 @@ def test_trains_20_iterations(experiment: str, curve: str, tmp_path: Path, monke
     short = replace(trial, solver=to_text(solver), net="\n".join(lines))
     run = short.run()
     assert run.finished
-    assert np.isfinite(run.train.main_loss).all()
+    assert np.isfinite(run.train.loss).all()
     assert len(run.test) == 2
