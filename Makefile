@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 SECONDS ?= 60
 TARGET ?=
 
-.PHONY: install lint format test test-long fuzz test-caffe demo pictures clean
+.PHONY: install lint format test test-long fuzz test-caffe test-gpu bench demo pictures clean
 
 install: .venv/installed
 
@@ -35,6 +35,14 @@ fuzz: install  # SECONDS=600 in all, TARGET=log only what has this in its name
 
 test-caffe: install
 	$(PY) -m pytest -q -rs --override-ini addopts= --timeout 3600 tests/real_caffe
+
+test-gpu: install  # golden layers, runs, resume, precision, compile on CUDA, and a table of speeds; fails where there is none
+	$(PY) -c "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 'test-gpu: NOTHING was tested: torch finds no CUDA device here')"
+	$(PY) -m pytest -q --override-ini addopts=--import-mode=importlib --timeout 600 tests/gpu
+	$(PY) benchmarks/training.py --device cuda --rounds 3
+
+bench: install  # docs/results.md, "Speed of training"; a quiet machine tells more
+	$(PY) benchmarks/training.py --threads 1 2
 
 demo: install
 	rm -rf demo

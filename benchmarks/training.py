@@ -1,17 +1,19 @@
 """Training speed and memory: a solver's iteration beside the same net in plain PyTorch loops and in a real Caffe.
 
-    python benchmarks/training.py [NAME...] [--threads 1 2] [--rounds 5] [--seconds 2] [--no-caffe]
+    python benchmarks/training.py [NAME...] [--threads 1 2] [--rounds 5] [--seconds 2] [--device cpu] [--no-caffe]
 
 All run in turns within each round, on the same tensors, loss read every iteration; Caffe by `caffe time`, forward and
-backward, on one it finds under the user's cache folder (`make test-caffe` builds it). Prints a table: images/s of
-pysolver (median over the rounds, spread in per cent), pysolver's speed divided by each other's (median of the ratios
-within the rounds), and peak memory of an iteration beside the loops'. A name selects the rows that contain it.
+backward, on one it finds under the user's cache folder (`make test-caffe` builds it). With one thread the clock is
+processor time, so that other work on the machine counts little; with more it is wall time. Prints a table: images/s
+of pysolver (median over the rounds, half their spread in per cent), pysolver's speed divided by each other's (median of
+the ratios within the rounds), and peak memory of an iteration beside the loops'. A name selects the rows with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,8 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("GLOG_minloglevel", "2")
 
 import torch
 import torch.nn.functional as F
@@ -37,19 +37,22 @@ snapshot_after_train: false
 """
 CAFFE = next(iter(Path.home().glob(".cache/pysolver/caffe-*/plain/.temp_release/tools/caffe.bin")), Path("none"))
 
+DEVICE = torch.device("cpu")  # --device
+
 Step = Callable[[], object]
 
 
 def batch_of(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
-    return torch.rand(bench.batch, *bench.image), torch.randint(0, bench.classes, (bench.batch,))
+    images, labels = torch.rand(bench.batch, *bench.image), torch.randint(0, bench.classes, (bench.batch,))
+    return images.to(DEVICE), labels.to(DEVICE)
 
 
 def pysolver_step(bench: Bench) -> Step:
     images, labels = batch_of(bench)
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
     param.net_param.CopyFrom(bench.param())
-    solver = Solver(param, Context())
+    solver = Solver(param, Context(DEVICE, listener=lambda event: None), [])
     solver.net.blobs["data"].value = images
     solver.net.blobs["label"].value = labels.float()
     return lambda: solver.step(1)
@@ -58,7 +61,7 @@ def pysolver_step(bench: Bench) -> Step:
 def torch_step(bench: Bench, channels_last: bool) -> Step:
     """What a person writes who knows PyTorch well."""
     images, labels = batch_of(bench)
-    model = bench.module().train()
+    model = bench.module().train().to(DEVICE)
     if channels_last:
         n, c, h, w = images.shape
         images = images.contiguous(memory_format=torch.channels_last).as_strided((n, c, h, w), (c * h * w, 1, w * c, c))
@@ -83,24 +86,42 @@ LOOPS: dict[str, Callable[[Bench], Step]] = {
 
 
 def images_per_second(step: Step, batch: int, seconds: float) -> float:
-    start, steps = time.perf_counter(), 0
-    while not steps or time.perf_counter() - start < seconds:
+    now = _clock()
+    start, steps = now(), 0
+    while not steps or now() - start < seconds:
         step()
         steps += 1
-    return batch * steps / (time.perf_counter() - start)
+    return batch * steps / (now() - start)
 
 
-def caffe_images_per_second(bench: Bench, seconds: float, guess: float, threads: int) -> float:
-    """guess: images/s, to choose the number of iterations."""
+def _clock() -> Callable[[], float]:
+    if DEVICE.type == "cuda":
+        return lambda: torch.cuda.synchronize() or time.perf_counter()
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def caffe_seconds(bench: Bench, iterations: int) -> float:
+    """Of `caffe time` with so many iterations: processor time with one thread, else what it says itself."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "net.prototxt")
         model.write_text(to_text(bench.param()))
-        iterations = max(2, round(seconds * guess / bench.batch))
+        threads = torch.get_num_threads()
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "GLOG_minloglevel": "0"}
         command = [str(CAFFE), "time", f"-model={model}", f"-iterations={iterations}"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    line = next(line for line in done.stderr.splitlines() if "Average Forward-Backward" in line)
-    return 1000 * bench.batch / float(line.split()[-2])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if threads == 1:
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    line = next(line for line in done.stderr.splitlines() if "Total Time" in line)
+    return float(line.split()[-2]) / 1000
+
+
+def caffe_images_per_second(bench: Bench, seconds: float, guess: float) -> float:
+    """guess: images/s, to choose the number of iterations. The start is taken off by a run of one iteration."""
+    iterations = 1 + max(2, round(seconds * guess / bench.batch))
+    taken = caffe_seconds(bench, iterations) - caffe_seconds(bench, 1)
+    return bench.batch * (iterations - 1) / taken
 
 
 def peak_mebibytes(loop: str, bench: Bench) -> float:
@@ -134,14 +155,15 @@ def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
         for name, step in steps.items():
             speeds[name].append(images_per_second(step, bench.batch, args.seconds))
         if args.caffe:
-            speeds["Caffe"].append(caffe_images_per_second(bench, args.seconds, speeds["pysolver"][-1], threads))
+            speeds["Caffe"].append(caffe_images_per_second(bench, args.seconds, speeds["pysolver"][-1]))
     mine = speeds.pop("pysolver")
     middle = statistics.median(mine)
     spread = 100 * (max(mine) - min(mine)) / middle
     ratios = [
         f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-" for other in speeds.values()
     ]
-    memory = ["-"] * 3 if args.no_memory or threads > 1 else [f"{peak_mebibytes(loop, bench):.0f}" for loop in LOOPS]
+    no_memory = args.no_memory or threads > 1 or DEVICE.type != "cpu"
+    memory = ["-"] * 3 if no_memory else [f"{peak_mebibytes(loop, bench):.0f}" for loop in LOOPS]
     cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(memory)]
     return "| " + " | ".join(cells) + " |"
 
@@ -152,6 +174,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--no-caffe", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory-of", metavar="LOOP", help=argparse.SUPPRESS)
@@ -160,7 +183,9 @@ def main() -> None:
     if args.memory_of:
         torch.set_num_threads(1)
         return print_peak(args.memory_of, chosen[0])
-    args.caffe = CAFFE.is_file() and not args.no_caffe
+    global DEVICE
+    DEVICE = torch.device(args.device)
+    args.caffe = CAFFE.is_file() and not args.no_caffe and DEVICE.type == "cpu"
     print(f"torch {torch.__version__}; Caffe: {CAFFE if args.caffe else 'none'}; {args.rounds} rounds")
     print("| net | threads | pysolver, images/s | / NCHW loop | / channels_last loop | / Caffe | peak MiB: "
           "pysolver / NCHW / channels_last |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)  # fmt: skip

@@ -54,7 +54,8 @@ def _inv(solver: Any, i: Any, current_step: Any) -> Any:
 
 def _poly(solver: Any, i: Any, current_step: Any) -> Any:
     left = _ONE - np.float32(i) / np.float32(solver.max_iter)
-    return np.float32(solver.base_lr) * _powf(left, solver.power)
+    least = np.float32(solver.min_lr)
+    return (np.float32(solver.base_lr) - least) * _powf(left, solver.power) + least
 
 
 def _sigmoid(solver: Any, i: Any, current_step: Any) -> Any:
@@ -117,6 +118,26 @@ _powf = _of_c("powf", 2, np.power)
 _expf = _of_c("expf", 1, np.exp)
 
 
+def _multifixed(solver: Any, i: Any, current_step: Any) -> Any:
+    """MobileNet-YOLO's: stagelr[s] up to and with iteration stageiter[s]; the last one for ever."""
+    stage = np.searchsorted(np.array(solver.stageiter, np.int64), i, side="left")
+    return np.array(solver.stagelr, np.float32)[np.minimum(stage, len(solver.stagelr) - 1)]
+
+
+def _as_forks_start_and_end(solver: Any, i: Any, rate: Any) -> Any:
+    """Intel's warm-up and NVIDIA's ramp in place of the policy's first rates, and NVIDIA's least rate."""
+    base, x = np.float32(solver.base_lr), np.float32(i)
+    if solver.min_lr > 0:
+        rate = np.maximum(rate, np.float32(solver.min_lr))
+    if solver.rampup_interval > 0:
+        start, part = np.float32(solver.rampup_lr), x / np.float32(solver.rampup_interval)
+        rate = np.where(i < solver.rampup_interval, start + (base - start) * part * part, rate)
+    if solver.warmup_iter > 0:
+        end, start = np.float32(solver.warmup_iter), np.float32(solver.warmup_start_lr)
+        rate = np.where(i < solver.warmup_iter, (x * base + (end - x) * start) / end, rate)
+    return rate
+
+
 # ---- current_step of the policies that go down in steps ------------------------------------------------------------
 
 
@@ -169,6 +190,15 @@ def _max_lr(solver: Any) -> str | None:
     return f'max_lr is not set: lr_policy "{solver.lr_policy}" needs it, the other bound beside base_lr'
 
 
+def _stages(solver: Any) -> str | None:
+    if len(solver.stagelr) == len(solver.stageiter) > 0:
+        return None
+    return (
+        f'lr_policy "multifixed" needs as many stagelr as stageiter, at least one, not {len(solver.stagelr)} and '
+        f"{len(solver.stageiter)}"
+    )
+
+
 def _max_iter(solver: Any) -> str | None:
     if solver.max_iter > 0:
         return None
@@ -207,6 +237,7 @@ POLICIES: dict[str, Policy] = {
     "exp_range": Policy(_exp_range, (_stepsize, _gamma, _max_lr), _ten_cycles),
     "fixed": Policy(_fixed),
     "inv": Policy(_inv, (_gamma,)),
+    "multifixed": Policy(_multifixed, (_stages,), lambda solver: 2 * max(solver.stageiter)),
     "multistep": Policy(
         _step, (_gamma,), lambda solver: 2 * max(solver.stepvalue) if solver.stepvalue else None, _AT_STEPVALUES
     ),
@@ -248,7 +279,9 @@ def at(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Row:
 def learning_rate(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Rate:
     """The rate alone. CaffeError for an unknown policy."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return np.float32(_policy(solver).rate(solver, np.asarray(iteration, np.int64)[()], current_step))
+        i = np.asarray(iteration, np.int64)[()]
+        rate = np.float32(_policy(solver).rate(solver, i, current_step))
+        return np.float32(_as_forks_start_and_end(solver, i, rate))[()]
 
 
 def next_step(solver: Any, iteration: int, current_step: int) -> int:
@@ -321,6 +354,8 @@ def check_schedule(solver: Any) -> None:
         refusal = need(solver)
         if refusal:
             raise CaffeError(refusal)
+    if solver.min_lr < 0 or solver.rampup_interval < 0 or solver.warmup_iter < 0:
+        raise CaffeError("min_lr, rampup_interval and warmup_iter must not be negative")
     if not 0 <= solver.momentum <= 1:
         raise CaffeError(f"momentum is {solver.momentum:g}: it must lie between 0 and 1")
     _check_cyclical_momentum(solver)

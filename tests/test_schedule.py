@@ -224,3 +224,32 @@ def test_no_torch():
 
     code = "import sys, pysolver.schedule, pysolver.commands.schedule; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _solver(**fields):
+    return caffe_pb2.SolverParameter(**{"lr_policy": "fixed", "base_lr": 0.4, "max_iter": 100, **fields})
+
+
+def test_warm_up_of_intels_caffe():
+    solver = _solver(warmup_iter=4, warmup_start_lr=0.1, lr_policy="step", gamma=0.5, stepsize=10)
+    rates = [float(schedule.learning_rate(solver, i, i // 10)) for i in (0, 1, 2, 3, 4, 9, 10)]
+    assert rates == pytest.approx([0.1, 0.175, 0.25, 0.325, 0.4, 0.4, 0.2], rel=1e-6)
+
+
+def test_ramp_and_least_rate_of_nvidias_caffe():
+    solver = _solver(rampup_interval=4, rampup_lr=0.2)
+    rates = [float(schedule.learning_rate(solver, i)) for i in range(6)]
+    assert rates == pytest.approx([0.2, 0.2125, 0.25, 0.3125, 0.4, 0.4], rel=1e-6)
+    solver = _solver(lr_policy="poly", power=2, min_lr=0.1)
+    assert [float(schedule.learning_rate(solver, i)) for i in (0, 50, 100)] == pytest.approx([0.4, 0.175, 0.1])
+    solver = _solver(lr_policy="exp", gamma=0.5, min_lr=0.1)
+    assert [float(schedule.learning_rate(solver, i)) for i in range(4)] == pytest.approx([0.4, 0.2, 0.1, 0.1])
+
+
+def test_stages_of_mobilenet_yolo():
+    solver = _solver(lr_policy="multifixed", stagelr=[0.1, 0.01, 0.001], stageiter=[10, 20, 30])
+    schedule.check_schedule(solver)
+    got = np.asarray(schedule.learning_rate(solver, np.array([0, 10, 11, 20, 21, 30, 31, 99])))
+    np.testing.assert_allclose(got, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001, 0.001], rtol=1e-6)
+    with pytest.raises(CaffeError, match="as many stagelr as stageiter"):
+        schedule.check_schedule(_solver(lr_policy="multifixed", stagelr=[0.1]))

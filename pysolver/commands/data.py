@@ -8,7 +8,7 @@ from pysolver.data.prepare import prepare
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagenet")
+    parser.add_argument("name", metavar="NAME", help="digits, mnist, fashion-mnist, cifar10, cifar100, imagenet or voc")
     parser.add_argument("out", metavar="OUT", help="folder for the databases")
     parser.add_argument("--from", dest="source", metavar="DIR", help="folder with the original files (else: download)")
     parser.add_argument("--force", action="store_true", help="replace databases that are there")

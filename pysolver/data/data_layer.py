@@ -28,6 +28,7 @@ class Data(BatchSource):
     """Records in key order, for ever. In training, rank r of n takes the records k with k % n == r.
 
     Every record a run passes counts for k, across the end of the database, so batch i is made of known records.
+    data_param.shuffle, of NVIDIA's and Intel's Caffe: in another random order in each pass through the database.
     """
 
     tops = between(1, 2)
@@ -58,7 +59,7 @@ class Data(BatchSource):
         if transform.force_color and transform.force_gray:
             raise CaffeError("transform_param: cannot set both force_color and force_gray")
         wanted = Colour.COLOR if transform.force_color else Colour.GRAY if transform.force_gray else Colour.AS_STORED
-        records = DatabaseRecords(self._database, wanted)
+        records = DatabaseRecords(self._database, wanted, scattered=self._param.shuffle)
         if wanted is not Colour.AS_STORED and not records.is_encoded:
             self.context.emit(notices.ForcedColour())
         return Store(
@@ -78,10 +79,19 @@ class Data(BatchSource):
         numbers = self.row_numbers(index, self._param.batch_size)
         self._log_restarts(numbers)
         with self.about():
-            images, labels = self._store.fetch(numbers % self._store.size)
+            images, labels = self._store.fetch(self._places(numbers))
             draws = self._transform.draw(lambda: self.generator("transform", index), len(images))
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
         return tops[: len(self.param.top)]
+
+    def _places(self, numbers: np.ndarray) -> np.ndarray:
+        """Places in the database for running numbers of records."""
+        passes, places = np.divmod(numbers, self._store.size)
+        if self._param.shuffle:
+            for number in np.unique(passes):
+                now = passes == number
+                places[now] = self.permutation("shuffle", int(number), self._store.size)[places[now]]
+        return places
 
     def _log_restarts(self, numbers: np.ndarray) -> None:
         """Caffe's line for each end of the database among the records that this batch reads or passes over."""

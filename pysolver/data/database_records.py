@@ -18,16 +18,18 @@ from pysolver.proto import caffe_pb2
 
 
 class DatabaseRecords:
-    """Reads through a database in key order and starts over at its end.
+    """Reads through a database in key order and starts over at its end; `scattered`: in any order.
 
     first: the first record, which reading does not skip.
     """
 
-    def __init__(self, database: Database, colour: Colour) -> None:
+    def __init__(self, database: Database, colour: Colour, scattered: bool = False) -> None:
         if not database.entries:
             raise CaffeError(f"{database.source}: the database is empty")
         self.size = database.entries
         self._source, self._colour = database.source, colour
+        self._database = database
+        self._places = database.places() if scattered else None
         self._stream = _endless(database)
         self._position = 0  # of the stream, in the database
         self._pool: ThreadPoolExecutor | None = None
@@ -44,6 +46,8 @@ class DatabaseRecords:
         return [self._decode(record) for record in parsed]
 
     def _item(self, number: int) -> tuple[memoryview, memoryview]:
+        if self._places is not None:
+            return self._database.at(self._places[number])
         ahead = (number - self._position) % self.size
         self._position = (number + 1) % self.size
         return next(islice(self._stream, ahead, None))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from pysolver.data.lmdb_file import LmdbFile
+from pysolver.data.lmdb_file import LmdbFile, Place
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
@@ -33,6 +33,12 @@ class Database(Protocol):
 
     def items(self) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
         """(key, value) in key order, from the first; a memoryview is valid until the next one is asked for."""
+
+    def places(self) -> list[Any]:
+        """Where each record is, in key order: for at()."""
+
+    def at(self, place: Any) -> tuple[bytes | memoryview, bytes | memoryview]:
+        """The (key, value) of a place."""
 
 
 def open_database(source: str, backend: int) -> Database:
@@ -71,6 +77,12 @@ class LmdbReader:
 
     def items(self) -> Iterator[tuple[memoryview, memoryview]]:
         return self._file.items()
+
+    def places(self) -> list[Place]:
+        return self._file.places()
+
+    def at(self, place: Place) -> tuple[memoryview, memoryview]:
+        return self._file.at(place)
 
 
 def tell_opened(database: Database, emit: Emit) -> None:

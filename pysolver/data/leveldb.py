@@ -42,6 +42,15 @@ class LeveldbReader:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         return self._iterate()
 
+    def places(self) -> list[bytes]:
+        return list(self._iterate(include_value=False))
+
+    def at(self, place: bytes) -> tuple[bytes, bytes]:
+        try:
+            return place, self._database.get(place, verify_checksums=True)
+        except self._plyvel.Error as error:
+            raise CaffeError(f"{self.source}: the LevelDB is damaged: {_without(self._folder, error)}") from None
+
     def _iterate(self, **options: bool) -> Iterator:
         try:
             with self._database.iterator(verify_checksums=True, **options) as iterator:

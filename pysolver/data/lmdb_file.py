@@ -32,6 +32,9 @@ _META_SIZE = _HEADER.size + _META.size + 2 * _DATABASE.size + 16
 _PAGE_SIZES = {1 << power for power in range(8, 17)}
 _DEEPEST = 32  # levels of the tree
 
+Node = tuple[int, int, int, int, int]  # the four numbers of a node, and the offset of its key
+Place = tuple[int, Node]  # of a record: its page and its node
+
 
 class _Meta(NamedTuple):
     """One of the two states of the file; the later transaction counts."""
@@ -90,16 +93,29 @@ class LmdbFile:
         """(key, value) in key order."""
         left, budget = self.entries, iter(range(self._meta.pages))
         if self._meta.root != _NO_PAGE:
-            for item in self._below(self._meta.root, 0, budget):
+            for number, page, node in self._leaves(self._meta.root, 0, budget):
                 left -= 1
                 if left < 0:
                     raise self._damaged("more records than it counts")
-                yield item
+                yield self._record(number, page, *node)
         if left:
             raise self._damaged(f"{left} records fewer than it counts")
 
-    def _below(self, number: int, depth: int, budget: Iterator[int]) -> Iterator[tuple[memoryview, memoryview]]:
-        """The records below a page; budget: one for each page that the tree has left."""
+    def places(self) -> list[Place]:
+        """Where each record is, in key order."""
+        budget = iter(range(self._meta.pages))
+        found = [(number, node) for number, _, node in self._leaves(self._meta.root, 0, budget)]
+        if len(found) != self.entries:
+            raise self._damaged(f"{len(found)} records, not the {self.entries} that it counts")
+        return found
+
+    def at(self, place: Place) -> tuple[memoryview, memoryview]:
+        """The (key, value) of a place."""
+        number, node = place
+        return self._record(number, self._read(number * self._meta.page_size, self._meta.page_size), *node)
+
+    def _leaves(self, number: int, depth: int, budget: Iterator[int]) -> Iterator[tuple[int, memoryview, Node]]:
+        """The nodes of the leaves below a page, with theirs; budget: one for each page that the tree has left."""
         if next(budget, None) is None or depth > _DEEPEST:
             raise self._damaged("its tree runs in circles")
         page = self._read(number * self._meta.page_size, self._meta.page_size)
@@ -107,14 +123,14 @@ class LmdbFile:
             nodes = self._nodes(number, page)
             if nodes and _HEADER.unpack_from(page)[2] & _BRANCH:
                 for low, high, top, _, _ in nodes:
-                    yield from self._below(low | high << 16 | top << 32, depth + 1, budget)
+                    yield from self._leaves(low | high << 16 | top << 32, depth + 1, budget)
                 return
         except struct.error:
             raise self._damaged(f"page {number}") from None
         for node in nodes:
-            yield self._record(number, page, *node)
+            yield number, page, node
 
-    def _nodes(self, number: int, page: memoryview) -> list[tuple[int, int, int, int, int]]:
+    def _nodes(self, number: int, page: memoryview) -> list[Node]:
         """The four numbers of each node of a branch or leaf page, and the offset of its key."""
         own, _, flags, lower, upper = _HEADER.unpack_from(page)
         if own != number or flags & 0x0F not in (_BRANCH, _LEAF) or not 16 <= lower <= upper <= len(page):

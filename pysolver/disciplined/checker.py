@@ -104,7 +104,11 @@ def check_files(solver: SolverParameter, log: Run | None = None) -> list[Finding
             error("net", f"{path} is not there (seen from the working directory)"),
             *check_solver(solver, None, log),
         ]
-    return check_solver(solver, read_net(path) if path else None, log)
+    try:
+        net = read_net(path) if path else None
+    except CaffeError as refusal:
+        return [error("net", f"cannot be read: {refusal}"), *check_solver(solver, None, log)]
+    return check_solver(solver, net, log)
 
 
 def check_training(solver: SolverParameter) -> list[Finding]:
@@ -153,7 +157,7 @@ def bounds(case: Case) -> Iterator[Finding]:
     values = [solver.momentum, *list(solver.cyclical_momentum)[:1]]
     if max(values) >= 1:
         yield error("momentum", f"reaches {max(values):g}: old gradients are never forgotten, it diverges")
-    elif max(values) > 0.99:
+    elif np.float32(max(values)) > np.float32(0.99):
         yield warning("momentum", f"{max(values):g} makes an effective rate of {1 / (1 - max(values)):.0f} x lr")
     if len(solver.cyclical_momentum) == 2 and values[1] > values[0]:
         yield warning(
@@ -249,12 +253,12 @@ def steps(case: Case) -> Iterator[Finding]:
                     f"{before}, {after} are out of order: Caffe takes them in file "
                     f"order, so both steps come at {before} and {before + 1}",
                 )
-        late = [v for v in values if v >= solver.max_iter > 0]
+        late = [v for v in values if v >= solver.max_iter > 0 and not _is_never(v)]
         if late:
             yield warning("stepvalue", f"{late[0]} is never reached: max_iter is {solver.max_iter}")
     elif values:
         yield warning("stepvalue", f'lr_policy "{solver.lr_policy}" does not use it; "multistep" does')
-    if solver.lr_policy == "step" and 0 < solver.max_iter <= solver.stepsize:
+    if solver.lr_policy == "step" and 0 < solver.max_iter <= solver.stepsize and not _is_never(solver.stepsize):
         yield warning("stepsize", f"{solver.stepsize}: the rate never drops before max_iter {solver.max_iter}")
     if solver.lr_policy in ("step", "multistep", "exp", "exp_range"):
         if solver.gamma == 0:
@@ -271,7 +275,7 @@ def values(case: Case) -> Iterator[Finding]:
     """Fields whose unset or odd values make a run pointless."""
     solver = case.solver
     if solver.max_iter < 1:
-        yield error("max_iter", "is not set: nothing is trained")
+        yield warning("max_iter", "is not set: `train` does nothing; a script that calls step() ends by itself")
     if solver.base_lr == 0 and not case.cyclical:
         yield error("base_lr", "is not set, which means 0: nothing is learned")
     if solver.HasField("clip_gradients") and solver.clip_gradients == 0:
@@ -290,6 +294,8 @@ def tests(case: Case) -> Iterator[Finding]:
     solver = case.solver
     if not solver.test_iter:
         yield note("test_iter", "there is no test: overfitting will not be seen")
+    elif _is_never(solver.test_interval):
+        return
     elif 0 < solver.max_iter < solver.test_interval and not solver.test_initialization:
         yield warning("test_interval", f"{solver.test_interval} is beyond max_iter {solver.max_iter}: no test")
     elif solver.test_interval and solver.max_iter % solver.test_interval:
@@ -298,6 +304,11 @@ def tests(case: Case) -> Iterator[Finding]:
             f"max_iter {solver.max_iter} is no multiple of it: the last weights, at "
             f"the lowest rate, are not tested (last test at {_multiple(solver)})",
         )
+
+
+def _is_never(iterations: int) -> bool:
+    """A number that people write to switch something off."""
+    return iterations >= 1_000_000
 
 
 def _multiple(solver: SolverParameter) -> int:

@@ -199,10 +199,7 @@ class TestInterrupted(Event):
 
 @event
 class Display(Event):
-    """The smoothed loss; speed in iterations per second, seconds for `interval` iterations.
-
-    The last display of a run, and all of old Caffes, have no speed.
-    """
+    """The smoothed loss; iterations per second, seconds for `interval` of them: None at the end and in old Caffes."""
 
     iteration: int
     loss: float

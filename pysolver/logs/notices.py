@@ -225,6 +225,14 @@ UpgradeErrors = _notice(
 WroteUpgraded = _notice(
     "WroteUpgraded", "upgrade_net_proto_text.cpp:49", "Wrote upgraded {message} {form} proto to {target}"
 )
+ForeignSettings = _notice(
+    "ForeignSettings",
+    "upgrade_proto.cpp:1",
+    "{path}: its settings are of another Caffe and are not read; names and blobs are",
+    "W",
+)
+TakenOut = _notice("TakenOut", "upgrade_net_proto_text.cpp:1", "Taken out: {fields}")
+NotOfBvlc = _notice("NotOfBvlc", "upgrade_net_proto_text.cpp:1", "BVLC's Caffe has nothing for: {fields}", "E")
 UnreadableProto = _notice("UnreadableProto", "upgrade_net_proto_text.cpp:30", "{error:lines}", "E")
 
 # Commands

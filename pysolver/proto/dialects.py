@@ -34,7 +34,8 @@ STEERS = {
     "ImageDataParameter": "threads cache precache show_data",
     "InnerProductParameter": "engine",
     "SolverParameter": """
-        device_id_again engine group_id richness solver_data_type store_blobs_in_old_format test_offset""",
+        device_id_again engine group_id richness show_per_class_result solver_data_type
+        store_blobs_in_old_format test_offset""",
 }
 
 # Refused unless it has its default.
@@ -57,7 +58,7 @@ REFUSED = {
     "BatchNormParameter": "filler stats_batch_size relu update_global_stats",
     "ConvolutionParameter": """
         coeff fusion_type kernel_depth temporal_stride filter_group temporal_pad dilation_h dilation_w""",
-    "DataParameter": "shuffle side",
+    "DataParameter": "side",
     "FillerParameter": "scale",
     "ImageDataParameter": """
         short_side dataset_share_per_node min_height min_width new_length use_image sampling_rate use_label
@@ -77,10 +78,9 @@ REFUSED = {
     "NormalizeParameter": "bp_norm",
     "WindowDataParameter": "config",
     "SolverParameter": """
-        plateau_winsize rampup_interval rampup_lr min_lr momentum_policy max_momentum momentum_power larc larc_policy
+        plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy
         larc_eta larc_turbo weight_decay_policy weight_decay_power max_weight_decay test_and_snapshot_last_epochs
-        stagelr stageiter disabled_update warmup_iter warmup_start_lr local_lr_auto local_gw_ratio stepearly
-        eval_type ap_version show_per_class_result""",
+        disabled_update local_lr_auto local_gw_ratio stepearly""",
 }
 
 # Read by layers of these types only.
@@ -89,6 +89,22 @@ OF_TYPES = {
     "Pooling3D": {"PoolingParameter": "kernel_depth temporal_stride"},
 }
 
+# Read by the layers, or by the solver.
+COMPUTED = {
+    "TransformationParameter": "resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param",
+    "BatchNormParameter": "scale_filler bias_filler scale_bias",
+    "DataParameter": "shuffle",
+    "ConvolutionParameter": "relu negative_slope",
+    "DropoutParameter": "scale_train sample_weights_test",
+    "ELUParameter": "lambda",
+    "InnerProductParameter": "relu negative_slope",
+    "LossParameter": "pre_fixed_normalizer weight_by_label_freqs class_weighting",
+    "PoolingParameter": "ceil_mode",
+    "SolverParameter": """
+        rampup_interval rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
+}
+
+_COMPUTED = {f"{message}.{name}" for message, names in COMPUTED.items() for name in names.split()}
 _STEERS = {f"{message}.{name}" for message, names in STEERS.items() for name in names.split()}
 _REFUSED = {f"{message}.{name}" for message, names in REFUSED.items() for name in names.split()}
 _ENGINES = {"MKL2017", "MKLDNN"}
@@ -123,6 +139,16 @@ def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:
     for layer in net.layer:
         ignored += check(layer, f"layer '{layer.name}' ({layer.type})", layer.type)
     return ignored
+
+
+def steers(key: str) -> bool:
+    """Whether `Message.field` steers only the implementation of another Caffe."""
+    return key in _STEERS
+
+
+def is_foreign(key: str) -> bool:
+    """Whether `Message.field` is not of BVLC's Caffe, for all that is known of its own messages."""
+    return key in _REFUSED or key in _COMPUTED
 
 
 def sentence(ignored: Counter[str]) -> str:

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from pysolver.errors import CaffeError
+from pysolver.files import read_bytes
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
-from pysolver.proto import upgrade_v0, upgrade_v1
-from pysolver.proto.binary import read_binary
+from pysolver.proto import upgrade_v0, upgrade_v1, weights_only
+from pysolver.proto.binary import LARGEST_MESSAGE, read_binary
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
+from pysolver.proto.seal import open_seal
 from pysolver.proto.text import read_text
 
 SOLVER_TYPES = {
@@ -31,7 +33,16 @@ def read_net(path: str | Path, emit: Emit = to_stderr) -> NetParameter:
 
 def read_weights(path: str | Path, emit: Emit = to_stderr) -> NetParameter:
     """The net in a binary caffemodel, in the present form."""
-    return upgrade_net(read_binary(path, NetParameter), str(path), emit)
+    try:
+        net = read_binary(path, NetParameter)
+    except CaffeError:
+        data = read_bytes(path, LARGEST_MESSAGE)
+        open_seal(data, str(path))  # our own files: damaged, then, and not of another Caffe
+        net = weights_only.parse(data)
+        if net is None:
+            raise
+        emit(notices.ForeignSettings(str(path)))
+    return upgrade_net(net, str(path), emit)
 
 
 def read_solver(path: str | Path, emit: Emit = to_stderr) -> SolverParameter:

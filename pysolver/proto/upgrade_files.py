@@ -12,15 +12,19 @@ from pysolver.files import write_atomic
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
+from pysolver.proto import dialects, to_bvlc
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text, to_text
 from pysolver.proto.upgrade import net_needs_upgrade, try_upgrade_net, upgrade_solver
 
 
-def upgrade_net_proto_text(source: str | Path, target: str | Path, emit: Emit = to_stderr) -> int:
-    """Upgrade a net prototxt. Exit status 0; 1: not all of it could be upgraded; 2: the file cannot be read."""
-    return _upgrade(source, target, "net", "text", _net, emit)
+def upgrade_net_proto_text(source: str | Path, target: str | Path, emit: Emit = to_stderr, bvlc: bool = False) -> int:
+    """Upgrade a net prototxt. Exit status 0; 1: not all of it could be upgraded; 2: the file cannot be read.
+
+    bvlc: also without the fields of forks, as far as BVLC's Caffe can say what they do.
+    """
+    return _upgrade(source, target, "net", "text", _net_to_bvlc if bvlc else _net, emit)
 
 
 def upgrade_net_proto_binary(source: str | Path, target: str | Path, emit: Emit = to_stderr) -> int:
@@ -35,6 +39,16 @@ def upgrade_solver_proto_text(source: str | Path, target: str | Path, emit: Emit
 
 def _net(net: NetParameter, source: str, emit: Emit) -> tuple[NetParameter, bool, bool]:
     return net_needs_upgrade(net), *try_upgrade_net(net, source, emit)
+
+
+def _net_to_bvlc(net: NetParameter, source: str, emit: Emit) -> tuple[bool, NetParameter, bool]:
+    _, net, clean = _net(net, source, emit)
+    taken, left = to_bvlc.convert(net)
+    if taken:
+        emit(notices.TakenOut(dialects.sentence(taken)))
+    if left:
+        emit(notices.NotOfBvlc(dialects.sentence(left)))
+    return True, net, clean and not left
 
 
 def _solver(solver: SolverParameter, source: str, emit: Emit) -> tuple[bool, SolverParameter, bool]:

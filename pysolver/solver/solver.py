@@ -21,9 +21,9 @@ from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
-from pysolver.net.net import Net
+from pysolver.logs.channel import Channel
 from pysolver.proto.text import to_text
-from pysolver.solver import checkpoint, debug_info, nets, resume, snapshots, testing, updates
+from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
@@ -65,7 +65,7 @@ class Solver:
     ) -> None:
         self.param = param
         given = context or Context()
-        self._channel = _Channel([given.emit] if subscribers is None else subscribers)
+        self._channel = Channel([given.emit] if subscribers is None else subscribers)
         self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
         self.ranks = ranks or Alone()
         self.type = self.type_name or param.type
@@ -86,7 +86,7 @@ class Solver:
         self._timer = time.perf_counter()
 
         self._emit(e.InitializingSolver(to_text(param)))
-        check_parameters(param, self.type)
+        check_parameters(param, self.type, self._emit)
         if param.snapshot and self.context.is_root:
             snapshots.probe(param.snapshot_prefix)
         self.smoothing = Smoothing(param.average_loss)
@@ -95,15 +95,8 @@ class Solver:
         self.net = nets.build_train_net(param, self.context, self._emit)
         if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
-        self._divides_tests = distributed_test and self.ranks.size > 1
-        self.test_nets: list[Net] = []
-        if self.ranks.is_root:
-            self.test_nets = nets.build_test_nets(param, self.context, self._emit)
-        elif self._divides_tests:
-            with torch.random.fork_rng():  # its training draws what it would without them
-                self.test_nets = nets.build_test_nets(param, self.context, self._emit)
-        if self._divides_tests:
-            nets.divide_tests(self.test_nets, param.test_iter, self.ranks)
+        self._divides_tests = distributed_test and self.ranks.size > 1 and param.eval_type != "detection"
+        self.test_nets = nets.test_nets_of_rank(param, self.context, self._emit, self.ranks, self._divides_tests)
         self._emit(e.ScaffoldingDone())
         self.ranks.share(self._weights())
         self.ranks.watch(self.net.parameters)
@@ -290,12 +283,13 @@ class Solver:
 
     def test(self, number: int) -> None:
         """Test one net with the train net's weights, and tell its mean outputs."""
-        net = self.test_nets[number]
+        net, batches = self.test_nets[number], self.param.test_iter[number]
         self._emit(e.Testing(self.iter, number))
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
-        batches = self.param.test_iter[number]
-        if self._divides_tests:
+        if self.param.eval_type == "detection":
+            result = detection_eval.run_detection(net, batches, forward, self._serve_actions, self.param.ap_version)
+        elif self._divides_tests:
             result = testing.run_divided(net, batches, forward, self._serve_actions, self.ranks)
         else:
             result = testing.run_batches(net, batches, forward, self._serve_actions)
@@ -392,14 +386,6 @@ class Solver:
     @subscribers.setter
     def subscribers(self, subscribers: Sequence[Subscriber]) -> None:
         self._channel[:] = subscribers
-
-
-class _Channel(list):
-    """The subscribers of a run; the nets' context tells them through it, without holding the solver."""
-
-    def __call__(self, event: e.Event) -> None:
-        for subscriber in self:
-            subscriber(event)
 
 
 def _seeded(context: Context, random_seed: int) -> Context:

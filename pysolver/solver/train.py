@@ -215,7 +215,7 @@ def _read(options: TrainOptions, emit: Subscriber) -> Any:
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     param = read_solver(options.solver, emit)
     with about(options.solver):
-        check_parameters(param, param.type)
+        check_parameters(param, param.type, lambda event: None)
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stage.split(","))
     return param

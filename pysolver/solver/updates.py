@@ -129,8 +129,7 @@ def regularise(grads: Tensors, params: Tensors, decays: Sequence[np.float32], ki
         return
     check_regularization(kind)
     gradients, weights, factors = (list(column) for column in zip(*chosen))
-    penalties = torch._foreach_sign(weights) if kind == "L1" else weights
-    torch._foreach_add_(gradients, torch._foreach_mul(penalties, factors))
+    _add(gradients, torch._foreach_sign(weights) if kind == "L1" else weights, factors)
 
 
 def check_regularization(kind: str) -> None:
@@ -158,9 +157,8 @@ def nesterov(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
 
 
 def _advance(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
-    torch._foreach_mul_(grads, _floats(hyper.rates))
     torch._foreach_mul_(history, float(hyper.momentum))
-    torch._foreach_add_(history, grads)
+    _add(history, grads, _floats(hyper.rates))
 
 
 def adagrad(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
@@ -204,6 +202,13 @@ def adam(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):  # b1 = 1: 0 / 0, as in Caffe
         c = np.sqrt(1 - np.float64(hyper.momentum2) ** t) / (1 - np.float64(hyper.momentum) ** t)
     torch._foreach_mul_(grads, [float(rate * np.float32(c)) for rate in hyper.rates])
+
+
+def _add(totals: Tensors, values: Tensors, factors: Sequence[float]) -> None:
+    """totals += factor * value, in one pass over the memory for all of the same factor, as a BLAS's axpy."""
+    for factor in dict.fromkeys(factors):
+        chosen = [(total, value) for total, value, its in zip(totals, values, factors) if its == factor]
+        torch._foreach_add_(*map(list, zip(*chosen)), alpha=factor)
 
 
 def _average(history: Tensors, values: Tensors, decay: np.float32) -> None:

@@ -302,3 +302,23 @@ def test_fields_that_no_data_layer_reads_are_pointed_out(counted_lmdb, make_sour
     log = capfd.readouterr().err
     assert "data_param.rand_skip is not read" in log
     assert "data_param.scale is not read" in log
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_shuffled_records(tmp_path, monkeypatch, make_source, counted_lmdb, cached) -> None:
+    """data_param.shuffle: each pass holds every record once, in its own order; the ranks share a pass among them."""
+    counted_lmdb(12)
+    text = DATA.format("", 3).replace("batch_size: 3", "batch_size: 3 shuffle: true")
+    context = {"cache_bytes": 1 << 20 if cached else 0, "seed": 7}
+    source = make_source(text, **context)
+    passes = [list(itertools.chain(*labels_of(source, 4))) for _ in range(3)]
+    for labels in passes:
+        assert sorted(labels) == list(range(12))
+        assert labels != list(range(12))
+    assert passes[0] != passes[1] != passes[2]
+    source.close()
+    ranks = [make_source(text, rank=rank, world_size=2, cache_bytes=0, seed=7 + rank) for rank in range(2)]
+    shares = [list(itertools.chain(*labels_of(one, 2))) for one in ranks]
+    assert [label for pair in zip(*shares, strict=True) for label in pair] == passes[0]
+    for one in ranks:
+        one.close()

@@ -82,7 +82,7 @@ def test_a_good_solver():
         ({"snapshot_prefix": '"nowhere/x"'}, "warning", "snapshot_prefix", "no folder nowhere"),
         ({"clip_gradients": "0"}, "error", "clip_gradients", "every gradient"),
         ({"display": None}, "warning", "display", "nothing can be plotted"),
-        ({"max_iter": None}, "error", "max_iter", "nothing is trained"),
+        ({"max_iter": None}, "warning", "max_iter", "`train` does nothing"),
         ({"test_interval": "20000", "test_initialization": "false"}, "warning", "test_interval", "no test"),
         ({"test_interval": "300"}, "note", "test_interval", "last test at 9900"),
         ({"weight_decay": None}, "note", "weight_decay", "no regularisation"),

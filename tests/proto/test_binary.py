@@ -95,3 +95,20 @@ def test_folders_and_strange_paths(tmp_path):
         read_binary(tmp_path, NetParameter)
     with pytest.raises(CaffeError, match="null byte"):
         read_binary("a\0b", NetParameter)
+
+
+def test_a_caffemodel_whose_settings_are_of_another_fork(tmp_path):
+    """Number 148 is a message with two required fields in BVLC's schema, and a plain number elsewhere."""
+    net = NetParameter(name="fork")
+    net.layer.add(name="conv", type="Convolution").blobs.add(shape={"dim": [2]}, data=[1.5, -2])
+    for setting in (b"\xa2\x09\x02\x08\x01", b"\xa2\x09\x01\xff"):  # a message without what it needs, and no message
+        layer = net.layer[0].SerializeToString() + setting
+        path = tmp_path / "fork.caffemodel"
+        path.write_bytes(b"\x0a\x04fork" + b"\xa2\x06" + bytes([len(layer)]) + layer)
+        with pytest.raises(CaffeError):
+            read_binary(path, NetParameter)
+        (read,) = read_weights(path).layer
+        assert (read.name, read.type, list(read.blobs[0].data)) == ("conv", "Convolution", [1.5, -2])
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CaffeError, match="not a binary NetParameter, or damaged"):
+        read_weights(path)

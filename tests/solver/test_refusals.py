@@ -17,12 +17,12 @@ CASES = json.loads((DATA / "refusals.json").read_text())
 STRICTER = {"cyclical_momentum_one_value": "cyclical_momentum is given 1 times"}  # Caffe ignores a single value
 CHECK = re.compile(r"Check failed: .*(\([^()]+ vs\. [^()]+\)|size\(\)) ")  # the expression before the words
 OWN_WORDS = {  # where Caffe's message is an expression of its source or comes from its libraries
-    "unknown_field": "solver.prototxt:10:14: SolverParameter has no field 'learning_rate'",
+    "unknown_field": "solver.prototxt:10:1: SolverParameter has no field 'learning_rate'",
     "syntax": "solver.prototxt:10:7: expected ':' after gamma",
     "bad_enum": "solver_mode has no value TPU",
     "string_for_number": "solver.prototxt:10:8: expected a number for gamma",
     "number_out_of_range": "solver.prototxt:10:12: device_id: 5000000000 is out of range",
-    "singular_field_twice": "solver.prototxt:10:8: SolverParameter has one 'base_lr'",
+    "singular_field_twice": "solver.prototxt:10:1: SolverParameter has one 'base_lr'",
     "missing_net_file": "nowhere.prototxt: file not found",
     "missing_weights": "nowhere.caffemodel",
     "no_snapshot_unwritable": "Cannot write to snapshot prefix 'nowhere/snap'",  # said before the training, not after

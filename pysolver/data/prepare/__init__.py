@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from pysolver.data.prepare import cifar, digits, imagenet, mnist
+from pysolver.data.prepare import cifar, digits, imagenet, mnist, voc
 from pysolver.data.prepare.publish import publish, targets, write_data_set
 from pysolver.errors import CaffeError
 
@@ -16,21 +16,24 @@ _LOADERS = {
     "cifar10": cifar.load_cifar10,
     "cifar100": cifar.load_cifar100,
 }
-NAMES = (*_LOADERS, "imagenet")
+NAMES = (*_LOADERS, "imagenet", "voc")
 
 
 def prepare(name: str, out: str | Path, source_dir: str | Path | None = None, force: bool = False) -> list[Path]:
     """Write OUT/<name>_train_lmdb, OUT/<name>_test_lmdb and OUT/<name>_mean.binaryproto; returns the three paths.
 
+    voc, for AnnotatedData, has voc_labelmap.prototxt in place of a mean.
     source_dir: folder with the original files; without it they are downloaded (digits come from scikit-learn,
-    imagenet always needs the folder). force: replace what is there. All three appear, or none.
+    imagenet and voc always need the folder). force: replace what is there. All three appear, or none.
     Raises CaffeError: unknown name, missing or damaged files, existing output, no network, full disk.
     """
     if name not in NAMES:
         raise CaffeError(f"unknown data set '{name}' (known: {', '.join(NAMES)})")
-    paths = targets(name, out, force)
+    paths = targets(name, out, force, "labelmap.prototxt" if name == "voc" else "mean.binaryproto")
     if source_dir is not None and not Path(source_dir).is_dir():
         raise CaffeError(f"{source_dir}: no such folder")
     if name == "imagenet":
         return publish(paths, imagenet.writer(source_dir))
+    if name == "voc":
+        return publish(paths, voc.writer(source_dir))
     return publish(paths, partial(write_data_set, _LOADERS[name](source_dir)))

@@ -16,9 +16,9 @@ from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
 
 
-def targets(name: str, out: str | Path, force: bool) -> list[Path]:
-    """OUT/<name>_train_lmdb, OUT/<name>_test_lmdb, OUT/<name>_mean.binaryproto; CaffeError if there and not `force`."""
-    paths = [Path(out) / f"{name}_{part}" for part in ("train_lmdb", "test_lmdb", "mean.binaryproto")]
+def targets(name: str, out: str | Path, force: bool, third: str) -> list[Path]:
+    """OUT/<name>_train_lmdb, OUT/<name>_test_lmdb, OUT/<name>_<third>; CaffeError if they are there and not `force`."""
+    paths = [Path(out) / f"{name}_{part}" for part in ("train_lmdb", "test_lmdb", third)]
     existing = [str(path) for path in paths if path.exists()]
     if existing and not force:
         raise CaffeError(f"{', '.join(existing)}: exists already (--force replaces it)")

@@ -23,7 +23,7 @@ It is made, never edited, by
 from the runs in `experiments/results/` (one line a run: its curves, seed, batch, commit, date and machine). To run one:
 
     pysolver data mnist experiments/data/mnist
-    pysolver reproduce table2 --rows lenet --scale 0.02        two minutes: fiftieths of the runs, to see it work
+    pysolver reproduce table2 --rows lenet --scale 0.02        minutes: a fiftieth of each run, to see it work
     pysolver reproduce table2 --rows lenet --runs 4            the whole, hours
 
 **Verdicts.** A claim *holds* if Student's t test says so at 5 % with the variance of all its curves together, *does

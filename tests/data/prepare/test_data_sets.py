@@ -284,7 +284,7 @@ def test_what_cannot_be_prepared(tmp_path) -> None:
         with pytest.raises(CaffeError, match=message):
             prepare(name, tmp_path / "out", source)
     assert not (tmp_path / "out").exists()
-    assert len(NAMES) == 6
+    assert len(NAMES) == 7
 
 
 def test_without_a_network_the_folder_is_recommended(tmp_path, monkeypatch) -> None:

@@ -1,0 +1,92 @@
+"""The nearest file that BVLC's Caffe reads: without what only steers another Caffe, and in BVLC's words."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from pysolver.proto import dialects
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
+
+_ENGINES = {"MKL2017", "MKLDNN"}
+# Types that compute what a type of BVLC's computes under the same fields.
+TYPES = {"DepthwiseConvolution": "Convolution"}
+
+_BVLC = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data
+Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col
+ImageData InfogainLoss InnerProduct Input LRN LSTM Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter Pooling
+Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss
+Split Swish TanH Threshold Tile WindowData"""
+
+
+def convert(net: NetParameter) -> tuple[Counter[str], Counter[str]]:
+    """Change the net in place; the numbers of what was taken out, and of what BVLC cannot say and is still there."""
+    taken, left = Counter[str](), Counter[str]()
+    _strip(net, "", taken, left)
+    for index in reversed(range(len(net.layer))):
+        layer = net.layer[index]
+        layer.type = TYPES.get(layer.type, layer.type)
+        if layer.HasField("pooling_param"):
+            _round(layer.pooling_param)
+        for behind in reversed(_unfused(layer)):
+            net.layer.insert(index + 1, behind)
+    for layer in net.layer:
+        _strip(layer, "", taken, left)
+        if layer.type not in _BVLC.split():
+            left[f"type {layer.type}"] += 1
+    return taken, left
+
+
+def _round(pooling: PoolingParameter) -> None:
+    if pooling.HasField("ceil_mode"):
+        if not pooling.ceil_mode:
+            pooling.round_mode = pooling.FLOOR
+        pooling.ClearField("ceil_mode")
+
+
+def _unfused(layer: LayerParameter) -> list[LayerParameter]:
+    """The layers that say apart, in place on its top, what another Caffe computes in this one."""
+    found = []
+    norm = layer.batch_norm_param
+    if layer.type == "BatchNorm" and (norm.scale_bias or norm.HasField("scale_filler") or norm.HasField("bias_filler")):
+        scale = LayerParameter(name=f"{layer.name}/scale", type="Scale", bottom=layer.top, top=layer.top)
+        scale.scale_param.bias_term = True
+        if norm.HasField("scale_filler"):
+            scale.scale_param.filler.CopyFrom(norm.scale_filler)
+        if norm.HasField("bias_filler"):
+            scale.scale_param.bias_filler.CopyFrom(norm.bias_filler)
+        for field in ("scale_bias", "scale_filler", "bias_filler"):
+            norm.ClearField(field)
+        del layer.param[3:]
+        found.append(scale)
+    for name in ("convolution_param", "inner_product_param"):
+        fused = getattr(layer, name)
+        if layer.HasField(name) and fused.relu:
+            relu = LayerParameter(name=f"{layer.name}/relu", type="ReLU", bottom=layer.top, top=layer.top)
+            if fused.negative_slope:
+                relu.relu_param.negative_slope = fused.negative_slope
+            fused.ClearField("relu")
+            fused.ClearField("negative_slope")
+            found.append(relu)
+    return found
+
+
+def _strip(message: Message, where: str, taken: Counter[str], left: Counter[str]) -> None:
+    for field, value in message.ListFields():
+        key = f"{field.containing_type.name}.{field.name}"
+        if field.name in ("layer", "layers", "blobs"):
+            continue
+        if dialects.steers(key) or _is_foreign_engine(field, value):
+            taken[where + field.name] += 1
+            message.ClearField(field.name)
+        elif dialects.is_foreign(key):
+            left[where + field.name] += 1
+        elif field.message_type:
+            for inner in value if field.is_repeated else [value]:
+                _strip(inner, f"{where}{field.name}.", taken, left)
+
+
+def _is_foreign_engine(field: FieldDescriptor, value: object) -> bool:
+    return field.name == "engine" and bool(field.enum_type) and field.enum_type.values_by_number[value].name in _ENGINES
