@@ -232,6 +232,13 @@ def _clue(kind: Kind, case: Case, first: int, last: int, text: str = "") -> Clue
 
 def _lasts(case: Case, first: int, last: int) -> bool:
     """Whether a rise is long, or short and steep; not one that a cycle of the rate makes and takes back."""
+    steep = case.trends.test[first : last + 1].max() > 2 * case.trends.enough[first]
+    is_long = case.length(first, last) >= (0.05 if steep else LONG)
+    ways_up = [(start, end) for kind, start, end in case.stretches if kind in (RISES, RISES_ALONE)]
+    for start, end in reversed(ways_up):  # the whole way up
+        first = start if end == first - 1 else first
+    for start, end in ways_up:
+        last = end if start == last + 1 else last
     loss = _level(case.run.test.main_loss)
     before, rise = loss[first], loss[first : last + 1].max() - loss[first]
     comes_back = loss[last + 1 :].min(initial=np.inf) < before + 0.4 * rise
@@ -239,8 +246,7 @@ def _lasts(case: Case, first: int, last: int) -> bool:
     came_back = loss[lows[0] : first + 1].max() > before + 0.7 * rise
     if case.lr[last] > case.lr[first] and (comes_back or came_back):
         return False
-    steep = case.trends.test[first : last + 1].max() > 2 * case.trends.enough[first]
-    return case.length(first, last) >= (0.05 if steep else LONG)
+    return is_long
 
 
 def _is_steady(x: np.ndarray, loss: np.ndarray) -> bool:

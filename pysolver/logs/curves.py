@@ -13,6 +13,7 @@ from pysolver.errors import CaffeError
 from pysolver.logs.run import Run, Table
 
 TRAIN, TEST = "train", "test"
+RATES = ("lr", "momentum", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Curve:
     high: np.ndarray | None = None
     raw: np.ndarray | None = None
     faint: bool = False
+    dead_from: float | None = None  # x from which on the loss of its run is no number any more
 
     @property
     def phase(self) -> str:
@@ -178,6 +180,26 @@ def smooth(y: np.ndarray, window: int) -> np.ndarray:
         return np.where(good, total[middle] / count[middle], y)
 
 
+def with_corners(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A schedule with the corners between its points: where two straight lines meet that have two steps each.
+
+    A log tells the rate at its displays only, and the peak of a cycle lies between two of them.
+    """
+    slopes = np.diff(y) / np.diff(x)
+    scale = float(np.abs(slopes[np.isfinite(slopes)]).max(initial=0.0)) or 1.0
+    corners = []
+    for i in range(1, len(slopes) - 1):
+        before, after = slopes[i - 1], slopes[i + 1]
+        bends = abs(before - after) > 0.05 * scale and i > 1 and i + 2 < len(slopes)
+        if not bends or abs(slopes[i - 2] - before) + abs(slopes[i + 2] - after) > 0.02 * scale:
+            continue
+        place = (y[i + 1] - y[i] + before * x[i] - after * x[i + 1]) / (before - after)
+        if x[i] < place < x[i + 1]:
+            corners.append((i + 1, place, y[i] + before * (place - x[i])))
+    at = [i for i, _, _ in corners]
+    return np.insert(x, at, [c[1] for c in corners]), np.insert(y, at, [c[2] for c in corners])
+
+
 def curves(runs: Sequence[Run], names: Sequence[str], x: Axis, labels: Sequence[str], window: int = 1) -> list[Curve]:
     """Every wanted series of every run; superseded parts as faint ones. A series may lack in some runs, not in all."""
     drawn, missing = [], {}
@@ -191,7 +213,13 @@ def curves(runs: Sequence[Run], names: Sequence[str], x: Axis, labels: Sequence[
             width = 1 if what in ("lr", "momentum", "weight_decay") else window
             smoothed = smooth(y, width)
             raw = y if width > 1 else None
-            drawn.append(Curve(label, what, number, x.of(run, table), smoothed, raw=raw))
+            places = x.of(run, table)
+            dead = None
+            if run.nan_from is not None and what not in RATES:
+                dead = next((float(place) for place, i in zip(places, table.iteration) if i >= run.nan_from), None)
+            elif what in RATES and x.label != "learning rate":
+                places, smoothed = with_corners(places, smoothed)
+            drawn.append(Curve(label, what, number, places, smoothed, raw=raw, dead_from=dead))
             if what != "gap":
                 drawn += _old_parts(run, what, x, label, number)
     for what, error in missing.items():

@@ -30,14 +30,17 @@ def page(
         rows=len(layout), cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=weights,
         specs=[[{"secondary_y": bool(panel.right)}] for panel in layout],
     )  # fmt: skip
+    named: set[tuple[int, str, bool]] = set()  # one row of the legend for each run, or for each series of the one
     for row, panel in enumerate(layout, 1):
         for right, names in ((False, panel.left), (True, panel.right)):
             for curve in (c for c in drawn if c.what in names):
-                for trace in _traces(go, curve, style.colour(curve, order, runs), runs):
+                key = (curve.run, "", curve.faint) if runs > 1 else (curve.run, curve.what, curve.faint)
+                for trace in _traces(go, curve, style.colour(curve, order, runs), runs, key not in named):
                     made.add_trace(trace, row=row, col=1, secondary_y=right if panel.right else None)
+                named.add(key)
             if names:
                 scale = "log" if log_y and style.quantity(names[0]) not in ("accuracy", *style.RATES) else "linear"
-                made.update_yaxes(title_text=style.words(names), type=scale, row=row, col=1,
+                made.update_yaxes(title_text=style.words(names), type=scale, showgrid=not right, row=row, col=1,
                                   secondary_y=right if panel.right else None)  # fmt: skip
     for mark in marks:
         made.add_vline(mark, line={"dash": "dot", "color": style.GREY})
@@ -48,9 +51,9 @@ def page(
     return made.to_html(include_plotlyjs=True, full_html=True)
 
 
-def _traces(go, curve: Curve, colour: str, runs: int):
-    """The line of a curve, its band below it."""
-    name = f"{curve.label}: {curve.what}" if runs > 1 else curve.what
+def _traces(go, curve: Curve, colour: str, runs: int, named: bool):
+    """The line of a curve, its band below it. named: it stands in the legend, for all curves of its name."""
+    name = curve.label if runs > 1 else curve.what
     if curve.faint:
         name += " (superseded)"
     if curve.low is not None:
@@ -59,5 +62,6 @@ def _traces(go, curve: Curve, colour: str, runs: int):
                          fillcolor=colour, hoverinfo="skip", showlegend=False)  # fmt: skip
     light = style.is_light(curve)
     line = {"color": colour, "width": 1 if light else 2}
-    yield go.Scatter(x=curve.x, y=curve.y, name=name, mode="lines", line=line,
+    yield go.Scatter(x=curve.x, y=curve.y, name=name, mode="lines", line=line, legendgroup=name, showlegend=named,
+                     hovertemplate=f"%{{y:.5g}} {curve.what}<extra>{name}</extra>",
                      opacity=0.35 if curve.faint else 0.7 if light else 1.0)  # fmt: skip

@@ -83,12 +83,15 @@ def _panel(
         sides.append((right, panel.right))
     for side, names in sides:
         curves = [curve for curve in drawn if curve.what in names]
-        for curve in curves:
-            _line(side, curve, style.colour(curve, order, runs), dashed=side is not axes and runs > 1)
-        side.set_ylabel(style.words(names) + (" (dashed)" if side is not axes and runs > 1 else ""))
+        for number, curve in enumerate(curves):
+            _line(side, curve, style.colour(curve, order, runs), dashed=_is_hidden(curve, curves[:number]))
+            _death(side, curve, style.colour(curve, order, runs))
+        side.set_ylabel(style.words(names))
         kind = style.quantity(names[0])
         if log_y and kind not in ("accuracy", *style.RATES):
             side.set_yscale("log")
+        elif kind == "accuracy" and (bounds := style.accuracy_limits([c.y for c in curves if not c.faint])):
+            side.set_ylim(bounds)
         elif kind == "loss" and (bounds := style.limits([curve.y for curve in curves])):
             side.set_ylim(bounds)
             _beyond(side, curves, bounds[1])
@@ -105,6 +108,28 @@ def _line(axes: Axes, curve: Curve, colour: str, dashed: bool) -> None:
     few = np.isfinite(curve.y).sum() < 2
     axes.plot(curve.x, curve.y, alpha=alpha, marker="o" if few else None, zorder=2 if light else 3, **look,
               label=f"{curve.label}: {curve.what}{' (superseded)' if curve.faint else ''}")  # fmt: skip
+
+
+def _is_hidden(curve: Curve, others: Sequence[Curve]) -> bool:
+    """Whether a curve lies on one that is drawn already: then it is dashed, so that both are seen."""
+    for other in others:
+        if other.what == curve.what and other.run != curve.run and len(other.y) == len(curve.y):
+            span = float(np.nanmax(curve.y, initial=-np.inf) - np.nanmin(curve.y, initial=np.inf))
+            apart = np.abs(other.y - curve.y)
+            if np.isfinite(apart).any() and np.nanquantile(apart, 0.9) <= 0.005 * max(span, 0.0):
+                return True
+    return False
+
+
+def _death(axes: Axes, curve: Curve, colour: str) -> None:
+    """A cross at the last value of a run whose loss is no number any more, and from where."""
+    alive = np.flatnonzero(np.isfinite(curve.y))
+    if curve.dead_from is None or curve.faint or not len(alive):
+        return
+    x, y = curve.x[alive[-1]], curve.y[alive[-1]]
+    axes.plot([x], [y], "X", color=colour, markersize=8, zorder=4, label=f"{curve.label}: {curve.what} ends")
+    axes.annotate(f"NaN from {curve.dead_from:,g}", (x, y), color=colour, fontsize=8, xytext=(7, 4),
+                  textcoords="offset points", annotation_clip=False)  # fmt: skip
 
 
 def _beyond(axes: Axes, curves: Sequence[Curve], top: float) -> None:
@@ -136,18 +161,27 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
     """Of one run: its series. Of several: the runs by colour, then what thin and thick lines are."""
     seen: dict[str, Line2D] = {}
     for curve in drawn:
-        name = curve.label if runs > 1 else _with_best(curve)
+        name = _of_run(curve, drawn) if runs > 1 else _with_best(curve)
         if not curve.faint and name not in seen:
             light = runs == 1 and style.is_light(curve)
             colour = style.colour(curve, order, runs)
             seen[name] = Line2D([], [], color=colour, linewidth=1 if light else 2, alpha=0.6 if light else 1)
-    if runs > 1 and len({style.is_light(c) for c in drawn if not c.faint}) > 1:
-        seen["test"] = Line2D([], [], color=style.GREY, linewidth=1.8)
-        seen["train"] = Line2D([], [], color=style.GREY, linewidth=1.0, alpha=0.6)
+    phases = {curve.phase for curve in drawn if not curve.faint}
+    if runs > 1 and "test" in phases and phases & {"train", "smoothed"}:
+        seen["test (thick)"] = Line2D([], [], color=style.GREY, linewidth=1.8)
+        seen["train (thin)"] = Line2D([], [], color=style.GREY, linewidth=1.0, alpha=0.6)
     if any(curve.faint for curve in drawn):
         seen["superseded by a resumed run"] = Line2D([], [], color=style.GREY, linewidth=1, alpha=0.3)
     columns = max(1, min(len(seen), 100 // (max(map(len, seen)) + 8)))
     made.legend(list(seen.values()), list(seen), loc="outside lower center", ncols=columns, fontsize=9)
+
+
+def _of_run(curve: Curve, drawn: Sequence[Curve]) -> str:
+    """The name of a run, with the best value of its first accuracy that is drawn."""
+    own = [c for c in drawn if c.run == curve.run and not c.faint and style.quantity(c.what) == "accuracy"]
+    if not own or not np.isfinite(own[0].y).any():
+        return curve.label
+    return f"{curve.label} (best {np.nanmax(own[0].y):.4g})"
 
 
 def _with_best(curve: Curve) -> str:

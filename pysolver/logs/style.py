@@ -96,13 +96,32 @@ def is_light(curve: Curve) -> bool:
     return curve.phase in (TRAIN, "smoothed") or (curve.faint and curve.phase == TEST)
 
 
+def accuracy_limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Limits that show in what the accuracies of several runs differ, without their climb; None if all is seen."""
+    tails = [v[len(v) // 2 :][np.isfinite(v[len(v) // 2 :])] for v in values]
+    bests = [float(np.nanmax(v)) for v in values if np.isfinite(v).any()]
+    if len(bests) < 2:
+        return None
+    top, low = max(bests), min(float(np.nanmin(v)) for v in values if np.isfinite(v).any())
+    floor = min([min(bests) - 4 * (top - min(bests)), *(float(np.quantile(t, 0.1)) for t in tails if len(t))])
+    if top - floor > 0.5 * (top - low) or floor >= top:
+        return None
+    return floor - 0.05 * (top - floor), top + 0.08 * (top - floor)
+
+
 def limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
-    """Limits of a y axis that a few wild values (a diverged loss) would spoil; None if there are none such."""
+    """Limits of a y axis that a few wild values (a diverged loss) would spoil; None if there are none such.
+
+    The loss of the beginning stays in sight.
+    """
     finite = np.concatenate([v[np.isfinite(v)] for v in values] or [np.zeros(0)])
     if len(finite) < 8:
         return None
     low, usual, top = finite.min(), np.quantile(finite, 0.9), finite.max()
     if top - low <= 3 * (usual - low) or usual <= low:
         return None
-    bound = low + 1.6 * (usual - low)
+    starts = [float(np.median(v[np.isfinite(v)][:3])) for v in values if np.isfinite(v).any()]
+    bound = max(low + 1.6 * (usual - low), 1.05 * float(np.median(starts)))
+    if bound >= top:
+        return None
     return float(low - 0.05 * (bound - low)), float(bound)

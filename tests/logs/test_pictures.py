@@ -42,7 +42,7 @@ def test_one_run_on_twin_axes():
     assert left.get_ylabel() == "train and test loss" and right.get_ylabel() == "test accuracy"
     below, rates = line(made, ": lr")
     assert below.get_ylabel() == "learning rate" and below.get_xlabel() == "iteration"
-    assert rates.get_ydata().max() == run.train.lr.max()
+    assert rates.get_ydata().max() == pytest.approx(0.02)  # max_lr, which lies between two displays
     texts = [text.get_text() for text in made.legends[0].get_texts()]
     assert "test accuracy (best 0.5285)" in texts and len(set(texts)) == len(texts)
 
@@ -57,7 +57,14 @@ def test_many_runs_are_told_apart_by_what_differs(log_file):
     )
     made = picture([NEW, other])
     texts = [t.get_text() for t in made.legends[0].get_texts()]
-    assert texts == ["max lr 0.02, wd 0.0006", "max lr 0.08, wd 1e-05", "test", "train"]
+    assert texts == [
+        *(
+            "max lr 0.02, wd 0.0006 (best 0.5285)",
+            "max lr 0.08, wd 1e-05 (best 0.5285)",
+            "test (thick)",
+            "train (thin)",
+        ),
+    ]
     assert [axes.get_ylabel() for axes in made.axes] == ["test accuracy", "train and test loss"]
     colours = {drawn.get_color() for drawn in made.axes[0].lines}
     assert colours == set(style.PALETTE[:2])
@@ -207,3 +214,24 @@ def test_only_displayed_losses(log_file):
     path = log_file("".join(glog(f"Iteration {i}, loss = 2.{i}") for i in range(5)))
     drawn, _ = wanted_curves([read_log(path)], Wish())
     assert [curve.what for curve in drawn] == ["smoothed loss"]
+
+
+def test_a_curve_that_lies_on_another_is_dashed_and_the_legend_names_what_is_drawn(log_file):
+    """As of two backends that agree: both must be seen, and no style is named that is not there."""
+    again = log_file(NEW.read_bytes())
+    made = picture([NEW, again], names=["train loss"])
+    assert [drawn.get_linestyle() for drawn in made.axes[0].lines if drawn.get_label().endswith("loss")] == ["-", "--"]
+    assert not {"test (thick)", "train (thin)"} & {text.get_text() for text in made.legends[0].get_texts()}
+
+
+def test_nan_is_marked_where_it_begins():
+    made = picture([DATA / "mlp_diverges.log.gz"])
+    start = read_log(DATA / "mlp_diverges.log.gz").nan_from
+    assert start is not None
+    assert f"NaN from {start:,g}" in {text.get_text() for axes in made.axes for text in axes.texts}
+
+
+def test_accuracies_that_differ_little_are_told_apart():
+    climb = np.linspace(0.05, 0.97, 10)
+    low, high = style.accuracy_limits([np.append(climb, np.full(30, top)) for top in (0.97, 0.98)])
+    assert 0.9 < low < 0.97 and 0.98 < high < 1
