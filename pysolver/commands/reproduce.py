@@ -49,7 +49,7 @@ def call(args: argparse.Namespace) -> None:
                     results, backend)  # fmt: skip
         chosen = choose(experiments, args.names)
         reproduce(chosen, wish, lambda line: print(line, flush=True))
-        for experiment in chosen:
+        for experiment in filter(wish.curves, chosen):
             for judged in judge(experiment, read_results(results, experiment)):
                 print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
     kept = {name: read_results(results, experiment) for name, experiment in experiments.items()}

@@ -22,6 +22,7 @@ from pysolver.solver.buckets import Buckets
 from pysolver.solver.signals import Action
 
 TIMEOUT = timedelta(minutes=30)  # for one exchange, the compilation or slow batch before it included
+STARTER = "PYSOLVER_STARTER"  # the process that started this one (starter.py)
 _BITS = {Action.NONE: 0, Action.SNAPSHOT: 1, Action.STOP: 2, Action.PREEMPT: 3}
 _ACTIONS = {bits: action for action, bits in _BITS.items()}
 
@@ -164,9 +165,11 @@ def joined(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[Alone
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
+        if STARTER in os.environ:  # the agent keeps one store over all restarts: the addresses of the dead stay in it
+            store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        raise CaffeError(f"cannot join the other processes: {_first_line(error)}") from None
+        raise _not_joined(error) from None
     try:
         yield Group(store, timeout)
         dist.destroy_process_group()
@@ -178,9 +181,9 @@ def joined(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[Alone
         raise
 
 
-def _first_line(error: BaseException) -> str:
+def _not_joined(error: BaseException) -> CaffeError:
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     text = str(error).partition("\n")[0]
     if "EADDRINUSE" in text or "address already in use" in text.lower():
-        return f"port {where} is in use: set MASTER_PORT, or torchrun's --master-port, to another"
-    return f"{text} (meeting at {where})"
+        return CaffeError(f"port {where} is in use: set MASTER_PORT, or torchrun's --master-port, to another")
+    return LostRank(f"cannot join the other processes at {where}: {text}")

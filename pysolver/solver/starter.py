@@ -27,10 +27,9 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from pysolver.errors import CaffeError
-from pysolver.solver.ranks import LostRank
+from pysolver.solver.ranks import STARTER, LostRank
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STARTER = "PYSOLVER_STARTER"  # the process that started this one
 _LOOK = 0.1  # seconds between two looks at the processes
 
 
@@ -38,7 +37,7 @@ def start(arguments: Sequence[str], processes: int, max_restarts: int = 0) -> No
     """Run `python -m pysolver ARGUMENTS` so many times, as ranks of one job. CaffeError when a process failed."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # the signals are passed on, below
-    os.environ[_STARTER] = str(os.getpid())
+    os.environ[STARTER] = str(os.getpid())
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # its tables of failures: there is one line here
     with tempfile.TemporaryDirectory(prefix="pysolver-") as folder:
         meeting = RendezvousParameters(
@@ -117,7 +116,7 @@ def _class_of(failure: ProcessFailure) -> int:
 @contextlib.contextmanager
 def told_to_the_starter() -> Iterator[None]:
     """In a process that start() started: an error of the block is kept for the starter to tell, and ends it."""
-    if os.environ.get(_STARTER) != str(os.getppid()):
+    if os.environ.get(STARTER) != str(os.getppid()):
         yield
         return
     with contextlib.suppress(OSError, AttributeError):

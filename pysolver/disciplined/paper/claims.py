@@ -7,7 +7,7 @@
 
 Measures: `accuracy` (last test, in %), `loss` (last test), `best accuracy`, `lowest loss`, `gap` (last test loss minus
 train loss), `breaks` (rate, or momentum, at which the test loss has left its minimum for good). A run that diverged has
-the loss infinity.
+the loss infinity, and the accuracy minus infinity: it is below any other if all runs of a curve, two at least, did.
 
 The test: Student's t, one-sided at 5 %, with the variance pooled over all curves of the claim that have two runs or
 more (at least one must). A chain holds if each of its pairs does, and does not hold if one pair is the other way round
@@ -111,8 +111,9 @@ def _pooled(samples: Sequence[np.ndarray]) -> tuple[float, int]:
 def _below(a: Sequence[float], b: Sequence[float], spread: tuple[float, int], margin: float) -> float:
     """The chance that means differ this much if a were not below b + margin. 1 where nothing can be said."""
     low, high = np.asarray(a, float), np.asarray(b, float)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        return 0.0 if np.isfinite(low).all() and not np.isfinite(high).any() else 1.0
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):  # that all runs of one diverged, and none of the other
+        alike = all(len(set(np.isfinite(side))) == 1 and len(side) > 1 for side in (low, high))
+        return 0.0 if alike and low.max() < high.min() else 1.0
     deviation, freedom = spread
     if not freedom:
         return 1.0

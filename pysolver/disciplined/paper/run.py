@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Origin, Result, keep, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
@@ -75,8 +77,11 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
                     say(f"{place}: failed: {error}")
                     continue
                 keep(wish.results, experiment, [result])
-                say(f"{place}: accuracy {result.value('accuracy'):.2f} %, test loss {result.value('loss'):.4f}, "
-                    f"{result.iterations} iterations in {result.seconds:.0f} s")  # fmt: skip
+                loss = result.value("loss")
+                told = (
+                    f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
+                )
+                say(f"{place}: {told}, {result.iterations} iterations in {result.seconds:.0f} s")
     if failed:
         raise CaffeError(f"{len(failed)} of {len(wanted)} trainings failed; the first: {failed[0]}")
 

@@ -44,6 +44,9 @@ def test_one_pair_is_the_t_test():
         ("loss: a < b", {"a": [1, 1.1], "b": [math.inf, math.inf]}, "holds"),  # b diverged
         ("loss: a < b", {"a": [math.inf, math.inf], "b": [1, 1.1]}, "does not"),
         ("loss: a < b", {"a": [1, 1.1], "b": [5.0, math.inf]}, "within the noise"),
+        ("loss: a < b", {"a": [1.0], "b": [math.inf]}, "within the noise"),  # of one run each
+        ("accuracy: a < b", {"a": [99.0, 99.1], "b": [-math.inf, -math.inf]}, "does not"),
+        ("accuracy: b < a", {"a": [99.0, 99.1], "b": [-math.inf, -math.inf]}, "holds"),
         ("accuracy: a = b +- 0.5", {"a": [80.0, 80.1, 80.2], "b": [80.1, 80.2, 80.3]}, "holds"),
         ("accuracy: a = b +- 0.5", {"a": [80.0, 80.1, 80.2], "b": [82.1, 82.2, 82.3]}, "does not"),
         ("accuracy: a = b +- 0.5", {"a": [79.0, 80.1, 81.2], "b": [79.1, 80.2, 81.3]}, "within the noise"),

@@ -12,7 +12,7 @@ import pytest
 
 import pysolver as caffe
 from pysolver.commands import main
-from pysolver.data.prepare.publish import targets, write_data_set
+from pysolver.data.prepare.publish import write_data_set
 from pysolver.data.prepare.split import DataSet, Split
 from pysolver.disciplined.paper.experiment import read_all
 from pysolver.disciplined.paper.results import read_results
@@ -54,7 +54,8 @@ def make_data(folder: Path, name: str, images: int) -> None:
     pixels = rng.integers(0, 50, (images, channels, side, side)) + 20 * labels[:, None, None, None]
     split = Split(pixels.astype(np.uint8), labels)
     (folder / name).mkdir(parents=True)
-    write_data_set(DataSet(split, split), *targets(name, folder / name, force=False))
+    parts = (folder / name / f"{name}_{part}" for part in ("train_lmdb", "test_lmdb", "mean.binaryproto"))
+    write_data_set(DataSet(split, split), *parts)
 
 
 def generator() -> Any:
