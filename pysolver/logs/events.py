@@ -1,8 +1,7 @@
 """What a Caffe run tells, as typed events: the solver emits them, the log writes them, the parser reads them back.
 
-Texts, tags and number formats are in grammar.py; here is only what is said. The order of events within one
-iteration is Caffe's: Testing, Output("Test"), Display, Output("Train"), MultiStep, Rate, Clipping, Snapshot.
-Numbers are floats as Caffe prints them (6 digits); None stands for what a form of the line leaves out.
+Texts, tags and number formats are in grammar.py. The order within an iteration is Caffe's: Testing, Output("Test"),
+Display, Output("Train"), MultiStep, Rate, Clipping, Snapshot. Numbers are as Caffe prints them; None is left out.
 """
 
 from __future__ import annotations

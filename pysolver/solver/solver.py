@@ -1,7 +1,4 @@
-"""The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp).
-
-It says what happens as events (pysolver/logs/events.py) to its subscribers, by default those of its context.
-"""
+"""The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp), told as events."""
 
 from __future__ import annotations
 
@@ -25,6 +22,7 @@ from pysolver.net.net import Net
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
+from pysolver.solver.channel import Channel, Subscriber
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.ranks import Alone
@@ -33,17 +31,14 @@ from pysolver.solver.smoothing import Losses, Smoothing
 from pysolver.solver.state_file import State
 from pysolver.solver_types import TYPES
 
-Subscriber = Callable[[e.Event], None]
-
 
 class Solver:
     """Trains a net as a SolverParameter says. A subclass is a fixed type, this class goes by `param.type`.
 
     param: upgraded SolverParameter (pysolver.proto.upgrade.read_solver).
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
-    action: asked once per iteration and before each test batch what is wanted from outside.
-    ranks: the processes that train this net together, each with a Solver of its own. Rank 0 writes, and tests unless
-    distributed_test divides the batches of each test over all of them.
+    action: asked once per iteration and before each test batch what is wanted from outside. ranks: the processes that
+    train this net together, each with a Solver of its own. Rank 0 writes, and tests unless distributed_test divides it.
 
     iter: updates applied so far. history: one blob for each learnable parameter, or two (AdaDelta, Adam).
     is_stopped: the last solve() ended because it was asked to. last_state: the state that was written last.
@@ -65,8 +60,8 @@ class Solver:
     ) -> None:
         self.param = param
         given = context or Context()
-        self._channel = _Channel([given.emit] if subscribers is None else subscribers)
-        self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
+        self._channel = Channel([given.emit] if subscribers is None else subscribers)
+        self.context = dataclasses.replace(given, listener=self._channel).seeded(param.random_seed)
         self.ranks = ranks or Alone()
         self.type = self.type_name or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
@@ -393,18 +388,6 @@ class Solver:
     @subscribers.setter
     def subscribers(self, subscribers: Sequence[Subscriber]) -> None:
         self._channel[:] = subscribers
-
-
-class _Channel(list):
-    """The subscribers of a run; the nets' context tells them through it, without holding the solver."""
-
-    def __call__(self, event: e.Event) -> None:
-        for subscriber in self:
-            subscriber(event)
-
-
-def _seeded(context: Context, random_seed: int) -> Context:
-    return dataclasses.replace(context, seed=random_seed + context.rank) if random_seed >= 0 else context
 
 
 def _of_type(name: str) -> type[Solver]:
