@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -45,7 +45,3 @@ class Context:
             self.listener(event)
         elif self.is_root:
             to_stderr(event)
-
-    def seeded(self, random_seed: int) -> Context:
-        """This context with a solver's random_seed, which each rank adds its number to; below 0 it stays as it is."""
-        return replace(self, seed=random_seed + self.rank) if random_seed >= 0 else self

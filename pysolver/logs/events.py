@@ -1,7 +1,8 @@
 """What a Caffe run tells, as typed events: the solver emits them, the log writes them, the parser reads them back.
 
-Texts, tags and number formats are in grammar.py. The order within an iteration is Caffe's: Testing, Output("Test"),
-Display, Output("Train"), MultiStep, Rate, Clipping, Snapshot. Numbers are as Caffe prints them; None is left out.
+Texts, tags and number formats are in grammar.py; here is only what is said. The order of events within one
+iteration is Caffe's: Testing, Output("Test"), Display, Output("Train"), MultiStep, Rate, Clipping, Snapshot.
+Numbers are floats as Caffe prints them (6 digits); None stands for what a form of the line leaves out.
 """
 
 from __future__ import annotations
@@ -198,10 +199,7 @@ class TestInterrupted(Event):
 
 @event
 class Display(Event):
-    """The smoothed loss; speed in iterations per second, seconds for `interval` iterations.
-
-    The last display of a run, and all of old Caffes, have no speed.
-    """
+    """The smoothed loss; iterations per second, seconds for `interval` of them: None at the end and in old Caffes."""
 
     iteration: int
     loss: float

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, Part
 from pysolver.errors import CaffeError, about
@@ -80,7 +82,21 @@ def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
     return nets
 
 
-def divide_tests(test_nets: Iterable[Net], test_iter: Iterable[int], ranks: Alone) -> None:
+def test_nets_of_rank(solver: Any, context: Context, emit: Emit, ranks: Alone, divided: bool) -> list[Net]:
+    """All test nets for rank 0; for the others too if each test's batches are divided over the ranks."""
+    if ranks.is_root:
+        nets = build_test_nets(solver, context, emit)
+    elif divided:
+        with torch.random.fork_rng():  # its training draws what it would without them
+            nets = build_test_nets(solver, context, emit)
+    else:
+        return []
+    if divided:
+        _divide_tests(nets, solver.test_iter, ranks)
+    return nets
+
+
+def _divide_tests(test_nets: Iterable[Net], test_iter: Iterable[int], ranks: Alone) -> None:
     """Let each rank read its own batches of each test. CaffeError for a source that cannot be divided."""
     for net, batches in zip(test_nets, test_iter):
         for source in net.sources.values():

@@ -1,4 +1,7 @@
-"""The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp), told as events."""
+"""The solver: Caffe's loop of test, pass, display, update and snapshot (src/caffe/solver.cpp).
+
+It says what happens as events (pysolver/logs/events.py) to its subscribers, by default those of its context.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,10 @@ from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
-from pysolver.net.net import Net
+from pysolver.logs.channel import Channel
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
-from pysolver.solver.channel import Channel, Subscriber
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.ranks import Alone
@@ -31,14 +33,17 @@ from pysolver.solver.smoothing import Losses, Smoothing
 from pysolver.solver.state_file import State
 from pysolver.solver_types import TYPES
 
+Subscriber = Callable[[e.Event], None]
+
 
 class Solver:
     """Trains a net as a SolverParameter says. A subclass is a fixed type, this class goes by `param.type`.
 
     param: upgraded SolverParameter (pysolver.proto.upgrade.read_solver).
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
-    action: asked once per iteration and before each test batch what is wanted from outside. ranks: the processes that
-    train this net together, each with a Solver of its own. Rank 0 writes, and tests unless distributed_test divides it.
+    action: asked once per iteration and before each test batch what is wanted from outside.
+    ranks: the processes that train this net together, each with a Solver of its own. Rank 0 writes, and tests unless
+    distributed_test divides the batches of each test over all of them.
 
     iter: updates applied so far. history: one blob for each learnable parameter, or two (AdaDelta, Adam).
     is_stopped: the last solve() ended because it was asked to. last_state: the state that was written last.
@@ -61,7 +66,7 @@ class Solver:
         self.param = param
         given = context or Context()
         self._channel = Channel([given.emit] if subscribers is None else subscribers)
-        self.context = dataclasses.replace(given, listener=self._channel).seeded(param.random_seed)
+        self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
         self.ranks = ranks or Alone()
         self.type = self.type_name or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
@@ -91,14 +96,7 @@ class Solver:
         if param.weight_decay and any(self.net.decay_mults):
             updates.check_regularization(param.regularization_type)
         self._divides_tests = distributed_test and self.ranks.size > 1 and param.eval_type != "detection"
-        self.test_nets: list[Net] = []
-        if self.ranks.is_root:
-            self.test_nets = nets.build_test_nets(param, self.context, self._emit)
-        elif self._divides_tests:
-            with torch.random.fork_rng():  # its training draws what it would without them
-                self.test_nets = nets.build_test_nets(param, self.context, self._emit)
-        if self._divides_tests:
-            nets.divide_tests(self.test_nets, param.test_iter, self.ranks)
+        self.test_nets = nets.test_nets_of_rank(param, self.context, self._emit, self.ranks, self._divides_tests)
         self._emit(e.ScaffoldingDone())
         self.ranks.share(self._weights())
         self.ranks.watch(self.net.parameters)
@@ -388,6 +386,10 @@ class Solver:
     @subscribers.setter
     def subscribers(self, subscribers: Sequence[Subscriber]) -> None:
         self._channel[:] = subscribers
+
+
+def _seeded(context: Context, random_seed: int) -> Context:
+    return dataclasses.replace(context, seed=random_seed + context.rank) if random_seed >= 0 else context
 
 
 def _of_type(name: str) -> type[Solver]:
