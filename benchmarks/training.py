@@ -22,8 +22,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("GLOG_minloglevel", "2")
-
 import torch
 import torch.nn.functional as F
 from nets import BENCHES, Bench
@@ -54,7 +52,7 @@ def pysolver_step(bench: Bench) -> Step:
     images, labels = batch_of(bench)
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
     param.net_param.CopyFrom(bench.param())
-    solver = Solver(param, Context(DEVICE))
+    solver = Solver(param, Context(DEVICE, listener=lambda event: None), [])
     solver.net.blobs["data"].value = images
     solver.net.blobs["label"].value = labels.float()
     return lambda: solver.step(1)

@@ -56,6 +56,7 @@ class Python(Layer):
     parameters' gradient. Errors: Python layers not allowed here; no such module or class in it.
     """
 
+    is_opaque = True
     bottoms = at_least(0)
     tops = at_least(0)
 
@@ -108,7 +109,6 @@ class Python(Layer):
         self.user.reshape(self._empty(bottoms), self.top_blobs)
         return [blob.shape for blob in self.top_blobs]
 
-    @torch.compiler.disable
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return _Run.apply(self, *bottoms, *self.blobs)
 

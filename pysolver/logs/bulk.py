@@ -8,6 +8,7 @@ reader's line-by-line way, which gives the same result for every line; tests hol
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from pysolver.logs.assemble import Assembler, Rows, Values
 COLD, TRAIN, TEST, NORM, DISPLAY, TESTING, RATE, ASIDE = range(8)
 ASIDES = ("Snapshot", "Restarti", "Waiting ", "Ignoring", "MultiSte")  # lines that no other line depends on
 WIDTH = 16  # characters of the longest number that is read here
+_INDEX = re.compile("#[0-9]{1,9}:")
 NAME = 48  # characters of the longest output name with its index
 BEFORE = 4  # words of a prefix: date, time, thread, tag
 POWERS = 10.0 ** np.arange(WIDTH + 1)
@@ -165,7 +167,7 @@ def _outputs(lines: Lines, words: _Words, rows: np.ndarray, kind: int) -> None:
     rows = rows[words.begins(rows, BEFORE + 5, "= ") & words.begins(rows, BEFORE + 2, "output #")]
     index, texts = words.texts(rows, BEFORE + 3, BEFORE + 4)
     keys = [tuple(text.split()) for text in texts]
-    if any(not (number.startswith("#") and number.endswith(":")) for number, _ in keys):
+    if not all(_INDEX.fullmatch(number) for number, _ in keys):
         raise ValueError("no output")
     lines.kind[rows], lines.values[rows, 0] = kind, words.numbers(rows, BEFORE + 6)
     lines.column[rows] = index + len(lines.columns)

@@ -159,6 +159,9 @@ class Net:
 
     def compile(self, backend: str = "inductor") -> None:
         """Let torch.compile make kernels of the function at its next passes, once for each set of blobs looked at."""
+        for layer in self.function.layers:
+            if layer.is_opaque:
+                layer.forward = torch.compiler.disable(layer.forward)  # here, since it imports for seconds
         self._call = torch.compile(self.function, backend=backend, dynamic=False)
 
     def _run(self) -> Tensor:

@@ -396,3 +396,17 @@ def test_a_packed_log_that_is_damaged(tmp_path):
     (tmp_path / "log.gz").write_bytes(packed)
     with pytest.raises(CaffeError, match=r"log.gz: (Error|.*CRC|no iteration)"):
         read_log(tmp_path / "log.gz")
+
+
+@pytest.mark.parametrize("index", ["I03181", "9" * 5000, "²"])
+def test_an_output_whose_index_is_no_number(index, tmp_path):
+    """Found by the fuzzer: among many output lines, which are taken together, it ended in a ValueError."""
+    head = "I0318 09:44:40.022838 162399 solver.cpp:"
+    lines = [
+        f"{head}239] Iteration {number}, loss = 1\n{head}258]     Train net output #{'0' if number != 50 else index}: "
+        "loss = 1 (* 1 = 1 loss)"
+        for number in range(100)
+    ]
+    (tmp_path / "caffe.log").write_text("\n".join(lines) + "\n")
+    run = read_log(tmp_path / "caffe.log")
+    assert len(run.train.outputs["loss"]) == 100 and np.isnan(run.train.outputs["loss"][50])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import types
 import weakref
 
 import numpy as np
 import pytest
 import torch
 
+import pysolver as caffe
+from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
@@ -107,3 +111,27 @@ def test_the_function_itself_takes_tensors_and_touches_no_blob():
     assert (float(loss), float(output)) == (2, 2)
     np.testing.assert_array_equal(net.blobs["x"].data, before)
     assert not net.blobs["loss"].data.any()
+
+
+def test_a_users_layer_in_a_compiled_net(monkeypatch):
+    """It stays outside of the graph."""
+    module = types.ModuleType("doubling")
+
+    class Twice(caffe.Layer):
+        def reshape(self, bottom, top):
+            top[0].reshape(*bottom[0].data.shape)
+
+        def forward(self, bottom, top):
+            top[0].data[...] = 2 * bottom[0].data
+
+    module.Twice = Twice
+    monkeypatch.setitem(sys.modules, "doubling", module)
+    text = layer("AbsVal", "x", "h") + layer("Python", "h", "t", "python_param { module: 'doubling' layer: 'Twice' }")
+    param = parse_text(INPUT + text, caffe_pb2.NetParameter)
+    net = Net(param, Context(allow_python_layers=True))
+    net.blobs["x"].data[...] = np.arange(12).reshape(3, 4) - 6
+    torch._dynamo.reset()
+    net.compile("aot_eager")
+    net.run()
+    np.testing.assert_array_equal(net.blobs["t"].data, 2 * np.abs(net.blobs["x"].data))
+    torch._dynamo.reset()

@@ -215,3 +215,12 @@ def test_a_batch_of_another_size_is_taken_and_another_width_refused():
     net.blobs["x"].reshape(7, 4)
     with pytest.raises(CaffeError, match="layer 'ip1'"):
         net.forward()
+
+
+def test_what_torch_refuses_names_the_layer():
+    """Found by the fuzzer: shapes that a layer did not foresee ended in bare errors without a name."""
+    text = 'layer { name: "d" type: "Input" top: "x" input_param { shape { } } }'
+    text += 'layer { name: "a" type: "ArgMax" bottom: "x" top: "y" }'
+    with pytest.raises(CaffeError, match="^layer 'a' .ArgMax. cannot work on this: IndexError: ") as caught:
+        Net(parse_text(text, caffe_pb2.NetParameter))
+    assert isinstance(caught.value.__cause__, IndexError)  # --debug shows where

@@ -164,6 +164,7 @@ def nets_of_the_paper() -> list[tuple[str, str]]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # inception-resnet-v2 has 20 iterations at 299 x 299
 @pytest.mark.parametrize(("experiment", "curve"), nets_of_the_paper())
 def test_trains_20_iterations(experiment: str, curve: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With batches of 4; what a whole run costs stands in the experiment."""
