@@ -328,8 +328,10 @@ def ssd300() -> NetSpec:
     n, classes = NetSpec(), 21
     inputs(n, data=[1, 3, 300, 300], label=[1, 1, 8, 8])
     body = vgg_body(n)
+    scale = {"type": "constant", "value": 20}
+    # named, since a fork has a field normalize_param too
     n.conv4_3_norm = L.Normalize(
-        body["conv4_3"], across_spatial=False, channel_shared=False, scale_filler={"type": "constant", "value": 20}
+        body["conv4_3"], norm_param={"across_spatial": False, "channel_shared": False, "scale_filler": scale}
     )
     top = max_pool(n, "pool5", body["conv5_3"], 3, 1, 1)
     top = conv(n, "fc6", top, 1024, 3, "relu6", pad=6, dilation=6)

@@ -38,6 +38,9 @@ class ProgressBar:
         """A log line, above the bar."""
         self._bar.write(text, file=sys.stderr, end="")
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def __enter__(self) -> ProgressBar:
         if self._bar is not None and sys.stderr.isatty():
             self._log.stream = self

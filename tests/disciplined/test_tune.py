@@ -100,7 +100,7 @@ def test_a_range_test_by_itself(problem, monkeypatch, capsys):
 def test_killed_at_random_moments_it_decides_the_same(problem):
     """Twenty SIGKILLs; then it is left alone."""
     command = [sys.executable, "-m", "pysolver", "tune", "--solver=solver.prototxt", "--epochs=6", "--seeds=1",
-               "--stages=range,momentum,cycle", "--jobs=2"]  # fmt: skip
+               "--stages=range,cycle", "--jobs=2"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def begin(out: str) -> subprocess.Popen:
@@ -113,7 +113,7 @@ def test_killed_at_random_moments_it_decides_the_same(problem):
     for _ in range(20):
         process = begin("killed")
         try:
-            process.wait(dice.uniform(3, 3 + span / 6))
+            process.wait(dice.uniform(span / 10, span / 2))  # starting alone takes a tenth of it
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
