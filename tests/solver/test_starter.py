@@ -232,8 +232,10 @@ def test_a_port_in_use(tmp_path, databases):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        first = rank_runs.start(folder, 2, port=port)[0]
+        first, second = rank_runs.start(folder, 2, port=port)
         first.join(LIMIT)
+        second.kill()  # it waits for somebody to answer at that port
+        second.join()
     assert first.exitcode == 1
     said = [line for line in (folder / "log0").read_text().splitlines() if line.startswith("pysolver: ")]
     assert len(said) == 1 and f"port 127.0.0.1:{port} is in use" in said[0]
