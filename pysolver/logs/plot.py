@@ -128,8 +128,8 @@ def _death(axes: Axes, curve: Curve, colour: str) -> None:
         return
     x, y = curve.x[alive[-1]], curve.y[alive[-1]]
     axes.plot([x], [y], "X", color=colour, markersize=8, zorder=4, label=f"{curve.label}: {curve.what} ends")
-    axes.annotate(f"NaN from {curve.dead_from:,g}", (x, y), color=colour, fontsize=8, xytext=(7, 4),
-                  textcoords="offset points", annotation_clip=False)  # fmt: skip
+    axes.annotate(f"NaN from {curve.dead_from:,g}", (x, y), color=colour, fontsize=8, xytext=(-7, -11),
+                  ha="right" if alive[-1] else "left", textcoords="offset points", annotation_clip=False)  # fmt: skip
 
 
 def _beyond(axes: Axes, curves: Sequence[Curve], top: float) -> None:
