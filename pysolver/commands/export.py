@@ -68,7 +68,11 @@ def _check_usage(args: argparse.Namespace) -> None:
         given = [name for name in ("batch", "fold", "opset", "preprocess", "solver") if getattr(args, name)]
         if given:
             raise UsageError(f"--{given[0]} is for ONNX models only")
+    if len(set(args.out)) < len(args.out):
+        raise UsageError(f"{args.out[0]} cannot be both files")
     for path in args.out:
+        if Path(path).is_dir():
+            raise CaffeError(f"{path}: cannot be written: it is a folder")
         if not Path(path).parent.is_dir():
             raise CaffeError(f"{path}: cannot be written: there is no folder {Path(path).parent}")
 

@@ -12,18 +12,14 @@ from google.protobuf.message import Message
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
 from pysolver.export.program import program_of
+from pysolver.logs.writer import CaffeLog
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 
-
-class _Quiet(Context):
-    """An export is no run: nothing of the net's construction is logged."""
-
-    def info(self, where: str, text: str) -> None:
-        pass
+_QUIET = CaffeLog(level=1)  # an export is no run: of the net's construction only warnings are told
 
 
 def open_net(
@@ -39,9 +35,9 @@ def open_net(
 
     Errors: a layer of the deploy form with parameters that are in none of the files.
     """
-    param = read_net_for(model, phase, level, stages)
+    param = read_net_for(model, phase, level, stages, _QUIET)
     with about(model):
-        net = Net(param, _Quiet(allow_python_layers=allow_python_layers))
+        net = Net(param, Context(listener=_QUIET, allow_python_layers=allow_python_layers))
         if weights:
             for layer in net.layers:
                 for blob in layer.blobs if not layer.param.blobs else []:

@@ -139,14 +139,50 @@ def test_weights_trained_in_torch_come_back(net_of, tmp_path):
     np.testing.assert_allclose(net.blobs["ip"].data, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
 
 
-def test_shared_parameters_are_one_tensor(net_of):
+def test_layers_that_share_all_are_one_module(net_of):
     text = """layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 4 } } }
               layer { name: 'a' type: 'InnerProduct' bottom: 'data' top: 'a' param { name: 'w' }
                       inner_product_param { num_output: 4 bias_term: false } }
               layer { name: 'b' type: 'InnerProduct' bottom: 'a' top: 'b' param { name: 'w' }
                       inner_product_param { num_output: 4 bias_term: false } }"""
     module = to_torch(net_of(text))
-    assert module.a.weight is module.b.weight
+    assert list(module.state_dict()) == ["a.weight"]
+    data = torch.randn(2, 4)
+    torch.testing.assert_close(module(data), data @ module.a.weight.t() @ module.a.weight.t())
+
+
+@pytest.mark.parametrize("first, second", [("", "transpose: true"), ("transpose: true", "")])
+def test_tied_weights(first, second, net_of):
+    """An autoencoder's decoder: the encoder's matrix on its side."""
+    text = f"""layer {{ name: 'data' type: 'Input' top: 'data' input_param {{ shape {{ dim: 2 dim: 4 }} }} }}
+               layer {{ name: 'a' type: 'InnerProduct' bottom: 'data' top: 'a' param {{ name: 'w' }}
+                        inner_product_param {{ num_output: 3 {first} }} }}
+               layer {{ name: 'b' type: 'InnerProduct' bottom: 'a' top: 'b' param {{ name: 'w' }}
+                        inner_product_param {{ num_output: 4 {second} }} }}"""
+    net = net_of(text)
+    module = to_torch(net)
+    data = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    net.blobs["data"].data[...] = data
+    net.forward()
+    np.testing.assert_allclose(module(torch.from_numpy(data)).detach(), net.blobs["b"].data, rtol=1e-5)
+    assert sorted(module.state_dict()) == ["a.bias", "a.weight", "b_bias"]
+
+
+def test_layers_and_blobs_may_have_any_name(net_of):
+    """Names that torch's modules, Python, or the file itself use."""
+    names = ["half", "type", "forward", "lambda", "F", "torch", "self", "nn", "T_destination", "1x1", "a/b", "a_b"]
+    layers = "".join(
+        f"layer {{ name: '{name}' type: 'InnerProduct' bottom: '{bottom}' top: '{name}'"
+        " inner_product_param { num_output: 4 } }"
+        for bottom, name in zip(["data", *names], names)
+    )
+    data = "layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 4 } } }"
+    net = net_of(f"name: 'f' {data} {layers}")
+    data = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    net.blobs["data"].data[...] = data
+    net.forward()
+    found = to_torch(net)(torch.from_numpy(data)).detach()
+    np.testing.assert_allclose(found, net.blobs["a_b"].data, rtol=1e-5)  # twelve sums of four products
 
 
 @pytest.mark.parametrize(

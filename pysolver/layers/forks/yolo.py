@@ -61,17 +61,22 @@ class Yolov3DetectionOutput(Layer):
     def _candidates(self, number: int, values: Tensor) -> tuple[Tensor, Tensor]:
         """All boxes of one map in the order place, box: corners (N, B, 4) and scores (N, B, classes)."""
         p, (items, _, height, width) = self.p, values.shape
-        values = values.reshape(items, p.num_box, -1, height, width).permute(0, 3, 4, 1, 2)
-        scale = torch.tensor([width, height]) * p.anchors_scale[number]
+        values = values.reshape(items, p.num_box, -1, height, width).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        places, reach = self.grid(number, (height, width))
+        centre = (places + values[..., :2].sigmoid()) / torch.tensor([width, height])
+        half = values[..., 2:4].exp() * reach
+        scores = values[..., 5:].sigmoid() * values[..., 4:5].sigmoid()
+        return torch.cat([centre - half, centre + half], -1), scores
+
+    def grid(self, number: int, size: Shape) -> tuple[Tensor, Tensor]:
+        """For all boxes of one map, in the order place, box: the place (w, h) and half the size at e^0, (B, 2) each."""
+        p, (height, width) = self.p, size
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        places = torch.stack([x, y], -1).flatten(0, 1).repeat_interleave(p.num_box, 0)
         chosen = list(p.mask)[number * self.group : number * self.group + p.num_box]
         biases = torch.tensor(list(p.biases)).reshape(-1, 2)[chosen]
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        place = torch.stack([x, y], -1).unsqueeze(2)
-        centre = (place + values[..., :2].sigmoid()) / torch.tensor([width, height])
-        half = values[..., 2:4].exp() * biases / scale / 2
-        scores = values[..., 5:].sigmoid() * values[..., 4:5].sigmoid()
-        corners = torch.cat([centre - half, centre + half], -1)
-        return corners.reshape(items, -1, 4), scores.reshape(items, -1, p.num_classes)
+        reach = biases / (torch.tensor([width, height]) * p.anchors_scale[number]) / 2
+        return places, reach.repeat(height * width, 1)
 
     def _of_image(self, image: int, corners: Tensor, scores: Tensor) -> list[Tensor]:
         box, label = (scores > self.p.confidence_threshold).nonzero(as_tuple=True)
