@@ -72,13 +72,12 @@ def save_torch(form: TorchForm, code: str | Path, weights: str | Path) -> None:
     write_together({weights: require("safetensors.numpy").save(arrays), code: form.text.encode()})
 
 
-def load_back(net: Net, path: str | Path) -> None:
-    """Put the tensors of a safetensors file, or of a torch state_dict, into the net that was exported.
+def load_back(form: TorchForm, path: str | Path) -> None:
+    """Put the tensors of a safetensors file into the net whose form this is.
 
     Errors: a tensor that the exported net does not have, one that is missing, one of another shape; nothing is
     copied then.
     """
-    form = torch_form(net)
     given = _read_tensors(path)
     wanted = {key: tensor.shape for key, tensor in form.tensors.items() if not key.endswith("num_batches_tracked")}
     given = {key: tensor for key, tensor in given.items() if not key.endswith("num_batches_tracked")}

@@ -105,6 +105,21 @@ def test_a_blob_and_its_in_place_version_are_both_outputs_where_caffe_has_both(n
     assert run(model, data=np.full((2, 4), -1))["data/relu"].max() == 0
 
 
+@pytest.mark.parametrize("batch, fed", [(7, 7), ("dynamic", 3)])
+def test_labels_of_a_fixed_batch_do_not_matter(batch, fed, net_of, run):
+    """They leave with their loss."""
+    text = (
+        IN_PLACE
+        + """
+        layer { name: 'target' type: 'DummyData' top: 'target' dummy_data_param { shape { dim: 2 dim: 5 } } }
+        layer { name: 'loss' type: 'SigmoidCrossEntropyLoss' bottom: 'ip' bottom: 'target' top: 'loss' }"""
+    )
+    net = net_of(text)
+    found = run(to_onnx(net, batch=batch), data=pictures(fed))["prob"]
+    expected = 1 / (1 + np.exp(-forward(net_of(IN_PLACE), pictures(fed), "ip").astype(float)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch, fed", [(7, 7), ("dynamic", 5), ("dynamic", 1), (None, 2)])
 @pytest.mark.parametrize("folded", [False, True])
 def test_batches(batch, fed, folded, net_of, run):

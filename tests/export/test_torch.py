@@ -115,6 +115,22 @@ with torch.no_grad(): numpy.save("ip.npy", net.eval()(torch.from_numpy(numpy.loa
     np.testing.assert_allclose(np.load(tmp_path / "ip.npy"), net.blobs["ip"].data, rtol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [
+    "type: 'Convolution' convolution_param { num_output: 2 kernel_size: 4 stride: 2 }",
+    "type: 'Im2col' convolution_param { kernel_size: 4 stride: 2 }",
+    "type: 'Deconvolution' convolution_param { num_output: 2 kernel_size: 4 stride: 2 }",
+])  # fmt: skip
+def test_kernels_larger_than_the_picture(layer, net_of):
+    """C divides towards zero: a convolution has a window there, a deconvolution is as ever."""
+    text = """layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 1 dim: 3 dim: 3 dim: 3 } } }"""
+    net = net_of(f"{text} layer {{ name: 'y' bottom: 'data' top: 'y' {layer} }}")
+    data = np.random.default_rng(0).standard_normal((1, 3, 3, 3)).astype(np.float32)
+    net.blobs["data"].data[...] = data
+    net.forward()
+    found = to_torch(net)(torch.from_numpy(data)).detach()
+    np.testing.assert_allclose(found, net.blobs["y"].data, rtol=1e-5, atol=1e-6)  # sums of 48 products
+
+
 def test_torch_export_takes_it(net_of):
     module = to_torch(net_of(RESNET))
     data = torch.randn(2, 3, 9, 9)
@@ -131,7 +147,7 @@ def test_weights_trained_in_torch_come_back(net_of, tmp_path):
         module(torch.randn(2, 3, 9, 9)).square().sum().backward()
         optimiser.step()
     files.save_file(module.state_dict(), str(tmp_path / "trained.safetensors"))
-    load_back(net.core, tmp_path / "trained.safetensors")
+    load_back(torch_form(net), tmp_path / "trained.safetensors")
     data = torch.randn(2, 3, 9, 9)
     net.blobs["data"].data[...] = data
     net.forward()
@@ -202,7 +218,7 @@ def test_tensors_of_another_net_are_refused(change, words, net_of, tmp_path):
     change(tensors)
     files.save_file(tensors, str(tmp_path / "t.safetensors"))
     with pytest.raises(CaffeError, match=words):
-        load_back(net.core, tmp_path / "t.safetensors")
+        load_back(torch_form(net), tmp_path / "t.safetensors")
     np.testing.assert_array_equal(net.params["conv2"][0].data, before)
 
 
@@ -213,4 +229,4 @@ def test_files_that_are_no_tensors(content, net_of, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CaffeError, match="t.safetensors: (file not found|not a safetensors file)"):
-        load_back(net_of(RESNET).core, path)
+        load_back(torch_form(net_of(RESNET)), path)
