@@ -53,7 +53,7 @@ class World:
         end = max(1, round(plan.epochs * self.images / plan.batch))
         tests = TESTS[plan.shape]
         tables = Assembler()
-        speed = 3000 * min(plan.batch, self.knee) / self.knee / plan.batch
+        speed = self.speed(plan) / plan.batch
         for iteration in range(0, end, max(1, end // 60)):
             rate, momentum = self._schedule(plan, iteration / end)
             tables.display(iteration, iteration / speed, 1.0, speed)
@@ -71,6 +71,10 @@ class World:
             tables.output("Test", ("0", "loss"), True, float(loss))
         tables.head(e.Done("tool"))
         return tables.run(plan.name)
+
+    def speed(self, plan: Plan) -> float:
+        """Images per second."""
+        return 3000 * min(plan.batch, self.knee) / self.knee
 
     def _schedule(self, plan: Plan, part: float) -> tuple[float, float]:
         low, high = plan.low, plan.high
