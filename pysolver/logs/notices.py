@@ -104,6 +104,11 @@ NanScores = _notice(
 )
 NotWritten = _notice("NotWritten", "detection_output_layer.cpp:1", "{layer}: detections are not written or shown", "W")
 NothingDetected = _notice("NothingDetected", "detection_output_layer.cpp:1", "Couldn't find any detections")
+OwnPythonLayer = _notice(
+    "OwnPythonLayer",
+    "python_layer.hpp:1",
+    "{layer}: {what} is computed here, with the configuration of py-faster-rcnn's end-to-end training",
+)
 SavingHdf5 = _notice("SavingHdf5", "hdf5_output_layer.cpp:33", "Saving HDF5 file {file}")
 SavedRows = _notice("SavedRows", "hdf5_output_layer.cpp:38", "Successfully saved {rows:int} rows")
 

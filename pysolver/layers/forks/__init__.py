@@ -8,10 +8,12 @@ from pysolver.layers.forks import (  # noqa: F401
     mobile,
     multibox,
     normalisation,
+    proposals,
     rearranging,
     region_losses,
     resizing,
     rois,
     volumes,
     yolo,
+    yolo_losses,
 )
