@@ -5,6 +5,7 @@ from __future__ import annotations
 from pysolver.layers.forks import (  # noqa: F401
     detection,
     evaluation,
+    faces,
     mobile,
     multibox,
     normalisation,
