@@ -98,6 +98,9 @@ class Python(Layer):
         known = _KNOWN.get((p.module, p.layer))
         if known is None or p.module in sys.modules or _is_own(p.module, context):
             return cls
+        fits = (known.bottoms, len(param.bottom)), (known.tops, len(param.top))
+        if not all(arity.least <= count <= (arity.most or count) for arity, count in fits):
+            return cls  # another author's class of the same name
         return cls if context.allow_python_layers and _is_there(p.module) else known
 
     def _class(self, module: str, name: str) -> type:

@@ -123,7 +123,10 @@ def test_proposal_targets(make):
     near = objects[rng.integers(2, size=40), :4] + torch.from_numpy(rng.integers(-6, 7, size=(40, 4)))
     far = torch.tensor([[200.0, 200, 250, 260]]) + torch.arange(160)[:, None]
     regions = torch.cat([torch.zeros(200, 1), torch.cat([near, far])], 1).float()
-    rois, labels, targets, inside, outside = make(text, (200, 5), (2, 5), tops=5)(regions, objects)
+    tops = make(text, (200, 5), (2, 5), tops=5)(regions, objects)
+    assert all(top.shape[2:] == (1, 1) for top in tops)
+    rois, labels, targets, inside, outside = (top.flatten(1) for top in tops)
+    labels = labels.flatten()
     assert rois.shape == (128, 5)
     assert targets.shape == inside.shape == outside.shape == (128, 16)
     assert (labels[:32] > 0).all()

@@ -254,8 +254,8 @@ class ProposalTargetLayer(Layer):
     """What the second stage learns from proposals (py-faster-rcnn's lib/rpn/proposal_target_layer.py, end to end).
 
     Bottoms: proposals (R, 5) of image 0, objects (G, 5: x1, y1, x2, y2, label), which count as proposals too. 128 are
-    drawn, a quarter of them such that overlap an object by half, the rest such that do not. Tops: the regions (K, 5),
-    their labels (K), and (K, 4 classes) each: the codes of the object, divided by (0.1, 0.1, 0.2, 0.2), where its
+    drawn, a quarter of them such that overlap an object by half, the rest such that do not. Tops, with two more axes of
+    1 as in R-FCN: the regions (K, 5), their labels (K, 1), and (K, 4 classes) each: the codes of the object, divided by (0.1, 0.1, 0.2, 0.2), where its
     class stands; inside weights, 1 there; outside weights, the same. No gradient. Errors: other shapes; a class that is
     not there.
     """
@@ -272,7 +272,7 @@ class ProposalTargetLayer(Layer):
     def top_shapes(self, proposals: Shape, objects: Shape) -> list[Shape]:
         if proposals[1:2] != (5,) or objects[1:2] != (5,):
             self.fail(f"needs proposals (R, 5) and objects (G, 5), not {list(proposals)} and {list(objects)}")
-        return [(1, 5), (1, 1)] + [(1, 4 * self.classes)] * 3
+        return [(1, 5, 1, 1), (1, 1, 1, 1)] + [(1, 4 * self.classes, 1, 1)] * 3
 
     @torch.no_grad()
     def forward(self, proposals: Tensor, objects: Tensor) -> tuple[Tensor, ...]:
@@ -296,4 +296,4 @@ class ProposalTargetLayer(Layer):
         within[own[0][at_object], own[1][at_object]] = 1
         rois = torch.cat([torch.zeros(len(drawn), 1), regions[drawn]], 1)
         tops = rois, labels, targets.flatten(1), within.flatten(1), within.flatten(1).clone()
-        return tuple(top.to(proposals) for top in tops)
+        return tuple(top.reshape(len(drawn), -1, 1, 1).to(proposals) for top in tops)
