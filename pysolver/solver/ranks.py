@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -22,7 +23,8 @@ from pysolver.solver.buckets import Buckets
 from pysolver.solver.signals import Action
 
 TIMEOUT = timedelta(minutes=30)  # for one exchange, the compilation or slow batch before it included
-_STORE_TIMEOUT = timedelta(seconds=10)  # when something is wrong already
+_GRACE = 2  # seconds between the moments at which two ranks find that they have waited for too long
+_INQUIRY = 10  # seconds to find out for whom
 STARTER = "PYSOLVER_STARTER"  # the process that started this one (starter.py)
 _BITS = {Action.NONE: 0, Action.SNAPSHOT: 1, Action.STOP: 2, Action.PREEMPT: 3}
 _ACTIONS = {bits: action for action, bits in _BITS.items()}
@@ -135,14 +137,22 @@ class Group(Alone):
         if "timed out" not in str(error).lower():
             return "another process of this training is gone"
         seconds = f"{self._timeout.total_seconds():g} seconds"
-        try:
-            self._store.set_timeout(_STORE_TIMEOUT)
-            self._store.set(f"waited/{self.rank}", b"1")  # those that waited too do so at about this moment
-            time.sleep(1)
-            late = [str(rank) for rank in range(self.size) if not self._store.check([f"waited/{rank}"])]
-        except RuntimeError:
+        late: list[str] = []
+        inquiry = threading.Thread(target=self._look_who_waits, args=[late], daemon=True)
+        inquiry.start()  # the store itself knows no time-out
+        inquiry.join(_INQUIRY)
+        if not late:
             return f"no answer within {seconds}, nor from {_master()}, where the ranks meet"
-        return f"no answer from rank {', '.join(late) or '?'} within {seconds}"
+        return f"no answer from rank {', '.join(late)} within {seconds}"
+
+    def _look_who_waits(self, late: list[str]) -> None:
+        """Fill in the ranks that do not wait as this one does."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"waited/{self.rank}", b"1")
+            time.sleep(_GRACE)
+            late += [str(rank) for rank in range(self.size) if not self._store.check([f"waited/{rank}"])] or ["?"]
+        if self.is_root:  # its end may be that of the store, which the others ask at about this moment
+            time.sleep(_GRACE)
 
 
 class LostRank(CaffeError):
