@@ -1,7 +1,7 @@
 """Run the experiments of arXiv 1803.09820 again: its tables and figures, and what they claim.
 
 Without NAME: what there is, what has been run, and the verdicts. NAME is an experiment (table1, fig10) or the beginning
-of several (table2, fig7). Runs that are done are not repeated; what is kept of each goes to experiments/results.
+of several (table2, fig7). What is kept of a run goes to experiments/results; one whose line is there is not repeated.
 """
 
 from __future__ import annotations

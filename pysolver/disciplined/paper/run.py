@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.paper.results import Origin, Result, keep, result_of
+from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
@@ -41,6 +41,9 @@ class Wish:
         return tuple(c for c in experiment.curves if not self.rows or {c.group, c.name} & set(self.rows))
 
 
+Job = tuple[Experiment, Curve, int]  # which of the curve's runs
+
+
 def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Experiment]:
     """`fig10`, or all panels and parts with `fig7`, `table2`; CaffeError for a name that is none."""
     found: dict[str, Experiment] = {}
@@ -53,11 +56,12 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 
 
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
-    """Run what is not done yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
     if not wanted:
         groups = sorted({c.group for e in experiments for c in e.curves if c.group})
         raise CaffeError(f"no rows {', '.join(wish.rows)}; there are: {', '.join(groups) or 'only whole figures'}")
+    wanted = _missing(wanted, wish)
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)
     if wish.jobs > 1:  # two processes with a thread a core each would wait for one another
@@ -86,6 +90,21 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
         raise CaffeError(f"{len(failed)} of {len(wanted)} trainings failed; the first: {failed[0]}")
 
 
+def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
+    """Those whose results are not kept, and the first parts whose weights a missing one goes on from."""
+    kept = {
+        (e.name, r.curve, r.seed)
+        for e in {job[0].name: job[0] for job in wanted}.values()
+        for r in read_results(wish.results, e)
+        if r.scale == wish.scale
+    }
+    missing = {(e.name, c.name, n): (e, c, n) for e, c, n in wanted if (e.name, c.name, n) not in kept}
+    for e, c, n in list(missing.values()):
+        if c.after:
+            missing[e.name, c.after, n] = (e, e.curve(c.after), n)
+    return list(missing.values())
+
+
 def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
     trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, wish.backend)
     run = trial.run()
@@ -95,12 +114,17 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
 
 
 def _commit() -> str:
-    """The code's commit, with + if it was changed since; `unknown` outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--dirty=+"]
+    """The code's commit, with + if the code was changed since; `unknown` outside a checkout."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return _git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parents[2]), *words]  # the package: results beside it are no code
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _machine(backend: Command) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert Path("docs/paper/table9.png").exists()
     assert main(["reproduce"]) == 0
     assert "3 of 3 curves  3 holds" in capfd.readouterr().out
+
+    shutil.rmtree("experiments/runs")  # as in a fresh checkout: what is kept is done
+    assert main(["reproduce", "table9", "--runs", "2"]) == 0
+    assert not Path("experiments/runs").exists()
+    kept_file = Path("experiments/results/table9.jsonl")
+    kept_file.write_text("".join(line for line in kept_file.open() if '"again", "seed": 2' not in line))
+    assert main(["reproduce", "table9", "--runs", "2"]) == 0  # one is missing, and goes on from another's weights
+    assert sorted(str(path.parent) for path in Path("experiments/runs").rglob("train.log")) == [
+        "experiments/runs/table9/again/run_2",
+        "experiments/runs/table9/high/run_2",
+    ]
 
 
 def nets_of_the_paper() -> list[tuple[str, str]]:
