@@ -243,7 +243,7 @@ def test_mistakes_are_told_once(tmp_path, databases):
     assert re.match(r"pysolver: (rank 1: )?net.prototxt: layer 'ip1'", refused(folder, "--processes=2"))
     assert "torch finds no CUDA device here" in refused(folder, "--gpu=0,1")
     bad = Job(folder, "--processes=2", "--max_restarts=-1")
-    assert bad.process.wait(LIMIT) == 2 and "--max_restarts: must be at least 0, not -1" in bad.log
+    assert bad.process.wait(LIMIT) == 2 and "must be at least 0, not -1" in bad.log
     assert 'Invalid signal effect "halt"' in refused(folder, "--processes=2", "--sigint_effect=halt")
 
 
