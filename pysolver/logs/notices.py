@@ -272,6 +272,13 @@ FunctionTime = _notice(
     "FunctionTime", "caffe.cpp:1", "As one function, as train runs it: {ms:float} ms an iteration{memory}"
 )
 LimitedBy = _notice("LimitedBy", "caffe.cpp:1", "Limited by {kind}")
+RanksTime = _notice(
+    "RanksTime",
+    "parallel.cpp:1",
+    "{count:int} processes at once: {ms:float} ms an iteration each, {wait:float} ms of it ({share}) waiting for the "
+    "others' gradients; {factor:float} times the batches of one process",
+)
+RanksExchange = _notice("RanksExchange", "parallel.cpp:1", "Gradients are exchanged in parts: {buckets}")
 WroteTrace = _notice("WroteTrace", "caffe.cpp:1", "Wrote {file}: open it in chrome://tracing or ui.perfetto.dev")
 NotCompiled = _notice(
     "NotCompiled",
