@@ -255,9 +255,9 @@ class ProposalTargetLayer(Layer):
 
     Bottoms: proposals (R, 5) of image 0, objects (G, 5: x1, y1, x2, y2, label), which count as proposals too. 128 are
     drawn, a quarter of them such that overlap an object by half, the rest such that do not. Tops, with two more axes of
-    1 as in R-FCN: the regions (K, 5), their labels (K, 1), and (K, 4 classes) each: the codes of the object, divided by (0.1, 0.1, 0.2, 0.2), where its
-    class stands; inside weights, 1 there; outside weights, the same. No gradient. Errors: other shapes; a class that is
-    not there.
+    1 as in R-FCN: the regions (K, 5), their labels (K, 1), and (K, 4 classes) each: the codes of the object, divided by
+    (0.1, 0.1, 0.2, 0.2), where its class stands; inside weights, 1 there; outside weights, the same. No gradient.
+    Errors: other shapes; a class that is not there.
     """
 
     bottoms = exactly(2)
