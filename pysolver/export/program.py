@@ -26,7 +26,7 @@ HEADS = {
     **dict.fromkeys(("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "InfogainLoss"), "Softmax"),
     "SigmoidCrossEntropyLoss": "Sigmoid",
 }
-_JUDGES = ("Accuracy", "BoxAnnotatorOHEM", "DetectionEvaluate", "HDF5Output", "Silence")
+_JUDGES = ("Accuracy", "BoxAnnotatorOHEM", "DetectionEvaluate", "EvalDetection", "HDF5Output", "Silence")
 
 
 def leaves(layer: type[Layer] | Layer) -> bool:

@@ -41,9 +41,19 @@ def _candidates(g: Scope, layer: layers.Yolov3DetectionOutput, number: int, x: s
     x = g.node("Transpose", x, perm=[0, 3, 1, 2])
     x = g.node("Reshape", x, g.indices([0, count, 5 + p.num_classes], "candidates"))
     shift, growth, is_object, classes = g.split(x, [2, 2, 1, p.num_classes], 2)
-    places, reach = layer.grid(number, (height, width))
+    places, reach = _grid(layer, number, height, width)
     size = g.constant([width, height], hint="size")
-    centre = g.node("Div", g.node("Add", g.node("Sigmoid", shift), g.constant(places.numpy(), hint="places")), size)
-    half = g.node("Mul", g.node("Exp", growth), g.constant(reach.numpy(), hint="reach"))
+    centre = g.node("Div", g.node("Add", g.node("Sigmoid", shift), g.constant(places, hint="places")), size)
+    half = g.node("Mul", g.node("Exp", growth), g.constant(reach, hint="reach"))
     corners = g.node("Concat", g.node("Sub", centre, half), g.node("Add", centre, half), axis=2)
     return corners, g.node("Mul", g.node("Sigmoid", classes), g.node("Sigmoid", is_object))
+
+
+def _grid(layer: layers.Yolov3DetectionOutput, number: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """For all boxes of a map, in the order place, box: the place (w, h) and half the size at e^0, (B, 2) each."""
+    p = layer.p
+    places = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2)
+    chosen = list(p.mask)[number * layer.group : number * layer.group + p.num_box]
+    biases = np.array(p.biases, np.float32).reshape(-1, 2)[chosen]
+    reach = biases / np.float32([width, height]) / np.float32(p.anchors_scale[number]) / 2
+    return places.repeat(p.num_box, 0), np.tile(reach, (height * width, 1))
