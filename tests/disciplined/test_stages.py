@@ -69,6 +69,16 @@ def test_a_larger_batch_only_if_it_pays(knee, chosen):
     assert play(world, batch_size.decide).values["batch_size"] == chosen
 
 
+def test_a_machine_that_is_busy_now_and_then_does_not_choose_the_batch():
+    """In the first turn something else slows the person's own size down threefold; in truth all are alike."""
+
+    class Busy(World):
+        def speed(self, plan):
+            return 1000.0 if (plan.batch, plan.run) == (100, 0) else 3000.0
+
+    assert play(Busy(images=20_000, batch=100), batch_size.decide).values["batch_size"] == 100
+
+
 @pytest.mark.parametrize("breaks, wanted", [(1.0, 0.4), (0.25, 0.2), (0.12, 0.1)])
 def test_a_cycle_goes_no_higher_than_it_bears(breaks, wanted):
     """The earlier stages said 0.4; where that breaks, the short cycles tell."""
