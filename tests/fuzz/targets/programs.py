@@ -21,7 +21,7 @@ from tests.fuzz.targets.weights import NET, caffemodels
 def _trees() -> list[bytes]:
     import sys
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "caffe_patch"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "caffe_patch"))
     import stand_in
 
     made = []
