@@ -12,7 +12,7 @@ from pysolver.disciplined.plan import BESIDE, FINAL, Plan
 from pysolver.disciplined.show import TITLES
 from pysolver.disciplined.stages import Decision, final_accuracy, final_loss, lowest_loss
 from pysolver.disciplined.trial import seconds
-from pysolver.disciplined.tune import Tuning, epochs_of
+from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs.run import Run
@@ -23,6 +23,7 @@ ABOUT = {
     "momentum": "Section 4.3: short cycles with several momenta; each goes down while the rate goes up.",
     "weight_decay": "Section 4.4: the rate rises and the momentum falls; the decay with the lowest test loss is best.",
     "cycle": "Section 5: short cycles to the bound and to lower rates, since a ramp may bear what a cycle does not.",
+    "length": "Remark 4: the cycle's length is doubled until the test accuracy stops to gain.",
     "final": "The whole training with several seeds, beside the file as it came, in as many images.",
 }
 SURE = {"high": "sure", "fair": "fairly sure", "not sure": "not sure"}
@@ -55,7 +56,8 @@ def _answer(tuning: Tuning) -> str:
     final = next((d for d in tuning.decisions if d.stage == FINAL), None)
     values = {name: value for name, value in tuning.values.items()}
     names = {"batch_size": "batch size", "max_lr": "max_lr", "base_lr": "base_lr", "momentum": "momentum",
-             "momentum_low": "momentum at max_lr", "weight_decay": "weight decay"}  # fmt: skip
+             "momentum_low": "momentum at max_lr", "weight_decay": "weight decay",
+             "epochs": "epochs"}  # fmt: skip
     decided = {name: d for d in tuning.decisions for name in d.values}
     rows = [
         (names[name], f"{value:.4g}", SURE[decided[name].sure] if name in decided else "as in the file")
