@@ -154,8 +154,9 @@ class BatchNorm(Layer):
         else:
             y = F.batch_norm(x, mean, var, gain, bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
-            for total, value in ((mean_sum, mean), (var_sum, var), (weight, 1)):
-                total.mul_(self.fraction).add_(value)
+            for total, value in ((mean_sum, mean), (var_sum, var)):
+                torch.add(value, total, alpha=self.fraction, out=total)
+            weight.mul_(self.fraction).add_(1)
         return y
 
     def _scaled(self, x: Tensor, mean: Tensor, var: Tensor, _: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

@@ -1,28 +1,109 @@
 """The quick way through a log: its frequent lines as columns of numbers, whole pieces of text at once.
 
-Nine tenths of a log are six kinds of lines, each made of words at fixed places (the forms of grammar.py). numpy finds
-the words of all lines of a piece together, and only what is exactly of such a form is taken here. All else, and any
-stretch in which something is out of the ordinary (a resumed run, an output without its iteration), is left to the
-reader's line-by-line way, which gives the same result for every line; tests hold one against the other.
+Nine tenths of a log are six kinds of lines, each made of words at fixed places, which the rows of grammar.py tell.
+numpy finds the words of all lines of a piece together, and only what is exactly of such a form is taken here; values
+that no table keeps are not looked at. All else, and any stretch in which something is out of the ordinary (a resumed
+run, an output without its iteration), is left to the reader's line-by-line way, which gives the same result for every
+line; tests hold one against the other.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from pysolver.logs import events as e
+from pysolver.logs import grammar
 from pysolver.logs.assemble import Assembler, Rows, Values
+from pysolver.logs.words import BEFORE, LONGEST, Words
 
-COLD, TRAIN, TEST, NORM, DISPLAY, TESTING, RATE, ASIDE = range(8)
-ASIDES = ("Snapshot", "Restarti", "Waiting ", "Ignoring", "MultiSte")  # lines that no other line depends on
-WIDTH = 16  # characters of the longest number that is read here
+COLD, TRAIN, TEST, NORM, CLIP, DISPLAY, TESTING, RATE, ASIDE = range(9)
+_HEAD = 8  # characters by which lines are told apart first
+_FIELD = re.compile(r"\{(?:\w+|\*)\}")
 _INDEX = re.compile("#[0-9]{1,9}:")
-NAME = 48  # characters of the longest output name with its index
-BEFORE = 4  # words of a prefix: date, time, thread, tag
-POWERS = 10.0 ** np.arange(WIDTH + 1)
+_DIGITS = np.array([0, 1, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14])  # of `hh:mm:ss.micros`
+_DATE = re.compile(r"[IWEF](\d{8}|\d{4})")
+
+# What tables keep of an event, in the order of their columns.
+KEPT: dict[type[e.Event], tuple[str, ...]] = {
+    e.Output: ("value",),
+    e.GradientNorm: ("norm",),
+    e.Clipping: ("norm", "clip", "scale"),
+    e.Display: ("loss", "speed"),
+    e.Testing: (),
+    e.Rate: ("lr", "momentum", "weight_decay"),
+}
+_KINDS = {e.GradientNorm: NORM, e.Clipping: CLIP, e.Display: DISPLAY, e.Testing: TESTING, e.Rate: RATE}
+# Lines that no other line depends on: the reader takes them one by one after the stretch they stand in.
+_ASIDES = (e.Snapshot, e.RestartingData, e.WaitingForData, e.IgnoringSourceLayer, e.MultiStep)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value inside a word, with so many characters of the form before and after it."""
+
+    place: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a line of some form has its words: `Iteration {iteration}, lr = {lr}` has six, its values in two of them.
+
+    Places after a name, which may hold blanks, are counted back from the line's end.
+    """
+
+    kind: int
+    head: str
+    words: int  # how many; of a form with a name the fewest
+    texts: tuple[tuple[int, int, str], ...]  # what stands so many characters before the end of a word
+    numbers: tuple[tuple[str, Field, bool], ...]  # those that are read; whether they are whole
+    kept: tuple[str, ...]
+    name: tuple[int, int] | None  # first and last word; the word before it is its index
+    weighted: bool
+
+
+def _places(form: grammar.Form) -> Places | None:
+    """The places of a form, None if a value that is kept shares its word with others."""
+    text, kinds = form.text.lstrip(), grammar.field_types(form.event)
+    words = text.split()
+    named = next((i for i, word in enumerate(words) if word == "{name}"), None)
+
+    def counted(place: int) -> int:
+        return place if named is None or place < named else place - len(words)
+
+    fields = {}
+    for place, word in enumerate(words):
+        if len(_FIELD.findall(word)) == 1 and (found := _FIELD.search(word)):
+            fields[found[0][1:-1]] = Field(counted(place), found.start(), len(word) - found.end())
+    numbers = tuple(name for name in form.spelled if name in (*KEPT[form.event], "iteration", "net"))
+    if not fields.keys() >= {*numbers} or (named is None) is (form.event is e.Output):
+        return None
+    texts: list[tuple[int, int, str]] = []
+    matches = list(_FIELD.finditer(text))
+    for match, following in zip(matches, [*matches[1:], None]):
+        between = text[match.end() : following.start() if following else len(text)]
+        place = len(text[: match.start() + 1].split()) - 1
+        if between and (" " in between or following is None):  # two values of one word: nothing holds their border
+            texts.append((counted(place), len(between.split(" ")[0]), between))
+    kind = _KINDS.get(form.event) or (TRAIN if ("phase", "Train") in form.given else TEST)
+    name = None if named is None else (named, named - len(words))
+    read = tuple((name, fields[name], kinds[name] is int) for name in numbers)
+    head = text[: matches[0].start()]
+    return Places(kind, head, len(words), tuple(texts), read, KEPT[form.event], name, "weight" in form.spelled)
+
+
+@cache
+def _forms() -> tuple[tuple[Places, ...], frozenset[str]]:
+    """The places of all frequent forms, and how asides begin."""
+    rows = grammar.FORMS + grammar.DIALECTS
+    places = [_places(form) for form in rows if form.event in KEPT]
+    asides = frozenset(form.text[:_HEAD] for form in rows if form.event in _ASIDES)
+    return tuple(p for p in places if p is not None and len(p.head) >= _HEAD), asides
 
 
 @dataclass
@@ -31,7 +112,7 @@ class Lines:
 
     kind: np.ndarray
     iteration: np.ndarray
-    values: np.ndarray  # (lines, 3): value; loss, speed; lr, momentum, weight decay
+    values: np.ndarray  # (lines, 3): those of KEPT
     seconds: np.ndarray
     column: np.ndarray
     columns: list[tuple[str, str]]  # index and name, as printed
@@ -39,177 +120,86 @@ class Lines:
     ends: np.ndarray  # where each line ends, in bytes
 
 
-class _Words:
-    """Where the words of a piece are."""
-
-    def __init__(self, data: bytes) -> None:
-        self.bytes = np.frombuffer(data + b" " * 64, np.uint8)
-        self.eights = np.ndarray(len(data) + 56, "<u8", self.bytes, strides=(1,))  # the 8 bytes from each place on
-        text = self.bytes[: len(data)]
-        self.line_ends = np.flatnonzero(text == 10)
-        word = text > 32
-        edges = np.flatnonzero(word[1:] != word[:-1]) + 1
-        edges = np.append(0, edges) if word[0] else edges
-        self.starts, self.stops = edges[::2], edges[1::2]
-        line_starts = np.concatenate([[0], self.line_ends[:-1] + 1])
-        self.first = np.searchsorted(self.starts, line_starts)
-        self.count = np.diff(np.append(self.first, len(self.starts)))
-
-    def span(self, rows: np.ndarray, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """Start and stop of a word of some lines."""
-        at = self.first[rows] + place
-        return self.starts[at], self.stops[at]
-
-    def begins(self, rows: np.ndarray, place: int, text: str) -> np.ndarray:
-        """Which of the lines have these (up to 8) characters at the start of a word, blanks after it included."""
-        mask = np.uint64((1 << 8 * len(text)) - 1)
-        return self.eights[self.span(rows, place)[0]] & mask == np.uint64(int.from_bytes(text.encode(), "little"))
-
-    def numbers(self, rows: np.ndarray, place: int, left: int = 0, right: int = 0) -> np.ndarray:
-        """The numbers that are words, without `left` and `right` characters around them; ValueError if some is none."""
-        start, stop = self.span(rows, place)
-        start, length = start + left, stop - right - start - left
-        if not len(rows):
-            return np.zeros(0)
-        if length.max() > WIDTH or length.min() < 1:
-            raise ValueError("too long for a number")
-        position = np.arange(int(length.max()))[:, None]
-        characters = self.bytes[start + position]  # one row a position
-        characters[position >= length] = 32
-        digits = characters - np.uint8(48)
-        is_digit, is_dot = digits < 10, characters == ord(".")
-        mantissa = np.zeros(len(rows))
-        for digit, good in zip(digits, is_digit):
-            mantissa = np.where(good, 10 * mantissa + digit, mantissa)
-        dots, count = is_dot.sum(0), is_digit.sum(0)
-        decimals = np.where(dots == 1, length - 1 - is_dot.argmax(0), 0)
-        found = mantissa / POWERS[decimals]  # exact parts: rounds as C does
-        odd = np.flatnonzero((dots + count != length) | (dots > 1) | (count == 0) | (count > 15))
-        if len(odd):
-            found[odd] = _read(np.ascontiguousarray(characters[:, odd].T))
-        return found
-
-    def texts(self, rows: np.ndarray, place: int, to: int) -> tuple[np.ndarray, list[str]]:
-        """The texts from one word to another: for each line the index of its text, and the different texts."""
-        start, stop = self.span(rows, place)[0], self.span(rows, to)[1]
-        longest = int((stop - start).max(initial=0))
-        if longest > NAME:
-            raise ValueError("too long for a name")
-        key = np.zeros(len(rows), np.uint64)
-        for eight in range(0, longest, 8):  # a hash of the text: eight characters at a time, cut at its end
-            left = np.clip(stop - start - eight, 0, 8).astype(np.uint64)
-            mask = np.where(
-                left == 8, ~np.uint64(0), (np.uint64(1) << (np.uint64(8) * (left % np.uint64(8)))) - np.uint64(1)
-            )
-            key = (key ^ (self.eights[start + eight] & mask)) * np.uint64(0x9E3779B97F4A7C15)
-            key ^= key >> np.uint64(29)
-        _, first, index = np.unique(key, return_index=True, return_inverse=True)
-        return index, [self.bytes[start[i] : stop[i]].tobytes().decode() for i in first]
-
-
-def _read(characters: np.ndarray) -> np.ndarray:
-    """Numbers in any spelling that C reads, one row of characters each, blanks after them."""
-    rows, width = characters.shape
-    spaced = np.full((rows, width + 1), 32, np.uint8)
-    spaced[:, :width] = characters
-    with warnings.catch_warnings():  # where a text is no number numpy stops, and by its age warns or raises
-        warnings.simplefilter("error", DeprecationWarning)
-        try:
-            found = np.fromstring(spaced.tobytes(), sep=" ")
-        except DeprecationWarning as reason:
-            raise ValueError("no number") from reason
-    if len(found) != rows:
-        raise ValueError("no number")
-    return found
-
-
 def classify(data: bytes, here: Assembler) -> Lines:
-    """What the lines of a piece of complete lines say; COLD where that is for others to find out.
-
-    ValueError if a number in a frequent line is none: then the whole piece is for others.
-    """
-    words = _Words(data)
+    """What the lines of a piece of complete lines say; COLD where that is for others to find out."""
+    words = Words(data)
     size = len(words.count)
     lines = Lines(
         np.zeros(size, np.int8), np.zeros(size, np.int64), np.full((size, 3), np.nan), np.full(size, np.nan),
         np.zeros(size, np.int64), [], np.zeros(size, bool), words.line_ends,
     )  # fmt: skip
-    rows = np.flatnonzero(words.count > BEFORE)
-    tagged = words.bytes[words.span(rows, 3)[1] - 1] == ord("]")
-    letter = np.isin(words.bytes[words.span(rows, 0)[0]], np.frombuffer(b"IWEF", np.uint8))
-    rows = rows[tagged & letter & (words.starts[words.first[rows]] == np.append(0, words.line_ends[:-1] + 1)[rows])]
+    rows = words.of_records()
+    heads = words.eights[words.span(rows, 0)[0]]
+    forms, asides = _forms()
 
-    counts = words.count[rows] - BEFORE
-    heads = words.eights[words.span(rows, BEFORE)[0]]  # the first eight characters of the text
+    def beginning(text: str) -> np.ndarray:
+        return rows[heads == np.uint64(int.from_bytes(text[:_HEAD].encode(), "little"))]
 
-    def of(kind: str, *wanted: int) -> np.ndarray:
-        fits = heads == np.uint64(int.from_bytes(kind.encode(), "little"))
-        return rows[fits & np.isin(counts, wanted)] if wanted else rows[fits]
-
-    _outputs(lines, words, of("Train ne", 7, 12), TRAIN)
-    _outputs(lines, words, of("Test net", 7, 12), TEST)
-    norms = of("Gradient", 4)
-    norms = norms[words.begins(norms, BEFORE + 1, "L2 norm ")]
-    lines.kind[norms] = NORM
-    for beginning in ASIDES:
-        lines.kind[of(beginning)] = ASIDE
-    iterations = of("Iteratio")
-    lengths = words.count[iterations] - BEFORE
-    _iterations(lines, words, {length: iterations[lengths == length] for length in (5, 8, 9, 12)})
-    told = np.cumsum((lines.kind >= DISPLAY) & (lines.kind <= RATE))[norms]
-    firsts = norms[np.append(True, told[1:] != told[:-1])] if len(norms) else norms  # every rank prints the same
-    lines.values[firsts, 0] = words.numbers(firsts, BEFORE + 3)
+    left = {text: beginning(text) for text in dict.fromkeys(form.head[:_HEAD] for form in forms)}
+    for form in forms:
+        candidates = left[form.head[:_HEAD]]
+        found = _of(words, candidates, form)
+        if len(found) and form.kind == NORM:  # every rank prints the same: one of lines in a row is read
+            new = np.append(True, np.diff(found) > 1)
+            _enter(lines, words, found[new], form)
+            lines.kind[found] = lines.kind[found[new]][np.cumsum(new) - 1]
+        elif len(found):
+            _enter(lines, words, found, form)
+            left[form.head[:_HEAD]] = candidates[lines.kind[candidates] == COLD]
+    for text in asides:
+        lines.kind[beginning(text)] = ASIDE
     _times(lines, words, np.flatnonzero((lines.kind == DISPLAY) | (lines.kind == TESTING)), here)
     return lines
 
 
-def _outputs(lines: Lines, words: _Words, rows: np.ndarray, kind: int) -> None:
-    rows = rows[words.begins(rows, BEFORE + 5, "= ") & words.begins(rows, BEFORE + 2, "output #")]
-    index, texts = words.texts(rows, BEFORE + 3, BEFORE + 4)
-    keys = [tuple(text.split()) for text in texts]
-    if not all(_INDEX.fullmatch(number) for number, _ in keys):
-        raise ValueError("no output")
-    lines.kind[rows], lines.values[rows, 0] = kind, words.numbers(rows, BEFORE + 6)
-    lines.column[rows] = index + len(lines.columns)
-    lines.columns += [(number[1:-1], name) for number, name in keys]
-    lines.weighted[rows] = words.count[rows] == BEFORE + 12
+def _of(words: Words, rows: np.ndarray, form: Places) -> np.ndarray:
+    """The lines that have all the texts of a form at their places."""
+    count = words.count[rows] - BEFORE
+    rows = rows[count >= form.words if form.name else count == form.words]
+    rows = rows[words.say(words.span(rows, 0)[0] + _HEAD, form.head[_HEAD:])]
+    for place, back, text in form.texts:
+        rows = rows[words.say(words.span(rows, place)[1] - back, text)]
+    return rows
 
 
-def _iterations(lines: Lines, words: _Words, rows: dict[int, np.ndarray]) -> None:
-    """`Iteration I, loss = L`, `..., lr = R`, `..., Testing net (#0)`, and the long forms of the first two."""
-    five = rows[5]
-    tests = five[words.begins(five, BEFORE + 2, "Testing ") & words.begins(five, BEFORE + 4, "(#0)")]
-    shows = five[words.begins(five, BEFORE + 2, "loss = ")]
-    rates = five[words.begins(five, BEFORE + 2, "lr = ")]
-    eight, nine, twelve = rows[8], rows[9], rows[12]
-    short = eight[words.begins(eight, BEFORE + 2, "lr = ") & words.begins(eight, BEFORE + 5, "m = ")]
-    timed = nine[words.begins(nine, BEFORE + 3, "iter/s, ") & words.begins(nine, BEFORE + 5, "iter")]
-    timed = timed[words.begins(timed, BEFORE + 6, "loss = ")]
-    full = twelve[words.begins(twelve, BEFORE + 2, "lr = ") & words.begins(twelve, BEFORE + 5, "momentum")]
-    full = full[words.begins(full, BEFORE + 8, "weight d")]
-    for kind, found, places in (
-        (TESTING, tests, ()),
-        (DISPLAY, shows, ((4, 0, 0),)),
-        (DISPLAY, timed, ((8, 0, 0), (2, 1, 0))),
-        (RATE, rates, ((4, 0, 0),)),
-        (RATE, short, ((4, 0, 1), (7, 0, 0))),
-        (RATE, full, ((4, 0, 1), (7, 0, 1), (11, 0, 0))),
-    ):
-        lines.kind[found] = kind
-        lines.iteration[found] = words.numbers(found, BEFORE + 1, 0, int(found is not timed))
-        for column, (place, left, right) in enumerate(places):
-            lines.values[found, column] = words.numbers(found, BEFORE + place, left, right)
+def _enter(lines: Lines, words: Words, rows: np.ndarray, form: Places) -> None:
+    """What the lines of a form say; those whose numbers are none stay cold."""
+    values, good = {}, np.ones(len(rows), bool)
+    for name, field, whole in form.numbers:
+        values[name], fine = words.numbers(rows, field.place, field.left, field.right, whole)
+        good &= fine
+    if "net" in values:
+        good &= values["net"] == 0
+    if form.name:
+        start, stop = words.span(rows, form.name[0] - 1)[0], words.span(rows, form.name[1])[1]
+        good &= stop - start <= LONGEST
+        rows, values = rows[good], {name: value[good] for name, value in values.items()}
+        index, texts = words.texts(start[good], stop[good])
+        keys = [tuple(text.split(" ", 1)) for text in texts]
+        good = np.array([_INDEX.fullmatch(number) is not None for number, _ in keys], bool)[index]
+        lines.column[rows] = index + len(lines.columns)
+        lines.columns += [(number[1:-1], name) for number, name in keys]
+        lines.weighted[rows] = form.weighted
+    rows = rows[good]
+    lines.kind[rows] = form.kind
+    if "iteration" in values:
+        lines.iteration[rows] = values["iteration"][good]
+    for column, name in enumerate(form.kept):
+        if name in values:
+            lines.values[rows, column] = values[name][good]
 
 
-def _times(lines: Lines, words: _Words, rows: np.ndarray, here: Assembler) -> None:
+def _times(lines: Lines, words: Words, rows: np.ndarray, here: Assembler) -> None:
     """Times of some lines, before the clock's start is taken off, from the stamps at their beginning."""
-    index, dates = words.texts(rows, 0, 0)
-    start, stop = words.span(rows, 1)
-    if (stop - start != 15).any():
-        raise ValueError("no time")
-    digits = words.bytes[start[:, None] + np.array([0, 1, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14])].astype(np.int64) - 48
-    if ((digits < 0) | (digits > 9)).any():
-        raise ValueError("no time")
+    first = words.first[rows]
+    index, dates = words.texts(words.starts[first], words.stops[first])
+    start = words.starts[first + 1]
+    digits = words.bytes[start[:, None] + _DIGITS].astype(np.int64) - 48
+    good = np.array([_DATE.fullmatch(date) is not None for date in dates], bool)[index]
+    good &= (words.stops[first + 1] - start == 15) & ((digits >= 0) & (digits <= 9)).all(1)
+    good &= words.say(start + 8, ".")
+    lines.kind[rows[~good]] = COLD
+    rows, index, digits = rows[good], index[good], digits[good]
     weights = np.array([36000, 3600, 600, 60, 10, 1]) * 1_000_000
     micros = digits[:, :6] @ weights + digits[:, 6:] @ 10 ** np.arange(5, -1, -1)
     days = np.zeros(len(dates))
@@ -273,12 +263,19 @@ def _store(here: Assembler, lines: Lines, part: slice, at: dict[int, np.ndarray]
     heads = np.sort(np.concatenate(list(at.values())))
     if len(heads):
         here.reach(int(iteration[heads[0]]), float(seconds[heads[0]]))
+
+    def now_at(rows: np.ndarray) -> np.ndarray:
+        return np.append(here.now, iteration[heads])[np.searchsorted(heads, rows)]
+
+    clips = np.flatnonzero(lines.kind[part] == CLIP)
+    for numbers, column in zip(here.clips.values(), (now_at(clips), *values[clips].T)):
+        _extend(numbers, column)
     norms = np.flatnonzero(lines.kind[part] == NORM)
     here.norm_lines += len(norms)
-    norms = norms[np.isfinite(values[norms, 0])]
-    now = np.append(here.now, iteration[heads])[np.searchsorted(heads, norms)]
-    if len(now) and len(here.norms["iteration"]) and here.norms["iteration"][-1] == now[0]:
-        norms, now = norms[1:], now[1:]
+    now = now_at(norms)
+    last = here.norms["iteration"][-1:].tolist() or [np.nan]
+    firsts = now != np.append(last, now[:-1])  # every rank prints the same
+    norms, now = norms[firsts], now[firsts]
     _extend(here.norms["iteration"], now)
     _extend(here.norms["norm"], values[norms, 0])
     number = len(here.first) - 1

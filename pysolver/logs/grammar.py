@@ -263,7 +263,9 @@ FORMS: tuple[Form, ...] = (
 DIALECTS: tuple[Form, ...] = (
     _say(e.Display, "solver.cpp", "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iter{*}loss = {loss}"),
     _say(e.Display, "solver.cpp", "Iteration {iteration} ({seconds} s), {*}loss = {loss}"),
+    _say(e.Display, "solver.cpp", "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iter), loss = {loss}"),
     _say(e.Rate, "sgd_solver.cpp", "Iteration {iteration}, lr = {lr}, m = {momentum}, {*}wd = {weight_decay}{*}"),
+    _say(e.Rate, "sgd_solver.cpp", "Iteration {iteration}, lr = {lr}, m = {momentum}"),
     _say(e.Rate, "sgd_solver.cpp", "Iteration {iteration}, lr = {lr}, m = {momentum}{*}"),
     _say(e.Rate, "solver.cpp", "Iteration {iteration}, lr = {lr}"),
     _say(e.Output, "solver.cpp", "    Test net output mAP #{index}: {name} = {value}", phase="Test"),
@@ -323,11 +325,5 @@ def parse(text: str, file: str | None = None) -> e.Event | None:
 
 
 def frequent(before: str) -> Alternatives:
-    """The forms of FREQUENT events after anything that `before` matches: for lines without a tag."""
+    """The forms of FREQUENT events after anything that `before` matches, whatever the tag."""
     return Alternatives((form for form in FORMS + DIALECTS if form.event in FREQUENT), before)
-
-
-def iterations() -> Alternatives:
-    """The forms that begin with `Iteration`, but for notices."""
-    rows = [form for form in FORMS + DIALECTS if form.event not in _NOTICES]
-    return Alternatives(form for form in rows if form.text.startswith("Iteration "))

@@ -1,7 +1,7 @@
 """Reads a Caffe log of any size and kind into a Run.
 
-Most lines of a log are outputs, displays, rates and gradient norms. They are found by one search over a whole
-piece of text (grammar.frequent); what lies between two finds is taken line by line.
+Most lines of a log are outputs, displays, rates and gradient norms: bulk.py takes stretches of them at once. What lies
+between is taken line by line.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +76,7 @@ class Reader:
         self.lines = 0
         self.unknown = 0
         self.oddities: list[Oddity] = []
-        self.outputs: dict[tuple[str, str, str], tuple[str, tuple[str, str], bool]] = {}  # by their words
-        self.iterations = grammar.iterations()
-        self.told = {last: _teller(*form) for last, form in self.iterations.forms.items()}
+        self.frequent = grammar.frequent("")  # under any tag: forks move these lines
         self.bare = grammar.frequent(r"(?:.*?[\]:>|]\s*)?")
 
     def feed(self, piece: str) -> None:
@@ -90,17 +88,16 @@ class Reader:
         text = self.rest + piece[:end]
         self.rest = piece[end:][: LONGEST + 1]
         self._take(text)
-        self.lines += text.count("\n")
         self.recent = text
 
     def finish(self) -> Run:
         """The end of the log; CaffeError if there was no iteration in it."""
         if self.rest and self._cut_off(self.rest):
-            self._odd(self.rest, self.lines + 1)
+            self.lines += 1
+            self._odd(self.rest, self.lines)
         elif self.rest:
             self._take(self.rest + "\n")
         self._decide(at_end=True)
-        self.lines += bool(self.rest)
         self.rest = ""
         if not self.has_rows:
             raise CaffeError(self._nothing())
@@ -128,65 +125,36 @@ class Reader:
             text += f" Not understood: line {self.oddities[0].line}: {self.oddities[0].text}"
         return text
 
-    # -- frequent lines, by their words ------------------------------------------------------------------------------
-
     def _take(self, text: str) -> None:
         """Whole lines: stretches of frequent ones all at once, the others one by one."""
         data = text.encode("utf-8", "replace")
-        try:
-            lines = bulk.classify(data, self.here)
-        except ValueError:
-            self._walk(text, self.lines + 1)
-            return
+        lines = bulk.classify(data, self.here)
         cold = lines.kind == bulk.COLD
         turns = (np.flatnonzero(np.diff(cold)) + 1).tolist()
         for start, stop in zip([0, *turns], [*turns, len(cold)]):
             self._stretch(data, lines, start, stop, plain=not cold[start])
+        self.lines += len(cold)
 
     def _stretch(self, data: bytes, lines: bulk.Lines, start: int, stop: int, plain: bool) -> None:
         """Lines from start to stop: at once, or in halves where something is out of the ordinary, or one by one."""
-        if not plain or stop - start < STRETCH or self.here.dump is not None:
-            self._walk(_text(data, lines, start, stop), self.lines + start + 1)
+        while start < stop and self.here.dump is not None:  # which the next record ends
+            self._walk(data, lines, start, start + 1)
+            start += 1
+        if not plain or stop - start < STRETCH:
+            self._walk(data, lines, start, stop)
         elif bulk.take(lines, start, stop, self.here):
             for row in (start + np.flatnonzero(lines.kind[start:stop] == bulk.ASIDE)).tolist():
-                self._line(_text(data, lines, row, row + 1), self.lines + row + 1)
+                self._walk(data, lines, row, row + 1)
         else:
             middle = (start + stop) // 2
             self._stretch(data, lines, start, middle, plain)
             self._stretch(data, lines, middle, stop, plain)
 
-    def _walk(self, text: str, first: int) -> None:
-        """Line by line; three kinds by their words, what is not exactly so the long way. first: number of the first."""
-        outputs, here = self.outputs, self.here
-        for number, line in enumerate(text.split("\n"), first):
-            if len(line) > LONGEST:
-                self._odd(line, number)
-                continue
-            words = line.split(None, 11)  # date, time, thread, tag, then the text
-            try:
-                kind = words[4]
-                if here.dump is not None:
-                    self._line(line, number)
-                elif kind == "Train" or kind == "Test":
-                    known = outputs[kind, words[7], words[8]]
-                    here.output(*known, float(words[10]))
-                elif kind == "Gradient:" and len(words) == 8:
-                    here.norm(float(words[7]))
-                elif kind == "Iteration":
-                    self._iteration(line, words, number)
-                else:
-                    self._line(line, number)
-            except (IndexError, KeyError, ValueError):
-                if words:
-                    self._line(line, number)
-
-    def _iteration(self, line: str, words: list[str], number: int) -> None:
-        match = self.iterations.regex.fullmatch(line, line.find("] ") + 2)
-        if match is None or words[0][0] not in "IWEF":
+    def _walk(self, data: bytes, lines: bulk.Lines, start: int, stop: int) -> None:
+        begin = int(lines.ends[start - 1]) + 1 if start else 0
+        text = data[begin : int(lines.ends[stop - 1])].decode() if stop > start else ""
+        for number, line in enumerate(text.split("\n"), self.lines + start + 1):
             self._line(line, number)
-            return
-        tell, groups = self.told[match.lastindex]
-        tell(self.here, words, *match.group(*groups))
 
     # -- all other lines, one by one ---------------------------------------------------------------------------------
 
@@ -235,14 +203,10 @@ class Reader:
             return True
         if images := _IMAGES.fullmatch(text):
             here.images = here.images or int(images[1])
-        event = grammar.parse(text, file)
+        event = self.frequent.read(text) or grammar.parse(text, file)
         if event is None:
             return not (file.endswith("solver.cpp") and _VALUE.search(text))
-        self._event(event, ["I" + date, time], here)
-        if isinstance(event, e.Output) and here is self.here:
-            words = line.split(None, 11)
-            if words[8:10] == [event.name, "="]:  # no blank in the name: from now on by its words
-                self.outputs[event.phase, words[7], event.name] = _told(event)
+        self._event(event, (date, time), here)
         return True
 
     def _without_prefix(self, line: str, here: Assembler) -> bool:
@@ -254,23 +218,34 @@ class Reader:
         event = self.bare.read(line.rstrip()) if _VALUE.search(line) else None
         if event is None:
             return not _VALUE.search(line)
-        self._event(event, [], here)
+        self._event(event, None, here)
         return True
 
-    def _event(self, event: e.Event, stamp: list[str], here: Assembler) -> None:
-        if isinstance(event, e.Output):
-            here.output(*_told(event), event.value)
-        elif isinstance(event, e.GradientNorm):
-            here.norm(event.norm)
-        elif isinstance(event, e.Clipping):
-            here.clip(event.norm, event.clip, event.scale)
-        elif type(event) in _TELL:
-            values = (getattr(event, name) for name in _ARGUMENTS[type(event)])
-            _TELL[type(event)](here, stamp, *("nan" if value is None else str(value) for value in values))
-        else:
-            if isinstance(event, e.Solving) and stamp:
-                here.clock.solve(stamp[0][1:], stamp[1])
-            here.head(event)
+    def _event(self, event: e.Event, stamp: tuple[str, str] | None, here: Assembler) -> None:
+        """stamp: date and time."""
+
+        def seconds() -> float:
+            return here.clock.read(*stamp) if stamp else math.nan
+
+        match event:
+            case e.Output(phase, index, name, value, weight):
+                here.output(phase, (str(index), name), weight is not None, value)
+            case e.Display(iteration, loss, speed):
+                here.display(iteration, seconds(), loss, _known(speed))
+            case e.Testing(iteration, net):
+                here.test(iteration, seconds(), net)
+            case e.Rate(iteration, lr, momentum, weight_decay):
+                time = seconds() if here.lost else math.nan
+                here.rate(iteration, time, lr, _known(momentum), _known(weight_decay))
+            case e.GradientNorm(norm):
+                here.norm(norm)
+            case e.Clipping(norm, clip, scale):
+                here.clip(norm, clip, scale)
+            case e.Solving() if stamp:
+                here.clock.solve(*stamp)
+                here.head(event)
+            case _:
+                here.head(event)
 
     def _odd(self, line: str, number: int) -> None:
         self.unknown += 1
@@ -290,50 +265,12 @@ class Reader:
         return False
 
 
-def _display(here: Assembler, stamp: Sequence[str], iteration: str, loss: str, speed: str = "nan") -> None:
-    seconds = here.clock.read(stamp[0][1:], stamp[1]) if stamp else math.nan
-    here.display(int(iteration), seconds, float(loss), float(speed))
-
-
-def _test(here: Assembler, stamp: Sequence[str], iteration: str, net: str) -> None:
-    here.test(int(iteration), here.clock.read(stamp[0][1:], stamp[1]) if stamp else math.nan, int(net))
-
-
-def _rate(
-    here: Assembler, stamp: Sequence[str], iteration: str, lr: str, momentum: str = "nan", weight_decay: str = "nan"
-) -> None:
-    seconds = here.clock.read(stamp[0][1:], stamp[1]) if stamp and here.lost else math.nan
-    here.rate(int(iteration), seconds, float(lr), float(momentum), float(weight_decay))
-
-
-# Iteration lines: who takes their values, still text, and which.
-_TELL = {e.Display: _display, e.Testing: _test, e.Rate: _rate}
-_ARGUMENTS = {
-    e.Display: ("iteration", "loss", "speed"),
-    e.Testing: ("iteration", "net"),
-    e.Rate: ("iteration", "lr", "momentum", "weight_decay"),
-}
-
-
-def _teller(form: grammar.Form, groups: tuple[int, ...]) -> tuple[Callable, tuple[int, ...]]:
-    """Who takes the values of a form, and the groups where they are."""
-    at = dict(zip(form.spelled, groups))
-    return _TELL[form.event], tuple(at[name] for name in _ARGUMENTS[form.event] if name in at)
-
-
-def _told(output: e.Output) -> tuple[str, tuple[str, str], bool]:
-    """What decides the column of an output: phase, index and name, and whether it has a loss weight."""
-    return output.phase, (str(output.index), output.name), output.weight is not None
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _shape(text: str) -> str:
     return re.sub(grammar.NUMBER, "0", text)
-
-
-def _text(data: bytes, lines: bulk.Lines, start: int, stop: int) -> str:
-    """The lines from start to stop."""
-    begin = int(lines.ends[start - 1]) + 1 if start else 0
-    return data[begin : int(lines.ends[stop - 1])].decode()
 
 
 def read_logs(paths: Sequence[str]) -> list[Run]:

@@ -7,6 +7,7 @@ backward pass needs stays alive.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -71,7 +72,7 @@ class NetFunction(nn.Module):
         """Fill the slots, step by step; the sum of the weighted losses."""
         total = _add(None, slots, self.losses)
         for step in self.plan:
-            with torch.set_grad_enabled(step.differentiates and torch.is_grad_enabled()):
+            with contextlib.nullcontext() if step.differentiates else torch.no_grad():
                 tops = as_tuple(step.call(*_bottoms(step, slots)))
             for index, top in zip(step.tops, tops):
                 slots[index] = top

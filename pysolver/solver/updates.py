@@ -84,9 +84,12 @@ def step(
         return None
     clipped = clip(grads, hyper.clip_gradients)
     normalise(grads, hyper.iter_size)
-    regularise(grads, params, hyper.decays, hyper.regularization_type)
-    RULES[kind](grads, history, hyper)
-    apply(params, grads)
+    if kind == "SGD" and is_at_once(hyper):
+        sgd_at_once(params, grads, history, hyper)
+    else:
+        regularise(grads, params, hyper.decays, hyper.regularization_type)
+        RULES[kind](grads, history, hyper)
+        apply(params, grads)
     return clipped
 
 
@@ -239,6 +242,30 @@ RULES: dict[str, Callable[[Tensors, Tensors, Hyper], None]] = {  # what else is 
     "RMSProp": rmsprop,
     "SGD": sgd,
 }
+
+
+def is_at_once(hyper: Hyper) -> bool:
+    """Whether sgd_at_once can be taken: L2, a momentum, and rates that come out of 1 - dampening as they were."""
+    rates = set(_floats(hyper.rates))
+    return hyper.regularization_type == "L2" and hyper.momentum != 0 and all(1 - (1 - rate) == rate for rate in rates)
+
+
+def sgd_at_once(params: Tensors, grads: Tensors, history: Tensors, hyper: Hyper) -> None:
+    """L2 regularise, sgd and apply in one pass over the memory, where is_at_once says so.
+
+    torch's SGD computes h = m h + (1 - dampening) (g + decay w), w -= lr h: Caffe's with lr = 1 and the rate as
+    1 - dampening, which a double holds exactly down to rates of 2^-29.
+    """
+    groups: dict[tuple[float, float], list[int]] = {}
+    for index, pair in enumerate(zip(_floats(hyper.rates), _floats(hyper.decays))):
+        groups.setdefault(pair, []).append(index)
+    for (rate, decay), chosen in groups.items():
+        columns = ([column[index] for index in chosen] for column in (params, grads, history))
+        torch._fused_sgd_(
+            *columns, weight_decay=decay, momentum=float(hyper.momentum), lr=1.0, dampening=1 - rate,
+            nesterov=False, maximize=False, is_first_step=False,
+        )  # fmt: skip
+    torch._foreach_copy_(grads, history)
 
 
 # ---- after the rule -----------------------------------------------------------------------------------------------

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import random
+import re
 
 import numpy as np
 import pytest
 from log_texts import GOLDEN, glog, golden_text, lines
 
-from pysolver.logs import bulk, reader
+from pysolver.logs import bulk, grammar, reader
+from pysolver.logs import events as e
 from pysolver.logs.assemble import Assembler
 from pysolver.logs.export import to_json
 from pysolver.logs.source import pieces
@@ -33,6 +37,7 @@ def test_real_logs(name, monkeypatch):
     assert to_json(read(text)) == to_json(slowly(text, monkeypatch))
 
 
+CLIP = glog("Gradient clipping: scaling down gradients (L2 norm 40.1 > 35) by scale factor 0.87", "sgd_solver.cpp:99")
 NORM = "".join(glog("Gradient: L2 norm 5.5", "sgd_solver.cpp:172", thread=n) for n in range(3))
 NVIDIA = "".join(
     glog(f"Iteration {i} (3.2 iter/s, 0.3s/100 iter), loss = 2.5")
@@ -59,6 +64,11 @@ NVIDIA = "".join(
         glog("Solving a", "solver.cpp:289", "I1231 23:59:59.000000") + lines(0, 500, stamp="I0101 00:00:10.500000"),
         lines(0, 3000).replace("Iteration 700, lr", glog("Snapshotting to HDF5 file a")[44:] + "I Iteration 700, lr"),
         "".join(line + (NORM if "lr =" in line else "") for line in lines(0, 1000).splitlines(keepends=True)),
+        "".join(line + (CLIP if "lr =" in line else "") for line in lines(0, 1000).splitlines(keepends=True)),
+        lines(0, 1000).replace("Iteration 500, lr = 0.1", "Iteration 500,  lr = 0.1"),
+        lines(0, 1000).replace("Iteration 500, lr = 0.1", "Iteration 5.5e2, lr = 0.1"),
+        lines(0, 1000).replace("#0: loss = 1.0500", "#0: loss = 3 (* 1 = 3 loss) = 1.0500"),
+        lines(0, 1000).replace("I0321 09:01:36.326753", "I0321 09:01:36.32", 50),
         "".join(line for n, line in enumerate(lines(0, 2000).splitlines(keepends=True)) if n % 97),
         NVIDIA,
     ],
@@ -72,7 +82,50 @@ def test_it_is_used():
     """All of a plain log, and none of what is odd."""
     text = lines(0, 100) + glog("Snapshotting to HDF5 file a.h5") + "odd\n"
     found = bulk.classify(text.encode(), Assembler())
-    kinds = np.bincount(found.kind, minlength=8)
+    kinds = np.bincount(found.kind, minlength=9)
     assert kinds[bulk.TRAIN] == kinds[bulk.DISPLAY] == kinds[bulk.TESTING] == kinds[bulk.RATE] == 10
     assert kinds[bulk.TEST] == 20 and kinds[bulk.ASIDE] == 1 and kinds[bulk.COLD] == 1
     assert bulk.take(found, 0, 61, Assembler())
+
+
+FREQUENT = [
+    e.Output("Train", 3, "loss", 0.25, 2.0, 0.5),
+    e.Output("Test", 12, "top 1 accuracy", 0.5),
+    e.Display(700, 1e-05),
+    e.Display(700, 0.25, 12.5, 8.0, 100),
+    e.Rate(700, 0.05),
+    e.Rate(700, 0.05, 0.95, 1e-05),
+    e.Testing(700, 0),
+    e.GradientNorm(5.5),
+    e.Clipping(40.0, 35.0, 0.875),
+]
+
+
+@pytest.mark.parametrize("event", FREQUENT, ids=repr)
+def test_each_frequent_row_of_the_grammar_is_taken(event):
+    where, text = grammar.render(event)
+    found = bulk.classify(glog(text, where).encode(), Assembler())
+    assert found.kind[0] != bulk.COLD
+    told = [getattr(event, name) for name in bulk.KEPT[type(event)]]
+    known = [value for value in told if value is not None]
+    assert found.values[0][: len(known)].tolist() == known
+    assert found.iteration[0] == getattr(event, "iteration", 0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damaged_logs(seed, monkeypatch):
+    """Whatever stands after the tag, both ways read the same: nothing is taken that the grammar does not say.
+
+    Weights are left out: no table keeps them, so bulk reading does not look at them.
+    """
+    chance = random.Random(seed)
+    text = (lines(0, 1500).replace("#0: accuracy", "#0: top 1") + CLIP + NORM).splitlines(keepends=True)
+    text = [re.sub(r" \(\* .*", "", line) for line in text]
+    for _ in range(60):
+        at = chance.randrange(len(text))
+        letters = list(text[at])
+        letters[chance.randrange(text[at].index("]") + 1, len(letters))] = chance.choice(" 0123456789.,=-e\n[]()#:xIä")
+        text[at] = "".join(letters)
+    damaged = "".join(text)
+    quick, slow = read(damaged), slowly(damaged, monkeypatch)
+    assert json.dumps(to_json(quick)) == json.dumps(to_json(slow))  # as text, where NaN equals NaN
