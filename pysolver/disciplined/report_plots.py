@@ -41,9 +41,7 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     _fit(axes, lines)
     if decision.stage == "range" and "max_lr" in decision.values:
         rate = decision.values["max_lr"]
-        axes.axvline(rate, color=INK, linewidth=1, linestyle=":")
-        axes.annotate(f"max_lr {rate:.3g}", (rate, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",
-                      ha="right", fontsize=9, color=INK)  # fmt: skip
+        axes.axvline(rate, color=INK, linewidth=1, linestyle=":", label=f"max_lr {rate:.3g}")
     return _svg(figure, axes, decision.stage)
 
 
@@ -55,8 +53,8 @@ def _axis(stage: str, runs: Mapping[Plan, Run]) -> str:
 
 
 def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Curves by label, one for each run."""
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    """Curves by label, one for each run, whose pieces are joined."""
+    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     accuracy, recipe = stage == FINAL and _has_accuracy(runs), tuning.recipe
     trunks = {plan.after for plan in runs} - {None}
     for plan, run in runs.items():
@@ -70,8 +68,11 @@ def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, li
         y = 100 * (1 - table.main_accuracy) if accuracy else table.main_loss
         good = np.isfinite(x) & np.isfinite(y) & (y > 0)
         label = "to the plateau" if plan in trunks else _label(stage, plan)
-        found.setdefault(label, []).append((x[good], y[good]))
-    return found
+        piece = x[good], y[good]
+        runs_of = found.setdefault(label, {})
+        begun = runs_of.get(plan.run)
+        runs_of[plan.run] = (np.append(begun[0], piece[0]), np.append(begun[1], piece[1])) if begun else piece
+    return {label: list(runs_of.values()) for label, runs_of in found.items()}
 
 
 def _label(stage: str, plan: Plan) -> str:
