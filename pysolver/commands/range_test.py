@@ -39,9 +39,10 @@ def call(args: argparse.Namespace) -> None:
     if args.max_lr is not None and not args.max_lr > 0:
         raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args.caffe))
+    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args.caffe, args.processes),
+                  processes=args.processes)  # fmt: skip
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
-    executor, jobs = workers(args.dask, args.jobs)
+    executor, jobs = workers(args.dask, args.jobs, args.processes)
     with show.shown() as shown:
         for tuning in tune_recipe(made, stages={learning_rate.NAME: stage}, jobs=jobs, executor=executor,
                            listener=shown.trial, announce=shown.stage):  # fmt: skip

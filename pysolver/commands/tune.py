@@ -41,7 +41,10 @@ def common(parser: argparse.ArgumentParser) -> None:
     """What `range_test` has too."""
     add = parser.add_argument
     add("--runs", type=o.positive, default=2, metavar="N", help="runs that a comparison rests on (2)")
-    add("--jobs", type=o.positive, metavar="N", help="trials side by side (one a core, or one a worker of the cluster)")
+    add("--jobs", type=o.positive, metavar="N", help="trials side by side (as many as the cores bear, or the cluster "
+        "has workers)")  # fmt: skip
+    add("--processes", type=o.positive, default=1, metavar="N", help="of each trial, as in train: an update takes so "
+        "many batches")  # fmt: skip
     add("--caffe", metavar="BINARY", help="train with this patched Caffe")
     add("--dask", metavar="ADDRESS", help="train on the workers of a dask scheduler, such as tcp://host:8786")
 
@@ -58,6 +61,7 @@ def call(args: argparse.Namespace) -> None:
             validation=args.validation,
             budget=args.budget,
             jobs=args.jobs,
+            processes=args.processes,
             stages=args.stages.split(","),
             compare_batch_sizes=args.compare_batch_sizes,
             from_snapshot=args.from_snapshot,

@@ -24,7 +24,10 @@ _SCHEDULE = ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_lr", "
 
 @dataclass(frozen=True)
 class Recipe:
-    """Makes the trials of one tuning: the person's solver and net, where trials go, who trains."""
+    """Makes the trials of one tuning: the person's solver and net, where trials go, who trains.
+
+    processes: that train a net together, each with the net's whole batch.
+    """
 
     solver: SolverParameter
     net: NetParameter
@@ -33,6 +36,7 @@ class Recipe:
     backend: Backend = here
     apart: NetParameter | None = None  # the net on a training set of which a part was set aside to decide on
     whole: tuple[int, int] | None = None  # images of the whole training set and of the test set, then
+    processes: int = 1
 
     def trial(self, plan: Plan) -> Trial:
         """The trial of a plan, in its folder."""
@@ -116,7 +120,7 @@ class Recipe:
         source, net = net or self.net, NetParameter()
         net.CopyFrom(source)
         for layer in data_layers(net, TRAIN):
-            reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size)))
+            reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size) / self.processes))
         for layer in net.layer if swap else ():
             for filler in weight_fillers(layer):
                 filler.type = BESIDE_FILLERS.get(filler.type, filler.type)
@@ -124,18 +128,18 @@ class Recipe:
 
 
 def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, runs: int = 2, seeds: int = 4,
-           validation: int = 0, backend: Backend = here) -> Recipe:  # fmt: skip
+           validation: int = 0, backend: Backend = here, processes: int = 1) -> Recipe:  # fmt: skip
     """Read a person's solver and net. CaffeError if they cannot be tuned, with what they would need.
 
     epochs: length of the final training; unless given, what the solver's max_iter says is where the search for it
-    begins. validation: so many training
-    records are set aside to decide on.
+    begins. validation: so many training records are set aside to decide on. processes: so many train each net, an
+    update takes so many batches.
     """
     solver, net = read_pair(solver_file)
     with about(solver.net):
         images, batch = _size(net, TRAIN)
         tests, _ = _size(net, TEST)
-    batch *= max(1, solver.iter_size)
+    batch *= max(1, solver.iter_size) * processes
     momentum = solver.momentum if TYPES[solver.type].takes_momentum else 0.0
     own = round(solver.max_iter * batch / images, 2)
     if not (epochs or own):
@@ -145,11 +149,12 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds,
                   epochs is None)  # fmt: skip
     if not validation:
-        return Recipe(solver, net, facts, out, backend)
+        return Recipe(solver, net, facts, out, backend, processes=processes)
     from pysolver.disciplined.validation import split
 
     apart, rest = split(net, validation, out / "data")
-    return Recipe(solver, net, replace(facts, images=rest, tests=validation), out, backend, apart, (images, tests))
+    known = replace(facts, images=rest, tests=validation)
+    return Recipe(solver, net, known, out, backend, apart, (images, tests), processes)
 
 
 def is_last(plan: Plan) -> bool:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from html import escape
 from pathlib import Path
 
+from pysolver.cores import usable_cores
 from pysolver.disciplined import answer, report
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.show import Silent, Watcher
@@ -53,6 +54,7 @@ def tune(
     validation: int = 0,
     budget: str | None = None,
     jobs: int | None = None,
+    processes: int = 1,
     stages: Sequence[str] = tuple(STAGES),
     compare_batch_sizes: bool = False,
     from_snapshot: bool = False,
@@ -65,29 +67,31 @@ def tune(
     watcher: hears of stages and trials. CaffeError if the files cannot be tuned, and later if a trial fails.
     """
     made = recipe(solver_file, Path(out), epochs=epochs, runs=runs, seeds=seeds, validation=validation,
-                  backend=backend(caffe))  # fmt: skip
+                  backend=backend(caffe, processes), processes=processes)  # fmt: skip
     steps = chosen(stages, compare_batch_sizes=compare_batch_sizes, from_snapshot=from_snapshot)
     most = Budget.parse(budget) if budget else None
-    executor, places = workers(dask, jobs)
+    executor, places = workers(dask, jobs, processes)
     watcher = watcher or Silent()
     states = tune_recipe(made, stages=steps, jobs=places, budget=most, executor=executor, listener=watcher.trial,
                          announce=watcher.stage)  # fmt: skip
     return Session(Tuning(made), states)
 
 
-def backend(caffe: str | None) -> Backend:
-    """Who trains: this Caffe, or pysolver. CaffeError if it is no program."""
+def backend(caffe: str | None, processes: int = 1) -> Backend:
+    """Who trains: this Caffe, or pysolver, in so many processes. CaffeError if it is no program."""
     if not caffe:
-        return here
+        return Command(processes=processes) if processes > 1 else here
+    if processes > 1:
+        raise CaffeError("--processes is for trials of pysolver, not for those of --caffe")
     if not os.access(caffe, os.X_OK) or os.path.isdir(caffe):
         raise CaffeError(f"--caffe {caffe}: not a program")
     return Command((caffe,))
 
 
-def workers(dask: str | None, jobs: int | None) -> tuple[Executor | None, int]:
+def workers(dask: str | None, jobs: int | None, processes: int = 1) -> tuple[Executor | None, int]:
     """Where trials run, and how many at a time: on a cluster's workers, else (None) in processes of our own."""
     if not dask:
-        return None, jobs or os.cpu_count() or 1
+        return None, jobs or max(1, usable_cores() // processes)
     try:
         client = require("distributed").Client(dask, timeout=CONNECT)
     except (OSError, ValueError) as error:
