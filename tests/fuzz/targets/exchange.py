@@ -24,16 +24,16 @@ from tests.fuzz.targets.weights import NET
 
 
 @functools.cache
-def _net() -> Net:
-    return Net(parse_text(NET, caffe_pb2.NetParameter), Context(seed=1))
+def _form() -> module.TorchForm:
+    return module.torch_form(Net(parse_text(NET, caffe_pb2.NetParameter), Context(seed=1)))
 
 
 @target("safetensors", lambda: [safetensors.numpy.save({
-    key: np.ascontiguousarray(tensor.numpy()) for key, tensor in module.torch_form(_net()).tensors.items()
+    key: np.ascontiguousarray(tensor.numpy()) for key, tensor in _form().tensors.items()
 })])  # fmt: skip
 def _safetensors(data: bytes) -> None:
     Path("n.safetensors").write_bytes(data)
-    module.load_back(_net(), "n.safetensors")
+    module.load_back(_form(), "n.safetensors")
 
 
 @target("net to ONNX and PyTorch", nets, prototxt(caffe_pb2.NetParameter))
