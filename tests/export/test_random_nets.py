@@ -94,7 +94,16 @@ def test_random_nets(seed, net_of, run):
         for name, right in expected.items():
             assert_close(found[name], right, text)
         if batch is None:
-            with torch.no_grad():
-                tops = to_torch(net)(*map(torch.from_numpy, inputs.values()))
-            for top, right in zip(tops if isinstance(tops, tuple) else (tops,), expected.values(), strict=True):
-                assert_close(top.numpy(), right, text)
+            _compare_torch(net, inputs, expected, text)
+
+
+def _compare_torch(net, inputs, expected, text: str) -> None:
+    try:
+        module = to_torch(net)
+    except CaffeError as error:
+        assert "torch has no convolution over 0 axes" in str(error), text
+        return
+    with torch.no_grad():
+        tops = module(*map(torch.from_numpy, inputs.values()))
+    for top, right in zip(tops if isinstance(tops, tuple) else (tops,), expected.values(), strict=True):
+        assert_close(top.numpy(), right, text)
