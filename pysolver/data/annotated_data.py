@@ -14,7 +14,7 @@ from pysolver.context import Context
 from pysolver.cores import usable_cores
 from pysolver.data import augmentation, datum, object_boxes
 from pysolver.data.batch_source import BatchSource, to_device
-from pysolver.data.database_records import DatabaseRecords
+from pysolver.data.database_records import Bytes, DatabaseRecords
 from pysolver.data.databases import Database, open_database, tell_opened
 from pysolver.data.images import Colour
 from pysolver.data.source import between, register
@@ -36,9 +36,9 @@ class Annotated(NamedTuple):
 class AnnotatedRecords(DatabaseRecords):
     """The records of a database of AnnotatedDatum."""
 
-    def _message(self, value: memoryview) -> caffe_pb2.AnnotatedDatum:
+    def _message(self, value: Bytes) -> caffe_pb2.AnnotatedDatum:
         try:
-            return caffe_pb2.AnnotatedDatum.FromString(value)
+            return caffe_pb2.AnnotatedDatum.FromString(value)  # type: ignore[arg-type]  # a memoryview will do
         except DecodeError:
             raise CaffeError(f"not an AnnotatedDatum ({len(value)} bytes)") from None
 

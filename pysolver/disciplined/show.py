@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from pysolver.disciplined.engine import Progress
 from pysolver.disciplined.plan import Plan
@@ -63,7 +63,8 @@ class Terminal(Lines):
         self._console = Console(file=stream)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._rows: dict[Trial, str] = {}
-        self._title, self._tuning, self._start = "", None, time.monotonic()
+        self._tuning: Tuning | None = None
+        self._title, self._start = "", time.monotonic()
 
     def __enter__(self) -> Terminal:
         self._live.start()
@@ -80,7 +81,7 @@ class Terminal(Lines):
         self._rows[progress.trial] = outcome(progress.trial) if done else progress.words or progress.state
         self._live.update(self._table())
 
-    def _table(self) -> object:
+    def _table(self) -> Any:
         from rich.table import Table
 
         minutes = (time.monotonic() - self._start) / 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ def _compare(data: str, found: Arrays, expected: Arrays) -> Iterator[Difference]
         yield Difference(data, name, np.inf if np.isnan(largest) else largest, float(np.abs(right).max(initial=0)))
 
 
-def _quiet(runtime: object) -> object:
+def _quiet(runtime: Any) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     return options

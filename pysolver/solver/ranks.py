@@ -124,7 +124,7 @@ class Group(Alone):
     def _why(self, error: RuntimeError) -> str:
         if "timed out" not in str(error).lower():
             return "another process of this training is gone"
-        self._store.set(f"waited/{self.rank}", b"1")  # those that waited too do so at about this moment
+        self._store.set(f"waited/{self.rank}", "1")  # those that waited too do so at about this moment
         time.sleep(1)
         late = [str(rank) for rank in range(self.size) if not self._store.check([f"waited/{rank}"])]
         return f"no answer from rank {', '.join(late) or '?'} within {self._timeout.total_seconds():g} seconds"

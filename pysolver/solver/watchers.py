@@ -28,11 +28,14 @@ class ProgressBar:
         from tqdm import tqdm
 
         self._bar = tqdm(total=solver.param.max_iter, initial=solver.iter, unit="iter", file=terminal, leave=False)
-        solver.add_callback(lambda: None, self._bar.update)
+        solver.add_callback(lambda: None, self._step)
 
     def __call__(self, event: e.Event) -> None:
         if self._bar is not None and isinstance(event, e.Display):
             self._bar.set_postfix_str(f"loss {event.loss:g}")
+
+    def _step(self) -> None:
+        self._bar.update()
 
     def write(self, text: str) -> None:
         """A log line, above the bar."""
@@ -43,14 +46,14 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         if self._bar is not None and sys.stderr.isatty():
-            self._log.stream = self
+            self._log.stream = self  # type: ignore[assignment]  # a stream as far as a log needs one
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._log.stream = self._beneath
+            self._log.stream = self  # type: ignore[assignment]  # a stream as far as a log needs one._beneath
             self._bar.close()
 
 
