@@ -3,7 +3,8 @@
     python benchmarks/max_lr.py --solver examples/digits/solver.prototxt --out OUT --epochs 30
 
 Range tests with several seeds show where training breaks; cycles to parts of the smallest break, with several seeds
-each, show what a rate costs or gives. The same command goes on where it was interrupted.
+each, show what a rate costs or gives, and how many nets die of it: their loss ends above half of where it began. The
+same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ def main() -> None:
         length = args.ramp or made.facts.short(300, made.facts.batch)
         first, breaks = smallest_break(run(plans(made, RAMP, length, args.top / 1000, args.top, args.seeds)))
         print(f"{args.solver}: ramps to {args.top:g} break at", ", ".join(f"{rate:.3g}" for rate in breaks))
-        print("| max_lr | of the smallest break | test loss | accuracy, % | broke |")
+        print("| max_lr | of the smallest break | test loss | accuracy, % | died |")
         print("| --- | --- | --- | --- | --- |")
         for part in PARTS:
             runs = run(plans(made, CYCLE, args.epochs, part * first / RATIO, part * first, args.seeds))
-            alive = [r for r in runs if np.isfinite(final_loss(r))]
+            alive = [r for r in runs if final_loss(r) < r.train.main_loss[0] / 2]
             losses = summary([final_loss(r) for r in alive], 4) if alive else "-"
             accuracies = [100 * a for r in alive if (a := final_accuracy(r)) is not None]
             told = summary(accuracies, 2) if accuracies else "-"

@@ -152,7 +152,7 @@ def _underfitting(kind: Kind, case: Case) -> Iterator[Clue]:
     """A long steady fall that is not the first descent, nor that of a rate that is being lowered."""
     x, loss = case.trends.iteration, case.run.test.main_loss
     for first, last in case.of(FALLS):
-        length = 2 * (x[last] - max(x[first], DESCENT * x[-1])) / max(1, x[-1])
+        length = (x[last] - max(x[first], DESCENT * x[-1])) / max(1, x[-1])
         lowered = case.lr[last] < 0.95 * case.lr[first]
         if length >= LONG and not lowered and _is_steady(x[first : last + 1], loss[first : last + 1]):
             yield _clue(kind, case, first, last)

@@ -119,8 +119,15 @@ def test_batch_norm_statistics_that_do_not_follow():
 def test_authors_unstable_run():
     """The momentum's step size was ten times too long: from lr 0.4 on, test and train loss rise together."""
     found = find_clues(read_log(LOGS / "multi_gpu_resumed_no_header.log.gz"))
-    assert [clue.kind for clue in found] == [UNDERFITTING, INSTABILITY]
-    assert 0.3 < found[1].rates[0] < 0.6 and found[1].rates[1] > 0.9
+    assert [clue.kind for clue in found] == [INSTABILITY]
+    assert 0.3 < found[0].rates[0] < 0.6 and found[0].rates[1] > 0.9
+
+
+@pytest.mark.parametrize("seed", range(2000, 2006))
+def test_a_first_descent_is_not_underfitting(seed):
+    """It takes up to a fifth of these runs."""
+    _, run = labelled_curves.curves("level", seed)
+    assert labelled_curves.named(find_clues(run)) == PLATEAU
 
 
 def test_authors_range_test_diverges():
