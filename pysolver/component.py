@@ -84,6 +84,11 @@ class Component:
 
     # ---- what a subclass says -----------------------------------------------------------------------------
 
+    @classmethod
+    def chosen(cls, param: Any, context: Context) -> type[Component]:
+        """The class that computes `param`, whose type is this one's."""
+        return cls
+
     def set_up(self, *bottom_shapes: Shape) -> None:
         """Check the parameters against the shapes and add the blobs. Called once."""
 
@@ -178,7 +183,7 @@ def create(param: Any, context: Context) -> Component:
     cls = _REGISTRY.get(param.type)
     if cls is None:
         raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}")
-    return cls(param, context)
+    return cls.chosen(param, context)(param, context)
 
 
 def _instead(type_name: str) -> str:

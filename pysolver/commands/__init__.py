@@ -66,6 +66,7 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
     flag(parser, "minloglevel", type=int, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only")
     flag(parser, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
     args = parser.parse_args(words)
+    args.words = list(words)  # for those who start it again, in several processes
     args.emit = CaffeLog(level=level_wanted() if args.minloglevel is None else args.minloglevel)
     try:
         status = module.call(args) or 0

@@ -24,18 +24,16 @@ from pysolver.solver import devices
 
 @contextlib.contextmanager
 def open_net(
-    model: str, phase: int, gpu: str, level: int, stage: str, context: dict[str, Any], log: Emit = to_stderr
+    model: str, phase: int, device: torch.device, level: int, stage: str, context: dict[str, Any], log: Emit = to_stderr
 ) -> Iterator[Net]:
-    """The net of a file on the device that --gpu names (the first of several), closed at the end."""
+    """The net of a file on a device, closed at the end."""
     alias.offer()  # modules of Python layers `import caffe`
-    ids = devices.gpu_ids(gpu)
-    if ids:
-        log(e.UseGpu(ids[0]))
-        log(e.GpuName(torch.cuda.get_device_name(ids[0])))
+    if device.type == "cuda":
+        log(e.UseGpu(device.index))
+        log(e.GpuName(torch.cuda.get_device_name(device)))
     else:
         log(e.UseCpu())
         log(devices.take_threads())
-    device = torch.device("cuda", ids[0]) if ids else torch.device("cpu")
     param = read_net_for(model, phase, level, stage.split(","), log)
     with about(model):
         net = Net(param, Context(device, listener=log, **context))

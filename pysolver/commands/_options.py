@@ -76,6 +76,14 @@ def required(value: str | None, message: str) -> str:
     return value
 
 
+def natural(text: str) -> int:
+    """An argument that counts what there may be none of."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
 def positive(text: str) -> int:
     """An argument that counts something."""
     value = int(text)

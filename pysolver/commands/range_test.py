@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pysolver.commands import _options as o
-from pysolver.commands.tune import backend, common, executor
+from pysolver.commands.tune import backend, common, executor, jobs
 from pysolver.disciplined import range_plot, show
 from pysolver.disciplined.plan import RAMP
 from pysolver.disciplined.reading import analyse
@@ -38,10 +38,10 @@ def call(args: argparse.Namespace) -> None:
     if args.max_lr is not None and not args.max_lr > 0:
         raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args))
+    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args), processes=args.processes)
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
     with show.shown() as shown:
-        for tuning in tune(made, stages={learning_rate.NAME: stage}, jobs=args.jobs, executor=executor(args),
+        for tuning in tune(made, stages={learning_rate.NAME: stage}, jobs=jobs(args), executor=executor(args),
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
             shown.decision(tuning)
     if args.output:

@@ -13,7 +13,7 @@ from pysolver.logs import events as e
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
-from pysolver.solver import testing
+from pysolver.solver import devices, testing
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def test(
     **context: Any,
 ) -> None:
     """Mean outputs of a net in TEST phase over so many batches, as `caffe test` prints them."""
-    with open_net(model, caffe_pb2.TEST, gpu, level, stage, context, log) as net:
+    with open_net(model, caffe_pb2.TEST, devices.named(gpu), level, stage, context, log) as net:
         net.copy_trained_layers_from(weights)
         log(e.RunningFor(iterations))
         batch = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pysolver.net.fusions import channels_last
 from pysolver.net.net import Net
 from pysolver.net.nodes import SourceNode
 from pysolver.proto import caffe_pb2
+from pysolver.solver import devices, ranks, starter
 
 _SIDE = 1024  # of the square matrices whose product tells the machine's peak
 _MEBI = 2**20
@@ -33,22 +35,29 @@ def options(parser: argparse.ArgumentParser) -> None:
         add(parser)
     o.flag(parser, "iterations", type=o.positive, default=50, metavar="N", help="passes to time (default 50)")
     o.flag(parser, "precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="as in train (default fp32)")
+    o.flag(parser, "processes", type=o.positive, default=1, metavar="N",
+           help="then time so many at once that exchange gradients, as train does (on GPUs: one each)")  # fmt: skip
     o.flag(parser, "profile", metavar="FILE", help="write a Chrome trace of one more iteration there")
 
 
 def call(args: argparse.Namespace) -> None:
-    time(
-        o.required(args.model, "Need a model definition to time: --model=FILE"),
-        iterations=args.iterations,
-        phase=args.phase,
-        gpu=args.gpu,
-        level=args.level,
-        stage=args.stage,
-        profile=args.profile,
-        allow_python_layers=args.allow_python_layers,
-        precision=args.precision,
-        log=args.emit,
-    )
+    model = o.required(args.model, "Need a model definition to time: --model=FILE")
+    if args.processes > 1 and ranks.place() is None:
+        starter.start(["time", *args.words], args.processes, answers=False)
+        return
+    with starter.told_to_the_starter() if ranks.place() else contextlib.nullcontext():
+        time(
+            model,
+            iterations=args.iterations,
+            phase=args.phase,
+            gpu=args.gpu,
+            level=args.level,
+            stage=args.stage,
+            profile=args.profile,
+            allow_python_layers=args.allow_python_layers,
+            precision=args.precision,
+            log=args.emit,
+        )
 
 
 def time(
@@ -67,26 +76,40 @@ def time(
 
     Then, beyond Caffe: what the layers reach of the speed of a matrix product, an iteration as `train` runs it, with
     its memory, and what limits the net. profile: file for a Chrome trace of such an iteration.
+    Where the environment names several ranks, the first does all this while the others wait, and then all of them
+    compute at once and exchange gradients, as `train` does.
     """
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError(f'phase must be "TRAIN" or "TEST", not "{phase}"')
-    with open_net(
-        model, caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN, gpu, level, stage, context, log
-    ) as net:
-        memory = _peak_memory(net)
-        emit = net.context.emit
-        emit(notices.PerformingForward())
-        emit(notices.InitialLoss(net.forward()))
-        emit(notices.PerformingBackward())
-        net.backward()
-        costs = [_count(net, index) for index in range(len(net.layers))]
-        emit(notices.BenchmarkBegins())
-        emit(notices.TimingFor(iterations))
-        _benchmark(net, costs, iterations)
-        emit(notices.BenchmarkEnds())
-        _report(net, costs, iterations, memory)
-        if profile:
-            _trace(net, profile)
+    device = devices.named(gpu, (ranks.place() or (0, 1))[0])
+    with ranks.joined(device) as group:
+        log = log if group.is_root else lambda event: None
+        context |= {"rank": group.rank, "world_size": group.size}
+        wanted = caffe_pb2.TEST if phase == "TEST" else caffe_pb2.TRAIN
+        with open_net(model, wanted, device, level, stage, context, log) as net:
+            alone = _time_alone(net, iterations, profile) if group.is_root else 0.0
+            if group.size > 1:
+                group.spread()  # the others have waited here
+                _time_together(net, group, iterations, alone)
+
+
+def _time_alone(net: Net, iterations: int, profile: str | None) -> float:
+    """Everything about one process; milliseconds of an iteration as `train` runs it."""
+    memory = _peak_memory(net)
+    emit = net.context.emit
+    emit(notices.PerformingForward())
+    emit(notices.InitialLoss(net.forward()))
+    emit(notices.PerformingBackward())
+    net.backward()
+    costs = [_count(net, index) for index in range(len(net.layers))]
+    emit(notices.BenchmarkBegins())
+    emit(notices.TimingFor(iterations))
+    _benchmark(net, costs, iterations)
+    emit(notices.BenchmarkEnds())
+    alone = _report(net, costs, iterations, memory)
+    if profile:
+        _trace(net, profile)
+    return alone
 
 
 @dataclass
@@ -141,7 +164,7 @@ def _benchmark(net: Net, costs: list[Cost], iterations: int) -> None:
 # ---- beyond Caffe ----------------------------------------------------------------------------------------------
 
 
-def _report(net: Net, costs: list[Cost], iterations: int, memory: float | None) -> None:
+def _report(net: Net, costs: list[Cost], iterations: int, memory: float | None) -> float:
     emit = net.context.emit
     peak = _peak_gflops(net.context.device)
     emit(notices.PeakSpeed(round(peak), _SIDE, _SIDE))
@@ -153,6 +176,33 @@ def _report(net: Net, costs: list[Cost], iterations: int, memory: float | None) 
     kept = "" if memory is None else f", {memory / _MEBI:.0f} MiB of memory at its peak"
     emit(notices.FunctionTime(taken / iterations, kept))
     emit(notices.LimitedBy(limit(costs, iterations, peak)))
+    return taken / iterations
+
+
+def _time_together(net: Net, group: ranks.Alone, iterations: int, alone: float) -> None:
+    """All ranks at once. alone: milliseconds of an iteration while the others did nothing."""
+    group.watch(net.parameters)
+    grads = [parameter.grad for parameter in net.learnable_params]
+    waited = 0.0
+
+    def iteration() -> None:
+        nonlocal waited
+        net.clear_param_diffs()
+        group.last_pass()
+        _milliseconds(net.forward_backward, net.context.device)
+        waited += _milliseconds(lambda: group.average(grads), net.context.device)
+
+    def iterate() -> None:
+        for _ in range(iterations):
+            iteration()
+
+    iteration()
+    waited = 0.0
+    taken = _milliseconds(iterate, net.context.device) / iterations
+    emit, wait = net.context.emit, waited / iterations
+    emit(notices.RanksTime(group.size, taken, wait, f"{wait / taken:.0%}", group.size * alone / taken))
+    parts = [f"{flat.numel() * flat.element_size() / 1e6:.3g} MB" for flat in group.flat]
+    emit(notices.RanksExchange(" + ".join(parts)))
 
 
 def limit(costs: list[Cost], iterations: int, peak: float) -> str:

@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
            help="data sets up to this size are kept in memory, e.g. 500M or 0 (default 2G)")  # fmt: skip
     o.flag(parser, "processes", type=o.positive, default=1, metavar="N",
            help="train in so many processes, each with the solver's whole batch (--gpu=0,1: one a GPU)")  # fmt: skip
-    o.flag(parser, "max_restarts", "max-restarts", type=int, default=0, metavar="N",
+    o.flag(parser, "max_restarts", "max-restarts", type=o.natural, default=0, metavar="N",
            help="when a process is lost, begin again at the newest snapshot, so many times (default 0)")  # fmt: skip
     o.flag(parser, "distributed_test", "distributed-test", action="store_true",
            help="all processes run the tests, each its part of the batches")  # fmt: skip

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from pysolver.commands import _options as o
+from pysolver.cores import usable_cores
 from pysolver.disciplined import answer, report, show
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.trial import Backend, Command, here
@@ -41,7 +42,9 @@ def common(parser: argparse.ArgumentParser) -> None:
     """What `range_test` has too."""
     add = parser.add_argument
     add("--runs", type=o.positive, default=2, metavar="N", help="runs that a comparison rests on (2)")
-    add("--jobs", type=o.positive, default=os.cpu_count() or 1, metavar="N", help="trials side by side (%(default)s)")
+    add("--jobs", type=o.positive, metavar="N", help="trials side by side (as many as the cores bear)")
+    add("--processes", type=o.positive, default=1, metavar="N", help="of each trial, as in train: an update takes so "
+        "many batches")  # fmt: skip
     add("--caffe", metavar="BINARY", help="train with this patched Caffe")
     add("--dask", metavar="ADDRESS", help="train on the workers of a dask scheduler, such as tcp://host:8786")
 
@@ -49,12 +52,12 @@ def common(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> None:
     solver = o.required(args.solver, "Need a solver definition to tune: --solver=FILE")
     made = recipe(solver, Path(args.out), epochs=args.epochs, runs=args.runs, seeds=args.seeds,
-                  validation=args.validation, backend=backend(args))  # fmt: skip
+                  validation=args.validation, backend=backend(args), processes=args.processes)  # fmt: skip
     budget = Budget.parse(args.budget) if args.budget else None
     stages = chosen(args.stages.split(","))
     with show.shown() as shown:
         print(answer.judged_on(Tuning(made)), flush=True)
-        for tuning in tune(made, stages=stages, jobs=args.jobs, budget=budget, executor=executor(args),
+        for tuning in tune(made, stages=stages, jobs=jobs(args), budget=budget, executor=executor(args),
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
             shown.decision(tuning)
             answer.write(tuning)
@@ -67,10 +70,17 @@ def call(args: argparse.Namespace) -> None:
 def backend(args: argparse.Namespace) -> Backend:
     """Who trains."""
     if not args.caffe:
-        return here
+        return Command(processes=args.processes) if args.processes > 1 else here
+    if args.processes > 1:
+        raise CaffeError("--processes is for trials of pysolver, not for those of --caffe")
     if not os.access(args.caffe, os.X_OK):
         raise CaffeError(f"--caffe {args.caffe}: not a program")
     return Command((args.caffe,))
+
+
+def jobs(args: argparse.Namespace) -> int:
+    """How many trials side by side."""
+    return args.jobs or max(1, usable_cores() // args.processes)
 
 
 def executor(args: argparse.Namespace) -> Executor | None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from pysolver.data import annotated_data, data_layer, hdf5_data, image_data, inputs, memory_data, window_data
-
-__all__ = ["annotated_data", "data_layer", "hdf5_data", "image_data", "inputs", "memory_data", "window_data"]
+from pysolver.data import (  # noqa: F401
+    annotated_data,
+    data_layer,
+    hdf5_data,
+    image_data,
+    inputs,
+    memory_data,
+    segmentation_data,
+    window_data,
+)

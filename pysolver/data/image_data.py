@@ -24,7 +24,10 @@ from pysolver.logs import notices
 
 @register("ImageData")
 class ImageData(BatchSource):
-    """The images of a list in its order, or shuffled anew in each epoch. Ranks read the same list, undivided."""
+    """The images of a list in its order, or shuffled anew in each epoch.
+
+    In training, rank r of n takes the images k with k % n == r; Caffe's ranks all read all of them.
+    """
 
     tops = exactly(2)
 

@@ -46,18 +46,23 @@ class Transformer:
         self.crop: Shape | None = (size, size) if size else (param.crop_h, param.crop_w)
         if not all(self.crop):
             self.crop = None
-        self._resize = param.resize_param if param.HasField("resize_param") else None
+        self.resize = param.resize_param if param.HasField("resize_param") else None
         self._noise = param.noise_param if param.HasField("noise_param") else None
-        if self._resize:
-            augmentation.check_resize(self._resize)
-        self.prepares = bool(self._resize or self._noise)
+        if self.resize:
+            augmentation.check_resize(self.resize)
+        self.prepares = bool(self.resize or self._noise)
         self._mean = self._read_mean(context)
         self.is_random = param.mirror or (self._is_training and self.crop is not None)
 
     @property
     def takes_any_size(self) -> bool:
         """Whether images of several sizes can come in one batch."""
-        return self.crop is not None or self._resize is not None
+        return self.crop is not None or self.resize is not None
+
+    @property
+    def keeps_aspect(self) -> bool:
+        """Whether resizing pads instead of distorting."""
+        return self.resize is not None and self.resize.resize_mode == self.resize.FIT_LARGE_SIZE_AND_PAD
 
     def _read_mean(self, context: Context) -> Tensor | None:
         """(C, H, W) from mean_file, (C or 1, 1, 1) from mean_value."""
@@ -74,8 +79,8 @@ class Transformer:
     def output_shape(self, image: Shape) -> Shape:
         """(C, H, W) after the transformation of (C, H, W). Raises CaffeError if they do not fit together."""
         channels, height, width = image
-        if self._resize:
-            height, width = object_boxes.resized((height, width), self._resize)
+        if self.resize:
+            height, width = object_boxes.resized((height, width), self.resize)
         if self.crop and (self.crop[0] > height or self.crop[1] > width):
             size = self._param.crop_size or f"{self.crop[0]} x {self.crop[1]}"
             raise CaffeError(f"transform_param: crop_size {size} is larger than the image ({height} x {width})")
@@ -136,8 +141,8 @@ class Transformer:
 
     def prepare(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """resize_param, then noise_param."""
-        if self._resize:
-            image = augmentation.resize(image, self._resize, generator)
+        if self.resize:
+            image = augmentation.resize(image, self.resize, generator)
         return augmentation.noise(image, self._noise, generator) if self._noise else image
 
     def cut(self, image: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -79,9 +79,10 @@ def judged_on(tuning: Tuning) -> str:
 def solver_text(tuning: Tuning) -> str:
     """The solver as a file whose comments give the reason of each value."""
     reasons = {name: decision for decision in tuning.decisions for name in decision.values}
-    facts, images = tuning.recipe.facts, tuning.recipe.sizes(final_plan(tuning))[0]
+    recipe, facts, images = tuning.recipe, tuning.recipe.facts, tuning.recipe.sizes(final_plan(tuning))[0]
     head = [
         "Tuned by `pysolver tune`, after arXiv 1803.09820. The report beside this file shows how.",
+        *([f"For {recipe.processes} processes, each with the net's batch."] if recipe.processes > 1 else []),
         f"{facts.epochs:g} epochs of {images} images at batch size {batch(tuning)}. {judged_on(tuning)}",
     ]
     lines = [f"# {line}" for line in head]

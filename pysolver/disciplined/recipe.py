@@ -22,7 +22,10 @@ _SCHEDULE = ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_lr", "
 
 @dataclass(frozen=True)
 class Recipe:
-    """Makes the trials of one tuning: the person's solver and net, where trials go, who trains."""
+    """Makes the trials of one tuning: the person's solver and net, where trials go, who trains.
+
+    processes: that train a net together, each with the net's whole batch.
+    """
 
     solver: SolverParameter
     net: NetParameter
@@ -31,6 +34,7 @@ class Recipe:
     backend: Backend = here
     apart: NetParameter | None = None  # the net on a training set of which a part was set aside to decide on
     whole: tuple[int, int] | None = None  # images of the whole training set and of the test set, then
+    processes: int = 1
 
     def trial(self, plan: Plan) -> Trial:
         """The trial of a plan, in its folder."""
@@ -99,7 +103,7 @@ class Recipe:
         source, net = net or self.net, NetParameter()
         net.CopyFrom(source)
         for layer in data_layers(net, TRAIN):
-            reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size)))
+            reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size) / self.processes))
         for layer in net.layer if swap else ():
             for filler in weight_fillers(layer):
                 filler.type = BESIDE_FILLERS.get(filler.type, filler.type)
@@ -107,17 +111,17 @@ class Recipe:
 
 
 def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, runs: int = 2, seeds: int = 4,
-           validation: int = 0, backend: Backend = here) -> Recipe:  # fmt: skip
+           validation: int = 0, backend: Backend = here, processes: int = 1) -> Recipe:  # fmt: skip
     """Read a person's solver and net. CaffeError if they cannot be tuned, with what they would need.
 
     epochs: length of the final training; as many as the solver's max_iter unless given. validation: so many training
-    records are set aside to decide on.
+    records are set aside to decide on. processes: so many train each net, an update takes so many batches.
     """
     solver, net = read_pair(solver_file)
     with about(solver.net):
         images, batch = _size(net, TRAIN)
         tests, _ = _size(net, TEST)
-    batch *= max(1, solver.iter_size)
+    batch *= max(1, solver.iter_size) * processes
     momentum = solver.momentum if TYPES[solver.type].takes_momentum else 0.0
     own = round(solver.max_iter * batch / images, 2)
     if not (epochs or own):
@@ -126,11 +130,12 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
     facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds)
     if not validation:
-        return Recipe(solver, net, facts, out, backend)
+        return Recipe(solver, net, facts, out, backend, processes=processes)
     from pysolver.disciplined.validation import split
 
     apart, rest = split(net, validation, out / "data")
-    return Recipe(solver, net, replace(facts, images=rest, tests=validation), out, backend, apart, (images, tests))
+    known = replace(facts, images=rest, tests=validation)
+    return Recipe(solver, net, known, out, backend, apart, (images, tests), processes)
 
 
 def is_last(plan: Plan) -> bool:

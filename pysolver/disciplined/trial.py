@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from pysolver.cores import usable_cores
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs.events import GaveUp
@@ -70,19 +71,34 @@ class Command:
     """Train in a process of its own: pysolver's by default, or a Caffe binary.
 
     argv: what `train --solver=FILE` and the arguments are appended to. folder: the working directory.
+    processes: of pysolver's that train each net together, on the cores that this one may use.
     """
 
     argv: Sequence[str] = (sys.executable, "-m", "pysolver")
     arguments: Sequence[str] = ()
     folder: Path | None = None
+    processes: int = 1
+
+    @property
+    def words(self) -> list[str]:
+        """What a person types, but for the solver."""
+        return [
+            *self.argv,
+            "train",
+            *self.arguments,
+            *([f"--processes={self.processes}"] if self.processes > 1 else []),
+        ]
 
     def __call__(self, solver: Path, log: Path, judge: Judge | None = None) -> None:
-        command = [*self.argv, "train", f"--solver={solver}", *self.arguments]
+        command = [*self.words, f"--solver={solver}"]
+        environment = {**os.environ, "GLOG_logtostderr": "1"}  # else a Caffe logs into files of glog's
+        if self.processes > 1:
+            environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.processes))
         with open(log, "w") as file:
             try:
                 process = subprocess.Popen(
                     command,
-                    env={**os.environ, "GLOG_logtostderr": "1"},  # else a Caffe logs into files of glog's
+                    env=environment,
                     stdout=subprocess.DEVNULL,
                     stderr=file,
                     cwd=self.folder,
@@ -144,8 +160,8 @@ class Trial:
     @property
     def command(self) -> str:
         """What a person types to do it again."""
-        argv = self.backend.argv if isinstance(self.backend, Command) else ("pysolver",)
-        return f"{' '.join(argv)} train --solver={self.folder / 'solver.prototxt'}"
+        words = self.backend.words if isinstance(self.backend, Command) else ["pysolver", "train"]
+        return " ".join([*words, f"--solver={self.folder / 'solver.prototxt'}"])
 
     def result(self) -> Run | None:
         """What the log says if this very trial has run to its end or was given up; else None: it must be run."""

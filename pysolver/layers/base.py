@@ -54,7 +54,8 @@ class Layer(Component, nn.Module):
         """A new parameter, from the prototxt's own `blobs` if it has them, else filled (no filler: zeros)."""
         index = len(self.blobs)
         self.check(math.prod(shape) <= blobproto.LARGEST_COUNT, f"blob size exceeds INT_MAX: {list(shape)}")
-        blob = nn.Parameter(torch.zeros(shape))
+        is_filled = bool(self.param.blobs) or filler is not None
+        blob = nn.Parameter(torch.empty(shape) if is_filled else torch.zeros(shape))
         if self.param.blobs:
             if index == 0:
                 self.context.emit(notices.SkippingFillers())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pysolver.blob import Blob, Shape
+from pysolver.context import Context
 from pysolver.layers.base import Layer, at_least, register
 
 
@@ -48,6 +51,24 @@ class ParameterBlobs:
         return self._shown
 
 
+_Kind = TypeVar("_Kind", bound=type[Layer])
+_KNOWN: dict[tuple[str, str], type[Layer]] = {}
+
+
+def python_class(module: str, name: str) -> Callable[[_Kind], _Kind]:
+    """Class decorator: this layer computes what class `name` of `module` does in many published nets.
+
+    It is taken where the user's own module is not there, or may not run.
+    """
+
+    def add(cls: _Kind) -> _Kind:
+        cls.type_name = "Python"
+        _KNOWN[module, name] = cls
+        return cls
+
+    return add
+
+
 @register("Python")
 class Python(Layer):
     """Hands its blobs to the class python_param.layer of python_param.module.
@@ -70,6 +91,18 @@ class Python(Layer):
         self.user.blobs = ParameterBlobs(self)
         self.user.setup(self._empty(bottoms), self.top_blobs)
 
+    @classmethod
+    def chosen(cls, param: Any, context: Context) -> type[Layer]:
+        """The user's class, if it is there and may run; else the one that is known here, if it is."""
+        p = param.python_param
+        known = _KNOWN.get((p.module, p.layer))
+        if known is None or p.module in sys.modules or _is_own(p.module, context):
+            return cls
+        fits = (known.bottoms, len(param.bottom)), (known.tops, len(param.top))
+        if not all(arity.least <= count <= (arity.most or count) for arity, count in fits):
+            return cls  # another author's class of the same name
+        return cls if context.allow_python_layers and _is_there(p.module) else known
+
     def _class(self, module: str, name: str) -> type:
         """The user's class: one that the running script has defined or imported, or, if that is allowed, any."""
         found = getattr(sys.modules.get(module), name, None)
@@ -77,7 +110,7 @@ class Python(Layer):
             self.fail(f"module '{module}' has no class '{name}'")
         if isinstance(found, type) and issubclass(found, UserLayer):
             return found
-        if not self.context.allow_python_layers and not self._is_own(module.partition(".")[0]):
+        if not self.context.allow_python_layers and not _is_own(module, self.context):
             self.fail(
                 f"it would run code of the module '{module}', which the net's author chose; if you trust it: "
                 f"--allow-python-layers, or in a script caffe.allow_python_layers() or import {module}"
@@ -95,13 +128,6 @@ class Python(Layer):
             self.fail(f"module '{module}' has no class '{name}'")
         return found
 
-    def _is_own(self, package: str) -> bool:
-        """Whether it lies in a folder of the user's own code, beside the running script."""
-        return package.isidentifier() and any(
-            os.path.isfile(os.path.join(folder, f"{package}.py")) or os.path.isdir(os.path.join(folder, package))
-            for folder in self.context.own_code
-        )
-
     def _empty(self, shapes: tuple[Shape, ...]) -> list[Blob]:
         return [Blob(shape, self.context.device) for shape in shapes]
 
@@ -111,6 +137,22 @@ class Python(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return _Run.apply(self, *bottoms, *self.blobs)
+
+
+def _is_own(module: str, context: Context) -> bool:
+    """Whether it lies in a folder of the user's own code, beside the running script."""
+    package = module.partition(".")[0]
+    return package.isidentifier() and any(
+        os.path.isfile(os.path.join(folder, f"{package}.py")) or os.path.isdir(os.path.join(folder, package))
+        for folder in context.own_code
+    )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 class _Run(torch.autograd.Function):

@@ -104,6 +104,11 @@ NanScores = _notice(
 )
 NotWritten = _notice("NotWritten", "detection_output_layer.cpp:1", "{layer}: detections are not written or shown", "W")
 NothingDetected = _notice("NothingDetected", "detection_output_layer.cpp:1", "Couldn't find any detections")
+OwnPythonLayer = _notice(
+    "OwnPythonLayer",
+    "python_layer.hpp:1",
+    "{layer}: {what} is computed here, with the configuration of py-faster-rcnn's end-to-end training",
+)
 SavingHdf5 = _notice("SavingHdf5", "hdf5_output_layer.cpp:33", "Saving HDF5 file {file}")
 SavedRows = _notice("SavedRows", "hdf5_output_layer.cpp:38", "Successfully saved {rows:int} rows")
 
@@ -267,6 +272,13 @@ FunctionTime = _notice(
     "FunctionTime", "caffe.cpp:1", "As one function, as train runs it: {ms:float} ms an iteration{memory}"
 )
 LimitedBy = _notice("LimitedBy", "caffe.cpp:1", "Limited by {kind}")
+RanksTime = _notice(
+    "RanksTime",
+    "parallel.cpp:1",
+    "{count:int} processes at once: {ms:float} ms an iteration each, {wait:float} ms of it ({share}) waiting for the "
+    "others' gradients; {factor:float} times the batches of one process",
+)
+RanksExchange = _notice("RanksExchange", "parallel.cpp:1", "Gradients are exchanged in parts: {buckets}")
 WroteTrace = _notice("WroteTrace", "caffe.cpp:1", "Wrote {file}: open it in chrome://tracing or ui.perfetto.dev")
 NotCompiled = _notice(
     "NotCompiled",

@@ -61,7 +61,7 @@ REFUSED = {
     "DataParameter": "side",
     "FillerParameter": "scale",
     "ImageDataParameter": """
-        short_side dataset_share_per_node min_height min_width new_length use_image sampling_rate use_label
+        short_side bicubic dataset_share_per_node min_height min_width new_length use_image sampling_rate use_label
         use_temporal_jitter mean_value num_truth_channels use_byte_input is_flow truth_scale clip_min clip_max
         ignore_label label_type new_dim""",
     "MultiBoxLossParameter": "ignore_difficult_gt use_polygon objectness_score",
@@ -72,10 +72,12 @@ REFUSED = {
     "ROIPoolingParameter": "pooled_size pad_ratio",
     "ReductionParameter": "k",
     "DetectionEvaluateParameter": "use_polygon",
-    "DetectionOutputParameter": "use_polygon objectness_score",
+    "DetectionOutputParameter": "use_polygon objectness_score input_height input_width",
     "PriorBoxParameter": "denser_prior_boxes width height",
     "SoftmaxParameter": "normalize_type",
-    "NormalizeParameter": "bp_norm",
+    "NormalizeParameter": "bp_norm normalize_type fix_gradient",
+    "InnerProductParameter": "normalize",
+    "InnerDistanceParameter": "normalize update_center_only",
     "WindowDataParameter": "config",
     "SolverParameter": """
         plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy
@@ -87,6 +89,14 @@ REFUSED = {
 OF_TYPES = {
     "Convolution3D": {"ConvolutionParameter": "kernel_depth temporal_stride filter_group temporal_pad"},
     "Pooling3D": {"PoolingParameter": "kernel_depth temporal_stride"},
+    "ImageSegData": {
+        "TransformationParameter": "scale_factors crop_width crop_height",
+        "ImageDataParameter": "label_type ignore_label",
+    },
+    "AnnotatedData": {
+        "TransformationParameter": "resize_param_again",
+        "AnnotatedDataParameter": "yolo_data_type yolo_data_jitter train_diffcult",
+    },
 }
 
 # Read by the layers, or by the solver.
@@ -98,6 +108,8 @@ COMPUTED = {
     "DropoutParameter": "scale_train sample_weights_test",
     "ELUParameter": "lambda",
     "InnerProductParameter": "relu negative_slope",
+    "InterpParameter": "use_blob_size",
+    "ParameterParameter": "blob_filler",
     "LossParameter": "pre_fixed_normalizer weight_by_label_freqs class_weighting",
     "PoolingParameter": "ceil_mode",
     "SolverParameter": """

@@ -214,11 +214,20 @@ class Parser:
             number = self._integer(field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
             token, value = str(number), known.values_by_number.get(number)
         elif field.full_name == "caffe.V1LayerParameter.type":
-            self._fail_expected('a name like CONVOLUTION for type (in quotes it stands in "layer", not in "layers")')
+            return self._quoted_type(field)
         else:
             self._fail_expected(f"one of {', '.join(known.values_by_name)} for {field.name}")
         if value is None:
             self._fail(f"{field.name} has no value {token}; known values: {', '.join(known.values_by_name)}", start)
+        return value.number
+
+    def _quoted_type(self, field: FieldDescriptor) -> int:
+        """`type: "Softmax"` in a `layers`, which Caffe refuses but people write: SOFTMAX."""
+        known = {name.replace("_", ""): value for name, value in field.enum_type.values_by_name.items()}
+        value = known.get(self.token.strip("\"'").upper().replace("_", "")) if self.kind == "string" else None
+        if value is None:
+            self._fail_expected('a name like CONVOLUTION for type (in quotes it stands in "layer", not in "layers")')
+        self._take()
         return value.number
 
     def _string(self, field: FieldDescriptor) -> str | bytes:

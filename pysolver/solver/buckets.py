@@ -14,16 +14,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 FIRST, SIZE = 1 << 20, 25 << 20  # bytes: the first bucket is small, so that sending begins early
+PARTS = 8  # of a net that is small: the last bucket has no backward pass left to hide behind
 
 
 class Buckets:
-    """The gradients of a net's learnable parameters, which lie in `flat` from now on.
+    """The gradients of a net's parameters, which lie in `flat` from now on; what is frozen has none to send.
 
     leaves: for each parameter its owner and the leaves that other layers have on the same memory.
     """
 
     def __init__(self, leaves: Sequence[Sequence[nn.Parameter]], first: int = FIRST, size: int = SIZE) -> None:
-        self._groups = _grouped(list(leaves)[::-1], first, size)
+        trainable = [shared for shared in leaves if any(leaf.requires_grad for leaf in shared)]
+        whole = sum(shared[0].numel() * shared[0].element_size() for shared in trainable)
+        self._groups = _grouped(trainable[::-1], first, max(first, min(size, whole // PARTS)))
         self.flat: list[Tensor] = [_flatten(group) for group in self._groups]
         trained = [[leaf for shared in group for leaf in shared if leaf.requires_grad] for group in self._groups]
         self._leaves = [len(group) for group in trained]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from pysolver import cores
@@ -30,7 +32,22 @@ def gpu_ids(flag: str) -> list[int]:
     for number in ids:
         if not 0 <= number < count:
             raise CaffeError(f"--gpu={flag}: there is no GPU {number}, ids go from 0 to {count - 1}")
+        if ids.count(number) > 1:
+            raise CaffeError(f"--gpu={flag}: GPU {number} is named twice; each process needs one of its own")
     return ids
+
+
+def of_rank(ids: Sequence[int], local_rank: int, flag: str) -> int:
+    """The GPU of a process, by its number on its machine; CaffeError if --gpu names too few."""
+    if local_rank >= len(ids):
+        raise CaffeError(f"--gpu={flag}: there is no GPU for process {local_rank} of this machine")
+    return ids[local_rank]
+
+
+def named(flag: str, local_rank: int = 0) -> torch.device:
+    """The device that --gpu names for a process of this machine; the CPU where the flag is empty."""
+    ids = gpu_ids(flag)
+    return torch.device("cuda", of_rank(ids, local_rank, flag)) if ids else torch.device("cpu")
 
 
 def cuda_or_cpu(wanted: int, emit: Emit) -> int | None:

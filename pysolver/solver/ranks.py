@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -22,6 +23,8 @@ from pysolver.solver.buckets import Buckets
 from pysolver.solver.signals import Action
 
 TIMEOUT = timedelta(minutes=30)  # for one exchange, the compilation or slow batch before it included
+_GRACE = 2  # seconds between the moments at which two ranks find that they have waited for too long
+_INQUIRY = 10  # seconds to find out for whom
 STARTER = "PYSOLVER_STARTER"  # the process that started this one (starter.py)
 _BITS = {Action.NONE: 0, Action.SNAPSHOT: 1, Action.STOP: 2, Action.PREEMPT: 3}
 _ACTIONS = {bits: action for action, bits in _BITS.items()}
@@ -40,6 +43,11 @@ class Alone:
 
     def watch(self, parameters: Parameters) -> None:
         """From now on average() is about the gradients of these."""
+
+    @property
+    def flat(self) -> list[Tensor]:
+        """The buffers that are exchanged."""
+        return []
 
     def last_pass(self) -> None:
         """The next backward pass completes the gradients: they may be sent as soon as they are there."""
@@ -77,6 +85,10 @@ class Group(Alone):
             if slot.owner is not None:
                 leaves[slot.owner].append(slot.blob)
         self._buckets = Buckets(leaves)
+
+    @property
+    def flat(self) -> list[Tensor]:
+        return self._buckets.flat
 
     def last_pass(self) -> None:
         self._buckets.expect()
@@ -124,10 +136,23 @@ class Group(Alone):
     def _why(self, error: RuntimeError) -> str:
         if "timed out" not in str(error).lower():
             return "another process of this training is gone"
-        self._store.set(f"waited/{self.rank}", "1")  # those that waited too do so at about this moment
-        time.sleep(1)
-        late = [str(rank) for rank in range(self.size) if not self._store.check([f"waited/{rank}"])]
-        return f"no answer from rank {', '.join(late) or '?'} within {self._timeout.total_seconds():g} seconds"
+        seconds = f"{self._timeout.total_seconds():g} seconds"
+        late: list[str] = []
+        inquiry = threading.Thread(target=self._look_who_waits, args=[late], daemon=True)
+        inquiry.start()  # the store itself knows no time-out
+        inquiry.join(_INQUIRY)
+        if not late:
+            return f"no answer within {seconds}, nor from {_master()}, where the ranks meet"
+        return f"no answer from rank {', '.join(late)} within {seconds}"
+
+    def _look_who_waits(self, late: list[str]) -> None:
+        """Fill in the ranks that do not wait as this one does."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"waited/{self.rank}", "1")
+            time.sleep(_GRACE)
+            late += [str(rank) for rank in range(self.size) if not self._store.check([f"waited/{rank}"])] or ["?"]
+        if self.is_root:  # its end may be that of the store, which the others ask at about this moment
+            time.sleep(_GRACE)
 
 
 class LostRank(CaffeError):
@@ -181,8 +206,12 @@ def joined(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[Alone
         raise
 
 
+def _master() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
 def _not_joined(error: BaseException) -> CaffeError:
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    where = _master()
     text = str(error).partition("\n")[0]
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return CaffeError(f"port {where} is in use: set MASTER_PORT, or torchrun's --master-port, to another")

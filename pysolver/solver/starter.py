@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
+from pysolver.cores import usable_cores
 from pysolver.errors import CaffeError
 from pysolver.solver.ranks import STARTER, LostRank
 
@@ -33,9 +34,12 @@ _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK = 0.1  # seconds between two looks at the processes
 
 
-def start(arguments: Sequence[str], processes: int, max_restarts: int = 0) -> None:
-    """Run `python -m pysolver ARGUMENTS` so many times, as ranks of one job. CaffeError when a process failed."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+def start(arguments: Sequence[str], processes: int, max_restarts: int = 0, answers: bool = True) -> None:
+    """Run `python -m pysolver ARGUMENTS` so many times, as ranks of one job. CaffeError when a process failed.
+
+    answers: whether the command answers signals; one that does not just ends by them, and its processes with it.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # the signals are passed on, below
     os.environ[STARTER] = str(os.getpid())
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # its tables of failures: there is one line here
@@ -54,7 +58,7 @@ def start(arguments: Sequence[str], processes: int, max_restarts: int = 0) -> No
             local_addr="localhost",
         )
         agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=folder), shutdown_timeout=10)
-        with _signals_passed_on(agent):
+        with _signals_passed_on(agent) if answers else contextlib.nullcontext():
             result = agent.run()
         spec.rdzv_handler.shutdown()
     if result.is_failed():
@@ -115,12 +119,16 @@ def _class_of(failure: ProcessFailure) -> int:
 
 @contextlib.contextmanager
 def told_to_the_starter() -> Iterator[None]:
-    """In a process that start() started: an error of the block is kept for the starter to tell, and ends it."""
+    """In a process that start() started: an error of the block is kept for the starter to tell, and ends it.
+
+    In one that torchrun started: it tells its errors itself. Neither outlives who started it.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.environ.get(STARTER) != str(os.getppid()):
         yield
         return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphans where the starter is killed
     try:
         yield
     except Exception as error:

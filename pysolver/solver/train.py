@@ -91,7 +91,7 @@ def main(
 ) -> None:
     """The command: train() with this process's signals served as the options say, in as many processes as they say."""
     effects = parse_effect(options.sigint_effect), parse_effect(options.sighup_effect)
-    processes = max(options.processes, len(devices.gpu_ids(options.gpu)))
+    processes = _processes(options)
     if ranks.place() is None and processes > 1:
         from pysolver.solver import starter
 
@@ -209,6 +209,14 @@ def _or_lost_log(action: ActionFunction, log: Subscriber) -> ActionFunction:
     return wanted
 
 
+def _processes(options: TrainOptions) -> int:
+    """How many to start here: one a GPU, or as many as are asked for."""
+    gpus = len(devices.gpu_ids(options.gpu))
+    if 0 < gpus < options.processes:
+        raise CaffeError(f"--processes={options.processes}: --gpu={options.gpu} names {gpus} GPUs, one a process")
+    return max(options.processes, gpus)
+
+
 def _read(options: TrainOptions, emit: Subscriber) -> Any:
     """The solver's parameters, found to be usable together with the options."""
     if options.snapshot and options.weights and options.snapshot != "auto":
@@ -253,9 +261,7 @@ def _choose_device(param: Any, gpu: str, emit: Subscriber) -> tuple[torch.device
         ids = [] if number is None else list(range(number + 1)) if place else [number]
     if not ids:
         return torch.device("cpu"), []
-    if place and place[0] >= len(ids):
-        raise CaffeError(f"--gpu={gpu}: there is no GPU for process {place[0]} of this machine")
-    param.device_id = ids[place[0] if place else 0]
+    param.device_id = devices.of_rank(ids, place[0] if place else 0, gpu)
     return torch.device("cuda", param.device_id), ids
 
 

@@ -313,3 +313,59 @@ def test_a_net_takes_batches_with_any_number_of_objects(database):
         found.append(net.blobs["label"].shape[2])
     assert found == [1, 2, 1, 1]
     net.close()
+
+
+YOLO = """
+    transform_param { mean_value: 90 emit_constraint { emit_type: CENTER }
+      resize_param { prob: 0.5 height: 96 width: 96 } resize_param { prob: 0.5 height: 48 width: 64 } }
+    annotated_data_param { yolo_data_type: 1 yolo_data_jitter: 0.4 }"""
+
+
+def test_rows_of_yolo(database):
+    """The first of four records, whole: label from 0 on, centre and size; and nothing of the difficult ones."""
+    text = "transform_param { resize_param { height: 30 width: 40 } } annotated_data_param { yolo_data_type: 1 "
+    source = _source(database, text + "yolo_data_jitter: 0 train_diffcult: false }")
+    assert source.top_shapes() == [(2, 3, 30, 40), (2, 1, 300, 5)]
+    labels = source.next_batch()[1]
+    np.testing.assert_allclose(labels[0, 0, 0], [0, 48 / 120, 45 / 90, 48 / 120, 36 / 90], rtol=1e-5)
+    assert not labels[0, 0, 1:].any()
+    assert labels[1, 0, :2, 0].tolist() == [1, 0]  # its second object is difficult
+    assert not labels[1, 0, 1].any()
+    source.close()
+
+
+def test_parts_for_yolo_frame_their_objects(database):
+    source, sizes, checked = _source(database, YOLO, batch=4), [], 0
+    for _ in range(40):
+        images, labels = source.next_batch()
+        sizes.append(tuple(images.shape[2:]))
+        for image, rows in zip((images.numpy() + 90).transpose(0, 2, 3, 1), labels[:, 0].numpy()):
+            rows = rows[rows[:, 3] > 0]
+            if len(rows) == 1 and rows[0, 3:].min() > 0.1:
+                _, x, y, width, height = rows[0]
+                box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+                np.testing.assert_allclose(_red(image), box, atol=0.05)  # 2.5 pixels of 48: rounding, interpolation
+                checked += 1
+    assert checked > 20
+    tens = [set(sizes[i : i + 10]) for i in range(0, 40, 10)]
+    assert all(len(ten) == 1 for ten in tens)  # one size for ten batches
+    assert set.union(*tens) == {(96, 96), (48, 64)}
+    source.close()
+
+
+@pytest.mark.parametrize("keeps_aspect", [False, True])
+def test_jitter(keeps_aspect):
+    generator = _generator()
+    drawn = np.array([object_boxes.jittered(0.4, keeps_aspect, generator) for _ in range(2000)])
+    whole = (drawn == [0, 0, 1, 1]).all(1)
+    assert abs(whole.mean() - 0.2) < 0.03  # three standard deviations of 2000 draws
+    sides = drawn[:, 2:] - drawn[:, :2]
+    assert 0.6 <= sides.min() < 0.61
+    assert (drawn >= 0).all()
+    assert (drawn <= 1 + 1e-6).all()
+    assert np.allclose(sides[:, 0], sides[:, 1], atol=1e-6) == keeps_aspect
+
+
+def test_odds_of_sizes_that_do_not_add_up(database):
+    with pytest.raises(CaffeError, match="the prob of the 2 resize_param must add up to 1, not 1.3"):
+        _source(database, YOLO.replace("prob: 0.5 height: 96", "prob: 0.8 height: 96"))

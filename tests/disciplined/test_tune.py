@@ -16,6 +16,9 @@ import pytest
 
 from pysolver.commands import main
 from pysolver.data.prepare import prepare
+from pysolver.disciplined.plan import CYCLE, FINAL, Plan
+from pysolver.disciplined.recipe import recipe
+from pysolver.disciplined.trial import Command
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
 
@@ -124,3 +127,34 @@ def test_killed_at_random_moments_it_decides_the_same(problem):
             del trial["seconds"], trial["command"]
         del told["cost"]["seconds"]
     assert decided[0] == decided[1]
+
+
+def test_a_trial_of_two_processes_takes_two_batches_an_update(problem, monkeypatch):
+    monkeypatch.chdir(problem)
+    one = recipe("solver.prototxt", Path("t"), epochs=4)
+    two = recipe("solver.prototxt", Path("t"), epochs=4, backend=Command(("pysolver",), processes=2), processes=2)
+    assert two.facts.batch == 2 * one.facts.batch and two.facts.rate == one.facts.rate
+    plan = Plan(FINAL, CYCLE, 4, 0.01, 0.1, (0.9, 0.9), 0, two.facts.batch)
+    images = read_text("net.prototxt", NetParameter).layer[0].data_param.batch_size
+    assert two.with_batch(plan.batch).layer[0].data_param.batch_size == images
+    assert one.with_batch(plan.batch).layer[0].data_param.batch_size == 2 * images
+    assert two.solver_of(plan).max_iter == one.solver_of(plan).max_iter, "as many updates of as many images"
+    assert two.trial(plan).command.startswith("pysolver train --processes=2 --solver=t/trials/final/")
+
+
+@pytest.mark.long
+def test_the_trials_are_such_runs(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+    command = ["tune", "--solver=solver.prototxt", "--out=ranks", "--stages=final", "--seeds=1", "--epochs=1"]
+    assert main([*command, "--processes=2"]) == 0
+    logs = [path.read_text() for path in problem.glob("ranks/trials/*/*/train.log")]
+    assert len(logs) == 2
+    assert all(
+        "2 processes train this net: an update takes 2 batches" in log and "Optimization Done" in log for log in logs
+    )
+    assert "# For 2 processes, each with the net's batch." in Path("ranks/solver.prototxt").read_text()
+    trials = json.loads(Path("ranks/decisions.json").read_text())["trials"]
+    assert all(" train --processes=2 --solver=ranks/trials/" in trial["command"] for trial in trials)
+    assert all(trial["epochs"] == pytest.approx(1, abs=0.1) for trial in trials)
+    assert main([*command, "--processes=2", "--caffe=/bin/true"]) == 1
+    assert "--processes is for trials of pysolver" in capsys.readouterr().err

@@ -132,3 +132,46 @@ def test_yolo_finds_nothing(make):
     layer = make(f'type: "Yolov3DetectionOutput" yolov3_detection_output_param {{ {text} }}', (2, 6, 1, 1))
     rows = layer(torch.full((2, 6, 1, 1), -20.0)).reshape(-1, 7)
     np.testing.assert_array_equal(rows, [[0] + [-1] * 6, [1] + [-1] * 6])
+
+
+def test_boxes_of_version_2(make):
+    x = _normal(1, 2 * 8, 2, 3)
+    biases = [1.0, 2.0, 0.5, 0.7]
+    text = " ".join(f"biases: {b}" for b in biases) + " num_classes: 3 num_box: 2 confidence_threshold: 0.1"
+    text += " nms_threshold: 2"  # nothing is suppressed
+    y = make(f'type: "YoloDetectionOutput" yolo_detection_output_param {{ {text} }}', tuple(x.shape))(x)
+    expected = []
+    for n, j, i in np.ndindex(2, 2, 3):
+        t = x[0].reshape(2, 8, 2, 3)[n, :, j, i].double().numpy()
+        sig = 1 / (1 + np.exp(-t))
+        likely = np.exp(t[5:]) / np.exp(t[5:]).sum()
+        score = sig[4] * likely.max()
+        if score >= 0.1:
+            cx, cy = (i + sig[0]) / 3, (j + sig[1]) / 2
+            w, h = np.exp(t[2]) * biases[2 * n] / 3, np.exp(t[3]) * biases[2 * n + 1] / 2
+            expected.append([0, likely.argmax() + 1, score, cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+    expected = sorted(expected, key=lambda row: -row[2])
+    assert len(expected) > 4
+    np.testing.assert_allclose(y[0, 0].numpy(), expected, rtol=1e-4, atol=1e-5)  # float32
+
+
+def test_judging_boxes_of_version_2(make):
+    """One box at the object of its class, one of its class elsewhere on it, one of a class that has no object."""
+    x = torch.zeros(1, 7, 3, 3)
+    x[0, 4] = -20  # nowhere but
+    for j, i, kind in ((1, 1, 0), (0, 1, 0), (2, 2, 1)):
+        x[0, 4, j, i], x[0, 5 + kind, j, i] = 3 - j, 8
+    x[0, 2:4, 0, 1] = 0.3
+    x[0, 1, 0, 1] = 4  # down, to the middle
+    text = "side: 3 num_class: 2 num_object: 1 nms: 0.9 threshold: 0.4 biases: 1 biases: 1"
+    third = 1 / 3
+    label = torch.tensor([[[[0, 1, 0, third, third, 2 * third, 2 * third, 0]]]])
+    y = make(f'type: "EvalDetection" eval_detection_param {{ {text} }}', tuple(x.shape), tuple(label.shape))(x, label)
+    assert y.shape == (1, 2 + 9 * 4)
+    assert y[0, :2].tolist() == [1, 0]  # objects of each class
+    rows = y[0, 2:].reshape(-1, 4)
+    sure = math.exp(8) / (math.exp(8) + 1)
+    scores = [sure / (1 + math.exp(-logit)) for logit in (3, 2, 1)]
+    # The box above has an overlap of less than 0.4 and so is neither; the one at the object is right.
+    np.testing.assert_allclose(rows[:3], [[0, scores[0], 0, 0], [0, scores[1], 1, 0], [1, scores[2], 0, 1]], rtol=1e-5)
+    assert not rows[3:].any()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
-from pysolver.proto.caffe_pb2 import BlobProto, Datum, NetParameter, SolverParameter
+from pysolver.proto.caffe_pb2 import BlobProto, Datum, NetParameter, SolverParameter, V1LayerParameter
 from pysolver.proto.text import parse_text, read_text, to_text
 
 ROOT = Path(__file__).parents[2]
@@ -175,9 +175,9 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ),
         ("net_param {\n layer { clip_param { max: 1 } } }", "2:21: ClipParameter needs min"),
         (
-            "net_param { layers { type: 'Pooling' } }",
+            "net_param { layers { type: 'Permute' } }",
             '1:28: expected a name like CONVOLUTION for type (in quotes it stands in "layer", not in "layers"), '
-            "found 'Pooling'",
+            "found 'Permute'",
         ),
     ],
 )
@@ -315,3 +315,10 @@ def test_nonsense_never_raises_anything_but_a_caffe_error(text):
         parse_text(text, NetParameter)
     except CaffeError as error:
         assert str(error).startswith("<text>:")
+
+
+@pytest.mark.parametrize("written", ["SOFTMAX_LOSS", '"SoftmaxLoss"', "'SOFTMAX_LOSS'"])
+def test_a_v1_type_in_quotes(written):
+    """Caffe refuses it; published files have it."""
+    net = parse_text(f"layers {{ type: {written} }}", NetParameter)
+    assert net.layers[0].type == V1LayerParameter.SOFTMAX_LOSS

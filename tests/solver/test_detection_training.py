@@ -79,11 +79,38 @@ def _write(path, count, seed):
         database.put(items)
 
 
+YOLO_HEAD = """
+layer {{ name: "map" type: "Convolution" bottom: "c3" top: "map"
+  convolution_param {{ num_output: 14 kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "Yolov3" bottom: "map" bottom: "label" top: "loss" include {{ phase: TRAIN }}
+  yolov3_param {{ num_class: 2 num: 2 anchors_scale: 8 biases: 8 biases: 8 biases: 12 biases: 12 mask: 0 mask: 1
+    thresh: 0.6 coord_scale: 1 label_smooth_eps: 0 use_logic_gradient: false }} }}
+layer {{ name: "found" type: "Yolov3DetectionOutput" bottom: "map" top: "found" include {{ phase: TEST }}
+  yolov3_detection_output_param {{ num_classes: 2 num_box: 2 mask_group_num: 1 anchors_scale: 8 biases: 8 biases: 8
+    biases: 12 biases: 12 mask: 0 mask: 1 confidence_threshold: 0.01 nms_threshold: 0.45 }} }}
+layer {{ name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "label" top: "detection_eval"
+  include {{ phase: TEST }} detection_evaluate_param {{ num_classes: 3 overlap_threshold: 0.5 }} }}
+"""
+SAMPLER = "annotated_data_param {{ batch_sampler {{ max_sample: 1 max_trials: 1 }} }}"
+YOLO_NET = NET[: NET.index('layer {{ name: "loc"')].replace(
+    SAMPLER, "annotated_data_param {{ yolo_data_type: 1 yolo_data_jitter: 0.2 }}"
+)
+
+
+@pytest.mark.long
+def test_yolo_learns_made_up_boxes(tmp_path):
+    _learns(tmp_path, YOLO_NET + YOLO_HEAD)
+
+
 @pytest.mark.long
 def test_a_small_detector_learns_made_up_boxes(tmp_path):
+    _learns(tmp_path, NET)
+
+
+def _learns(tmp_path, net: str) -> None:
     _write(tmp_path / "train", 160, 1)
     _write(tmp_path / "test", 40, 2)
-    (tmp_path / "net.prototxt").write_text(NET.format(train=tmp_path / "train", test=tmp_path / "test"))
+    (tmp_path / "net.prototxt").write_text(net.format(train=tmp_path / "train", test=tmp_path / "test"))
     text = f"""
     net: "{tmp_path}/net.prototxt" test_iter: 5 test_interval: 300 max_iter: 300 base_lr: 0.004 lr_policy: "multistep"
     gamma: 0.1 stepvalue: 250 momentum: 0.9 weight_decay: 0.0005 type: "SGD" random_seed: 3 snapshot_after_train: false

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,52 @@ def test_any_rank_may_ask_in_a_test_too(rank, poll, divided, tmp_path, databases
     whole = tiny_training.write(tmp_path / "whole", databases, extra)
     rank_runs.run(whole, 2, distributed_test=divided)
     part = tiny_training.write(tmp_path / "part", databases, extra)
-    log = rank_runs.run(part, 2, distributed_test=divided, ask=(rank, poll))
+    log = rank_runs.run(part, 2, distributed_test=divided, ask=(rank, poll, signal.SIGTERM))
     assert "Optimization stopped early." in log and not (part / "snap_iter_11.solverstate").exists()
     assert "To go on: pysolver train --solver=solver.prototxt" in log
     rank_runs.run(part, 2, distributed_test=divided, snapshot="auto")
     assert (part / "snap_iter_11.caffemodel").read_bytes() == (whole / "snap_iter_11.caffemodel").read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("rank", "number", "said"),
+    [
+        (1, signal.SIGSTOP, "no answer from rank 1 within 20 seconds"),
+        (0, signal.SIGSTOP, r"no answer within 20 seconds, nor from 127.0.0.1:\d+, where the ranks meet"),
+        (0, signal.SIGKILL, "another process of this training is gone"),
+    ],
+)
+def test_a_rank_that_hangs_or_is_gone_is_told_by_all_others(rank, number, said, tmp_path, databases):
+    """Without a starter; rank 0 is also where the ranks meet."""
+    folder = tiny_training.write(tmp_path / "run", databases, "max_iter: 1000000 snapshot: 0 test_interval: 50")
+    processes = rank_runs.start(folder, 3, ask=(rank, 5, number), timeout=20)
+    others = [0, 1, 2]
+    others.remove(rank)
+    for other in others:
+        processes[other].join(120)
+    statuses = [processes[other].exitcode for other in others]
+    for process in processes:
+        process.kill()
+    assert statuses == [1, 1]
+    for other in others:
+        errors = [line for line in (folder / f"log{other}").read_text().splitlines() if line.startswith("pysolver: ")]
+        assert len(errors) == 1 and re.fullmatch(f"pysolver: {said}", errors[0])
+
+
+def test_time_of_several_processes(tmp_path):
+    """The first times the layers alone; then both, and what they exchange: 6 of the 7 MB are trained."""
+    (tmp_path / "net.prototxt").write_text("""
+layer { name: "in" type: "DummyData" top: "x" top: "y"
+  dummy_data_param { shape { dim: 2 dim: 1024 } shape { dim: 2 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { lr_mult: 0 } param { lr_mult: 0 }
+  inner_product_param { num_output: 256 } }
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 4096 bias_term: false } }
+layer { name: "c" type: "InnerProduct" bottom: "b" top: "c" inner_product_param { num_output: 128 bias_term: false } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "y" top: "loss" }
+""")
+    first, second = rank_runs.command(tmp_path, 2, "time", "--model=net.prototxt", "--iterations=3")
+    assert second == "" and "Average Forward-Backward: " in first
+    assert "Gradients are exchanged in parts: 2.1 MB + 4.19 MB" in first
+    told = re.search(r"2 processes at once: (\S+) ms an iteration each, (\S+) ms of it \((\d+)%\) waiting", first)
+    assert 0 < float(told[2]) < float(told[1]) and int(told[3]) == round(100 * float(told[2]) / float(told[1]))

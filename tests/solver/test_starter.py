@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import rank_runs
@@ -18,19 +19,24 @@ import tiny_training
 from pysolver.errors import CaffeError
 from pysolver.solver.train import TrainOptions
 
-LIMIT = 100  # seconds until a process counts as hanging
+LIMIT = 200  # seconds until a process counts as hanging
 
 
 class Job:
     """`pysolver train --processes 2` in a folder."""
 
-    def __init__(self, folder: Path, *arguments: str, module: tuple[str, ...] = ("pysolver",)) -> None:
-        self.out = folder / "out"
+    started: ClassVar[list[subprocess.Popen]] = []
+
+    def __init__(
+        self, folder: Path, *arguments: str, module: tuple[str, ...] = ("pysolver",), out: str = "out"
+    ) -> None:
+        self.out = folder / out
         command = [sys.executable, "-m", *module, "train", "--solver=solver.prototxt", *arguments]
         with self.out.open("w") as out:
             self.process = subprocess.Popen(
                 command, cwd=folder, stderr=out, stdout=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
+        self.started.append(self.process)
 
     @property
     def log(self) -> str:
@@ -61,6 +67,14 @@ class Job:
         return [
             line for line in self.log.splitlines() if re.match(r"pysolver: |Traceback|Exception|\[|terminate", line)
         ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """A test that fails leaves no training behind: the processes of a starter end with it."""
+    yield
+    while Job.started:
+        Job.started.pop().kill()
 
 
 def endless(folder: Path, databases: Path, extra: str = "") -> Path:
@@ -181,7 +195,34 @@ def test_torchrun_with_two_nodes(tmp_path, databases, reference):
         nodes.append(Job(folder, module=tuple(words)))
         nodes[-1].out = folder / "out"
     assert [node.process.wait(200) for node in nodes] == [0, 0], (folder / "out").read_text()[-3000:]
-    assert (folder / "snap_iter_40.caffemodel").read_bytes() == (reference / "snap_iter_40.caffemodel").read_bytes()
+    check_kills(folder, reference)
+
+
+@pytest.mark.long
+def test_torchrun_goes_on_when_a_machine_is_lost(tmp_path, databases, reference, monkeypatch):
+    """The agent of one of two nodes is killed, its rank goes with it; another takes the place."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    folder = tiny_training.write(tmp_path / "run", databases)
+    words = ["torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d"]
+    words += [f"--rdzv-endpoint=127.0.0.1:{rank_runs.free_port()}", "--rdzv-id=1", "-m", "pysolver"]
+
+    def node(name: str) -> Job:
+        return Job(folder, module=tuple(words), out=name)
+
+    first = node("first")
+    time.sleep(5)  # it is to be where the agents meet
+    second = node("second")
+    first.reach(9)
+    lost = second.ranks()
+    second.process.kill()
+    end = time.monotonic() + LIMIT
+    while any(Path(f"/proc/{pid}").exists() for pid in lost) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in lost), "an orphan"
+    third = node("third")
+    assert [job.process.wait(LIMIT) for job in (first, third)] == [0, 0], first.log[-3000:]
+    assert "Continuing exactly" in first.log + third.log
+    check_kills(folder, reference)
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------
@@ -201,6 +242,8 @@ def test_mistakes_are_told_once(tmp_path, databases):
     (folder / "net.prototxt").write_text(net.replace('"InnerProduct"', '"InnerProdukt"', 1))
     assert re.match(r"pysolver: (rank 1: )?net.prototxt: layer 'ip1'", refused(folder, "--processes=2"))
     assert "torch finds no CUDA device here" in refused(folder, "--gpu=0,1")
+    bad = Job(folder, "--processes=2", "--max_restarts=-1")
+    assert bad.process.wait(LIMIT) == 2 and "must be at least 0, not -1" in bad.log
     assert 'Invalid signal effect "halt"' in refused(folder, "--processes=2", "--sigint_effect=halt")
 
 

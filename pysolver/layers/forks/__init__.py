@@ -5,13 +5,16 @@ from __future__ import annotations
 from pysolver.layers.forks import (  # noqa: F401
     detection,
     evaluation,
+    faces,
     mobile,
     multibox,
     normalisation,
+    proposals,
     rearranging,
     region_losses,
     resizing,
     rois,
     volumes,
     yolo,
+    yolo_losses,
 )

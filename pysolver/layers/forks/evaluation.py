@@ -93,3 +93,43 @@ class DetectionEvaluate(Layer):
                     taken.add(best)
             rows.append(torch.cat([detection[:3], torch.tensor(verdict)]))
         return rows
+
+
+@register("SegAccuracy")
+class SegAccuracy(Layer):
+    """Of the pixels whose label is not in ignore_label: the part that is right; the mean, over classes that occur, of
+    the part of each that is found; the mean over all of intersection over union (DeepLab's seg_accuracy_layer.cpp).
+
+    A class that nobody sees or names has the intersection over union 1. Bottoms: scores (N, C, H, W), labels
+    (N, 1, H, W). Top: (1, 1, 1, 3). With reset: false, of all forwards so far.
+    No gradient. Errors: other shapes; a label outside the classes that is not ignored.
+    """
+
+    bottoms = exactly(2)
+    no_gradient_bottoms = frozenset({0, 1})
+    deviations = "of equal scores the first class counts"
+
+    def set_up(self, scores: Shape, labels: Shape) -> None:
+        self.counts = torch.zeros(scores[1], scores[1], dtype=torch.double)  # label, prediction
+
+    def top_shapes(self, scores: Shape, labels: Shape) -> list[Shape]:
+        if len(scores) != 4 or labels != (scores[0], 1, *scores[2:]):
+            self.fail(f"needs scores (N, C, H, W) and labels (N, 1, H, W), not {list(scores)} and {list(labels)}")
+        return [(1, 1, 1, 3)]
+
+    @torch.no_grad()
+    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+        p, classes = self.param.seg_accuracy_param, scores.shape[1]
+        found, real = scores.argmax(1).flatten().cpu(), labels.flatten().long().cpu()
+        counted = ~torch.isin(real, torch.tensor(list(p.ignore_label), dtype=torch.long))
+        found, real = found[counted], real[counted]
+        if len(real) and not (real.min() >= 0 and real.max() < classes):
+            self.fail(f"Unexpected label {int(real.max() if real.max() >= classes else real.min())}")
+        now = torch.bincount(real * classes + found, minlength=classes**2).reshape(classes, classes).double()
+        self.counts = now if p.reset else self.counts + now
+        right, each, predicted = self.counts.diag(), self.counts.sum(1), self.counts.sum(0)
+        occurs, union = each > 0, each + predicted - right
+        whole = right.sum() / each.sum().clamp(min=1)
+        recall = (right[occurs] / each[occurs]).sum() / occurs.sum().clamp(min=1)
+        overlap = torch.where(union == right, 1.0, right / union.clamp(min=1)).mean()
+        return torch.stack([whole, recall, overlap]).reshape(1, 1, 1, 3).to(scores)

@@ -68,3 +68,19 @@ class Reorg(Layer):
         else:
             parts = x.reshape(items, coarse, height, s, width, s).permute(0, 3, 5, 1, 2, 4)
         return parts.reshape(top)
+
+
+@register("Flip")
+class Flip(Layer):
+    """The planes of (N, C, H, W) from right to left, with flip_height upside down (caffe-windows, flip_layer.cpp)."""
+
+    allows_in_place = False
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) != 4:
+            self.fail(f"needs (N, C, H, W), not {list(bottom)}")
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = self.param.flip_param
+        return x.flip([axis for axis, flips in ((2, p.flip_height), (3, p.flip_width)) if flips])

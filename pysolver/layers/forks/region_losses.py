@@ -145,3 +145,18 @@ class BoxAnnotatorOHEM(Layer):
             chosen, labels.reshape(shapes[0]), torch.full_like(labels, p.ignore_label).reshape(shapes[0])
         )
         return kept, weights.reshape(shapes[1]) * chosen
+
+
+@register("L1Loss")
+class L1Loss(Loss):
+    """sum of |a - b| / N, with gradients to both bottoms, 0 where they are equal (NVIDIA's l1_loss_layer.cpp)."""
+
+    no_gradient_bottoms = frozenset()
+
+    def top_shapes(self, a: Shape, b: Shape) -> list[Shape]:
+        if math.prod(a[1:]) != math.prod(b[1:]):
+            self.fail(f"Inputs must have the same dimension, not {list(a)} and {list(b)}")
+        return super().top_shapes(a, b)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b.reshape(a.shape)).abs().sum() / a.shape[0]
