@@ -2,6 +2,9 @@
 
     python benchmarks/exports.py [FILE.prototxt...]       default: all of examples/nets
 
+Those of the paper: `pysolver data cifar10 experiments/data/cifar10`, then `experiments/nets/*.prototxt`; of a net with
+a data layer two pictures are taken.
+
 Weights are those of the fillers, BatchNorm statistics random. CPU seconds: the graph alone; the model with its copy of
 the weights. "ONNX Runtime" and "OpenCV" are the largest difference
 over the largest number, of any output or of what its softmax reads: ONNX Runtime against pysolver, and OpenCV's
@@ -30,6 +33,7 @@ from pysolver.export.onnx.emit import emit
 from pysolver.export.onnx.model import save
 from pysolver.export.program import HEADS, Program, leaves, program_of
 from pysolver.export.reference import compute
+from pysolver.logs.writer import CaffeLog
 from pysolver.net import weights
 from pysolver.net.filter import filter_net, read_net_for
 from pysolver.net.net import Net
@@ -37,6 +41,7 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.text import to_text
 
 NETS = sorted((Path(__file__).parents[1] / "examples" / "nets").glob("*.prototxt"))
+QUIET = CaffeLog(level=2)
 
 
 def randomise(net: Net) -> None:
@@ -62,26 +67,29 @@ def apart(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max()) if found.shape == expected.shape else np.inf
 
 
-def deploy_prototxt(path: Path, net: Net) -> str:
-    """What a user of OpenCV has: the TEST net without labels and heads, with a Softmax."""
-    param = filter_net(read_net_for(str(path), caffe_pb2.TEST), Context())
+def deploy_prototxt(path: Path, net: Net, program: Program) -> str:
+    """What a user of OpenCV has: the TEST net without labels and heads, with Input layers and a Softmax."""
+    param = filter_net(read_net_for(str(path), caffe_pb2.TEST, emit=QUIET), Context(listener=QUIET))
     kinds = {layer.name: layer for layer in net.layers}
     layers = []
+    for value in program.inputs:
+        layers.append(caffe_pb2.LayerParameter(name=value.name, type="Input", top=[value.name]))
+        layers[-1].input_param.shape.add(dim=value.shape)
     for layer in param.layer:
+        if not layer.bottom:
+            continue
         if layer.type in HEADS:
             layers.append(
                 caffe_pb2.LayerParameter(name=layer.name, type="Softmax", bottom=layer.bottom[:1], top=["prob"])
             )
         elif not leaves(kinds[layer.name]):
             layers.append(layer)
-    read = {name for layer in layers for name in layer.bottom}
-    kept = [layer for layer in layers if layer.bottom or set(layer.top) & read]
-    return to_text(caffe_pb2.NetParameter(name=net.name, layer=kept))
+    return to_text(caffe_pb2.NetParameter(name=net.name, layer=layers))
 
 
-def opencv(path: Path, net: Net, folder: Path, model: Path, data: np.ndarray) -> str:
+def opencv(path: Path, net: Net, program: Program, folder: Path, model: Path, data: np.ndarray) -> str:
     """How far OpenCV's two readings are apart; why not, if it cannot read one."""
-    (folder / "deploy.prototxt").write_text(deploy_prototxt(path, net))
+    (folder / "deploy.prototxt").write_text(deploy_prototxt(path, net, program))
     weights.save(net, str(folder / "net.caffemodel"))
     answers = []
     for name, read in (
@@ -101,15 +109,16 @@ def opencv(path: Path, net: Net, folder: Path, model: Path, data: np.ndarray) ->
 def measure(path: Path, folder: Path) -> Iterator[str]:
     net = open_net(str(path))
     randomise(net)
+    batch = 2 if any(source.type_name != "Input" for source in net.sources.values()) else None
     begin = time.process_time()
-    emit(program_of(net), OPSET)
+    emit(program_of(net, batch), OPSET)
     graph = time.process_time() - begin
     begin = time.process_time()
-    model = to_onnx(net)
+    model = to_onnx(net, batch=batch)
     whole = time.process_time() - begin
-    folded = to_onnx(net, folded=True)
+    folded = to_onnx(net, batch=batch, folded=True)
     (file,) = save(model, folder / "net.onnx")
-    program = program_of(net)
+    program = program_of(net, batch)
     names = watched(program)
     inputs = random_inputs(program)
     expected = compute(program, inputs)
@@ -130,7 +139,7 @@ def measure(path: Path, folder: Path) -> Iterator[str]:
     yield f"{file.stat().st_size / 1e6:.1f}"
     yield f"{worst[0]:.1e}, {worst[1]:.1e}"
     single = len(program.inputs) == 1 and len(model_outputs) == 1
-    yield opencv(path, net, folder, file, inputs[program.inputs[0].name]) if single else "-"
+    yield opencv(path, net, program, folder, file, inputs[program.inputs[0].name]) if single else "-"
 
 
 def main() -> None:

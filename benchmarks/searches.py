@@ -28,7 +28,7 @@ from pysolver.disciplined.plan import CYCLE, FINAL, Plan
 from pysolver.disciplined.recipe import Recipe, is_last, recipe
 from pysolver.disciplined.stages import cycle, final_accuracy, final_loss, momentum
 from pysolver.disciplined.trial import changed
-from pysolver.disciplined.tune import STAGES, Tuning, epochs_of, tune
+from pysolver.disciplined.tuning import STAGES, Tuning, epochs_of, tune_recipe
 from pysolver.logs.run import Run
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
 
@@ -58,7 +58,7 @@ def tuned(made: Recipe, jobs: int) -> Found:
     """By `pysolver tune`."""
     stages = {name: stage for name, stage in STAGES.items() if name != FINAL}
     last: Tuning | None = None
-    for last in tune(made, stages=stages, jobs=jobs):
+    for last in tune_recipe(made, stages=stages, jobs=jobs):
         print(f"   {last.decisions[-1].stage}: {last.decisions[-1].reason}", flush=True)
     assert last is not None
     return Found(last.values, last.epochs(), len(last.results))

@@ -6,25 +6,14 @@ from sklearn.datasets import load_digits
 
 from pysolver.commands import main as pysolver
 
-MODEL, SOLVER = "examples/digits/digits_train_test.prototxt", "examples/digits/one_cycle_solver.prototxt"
-WEIGHTS, ONNX = "demo/one_cycle_iter_400.caffemodel", "demo/digits.onnx"
-
+MODEL, WEIGHTS = "examples/digits/digits_train_test.prototxt", "demo/one_cycle_iter_400.caffemodel"
 for command in (
-    ["data", "digits", "demo", "--force"],
-    ["train", f"--solver={SOLVER}", "--minloglevel=1"],
-    [
-        "export",
-        f"--model={MODEL}",
-        f"--weights={WEIGHTS}",
-        ONNX,
-        "--batch=dynamic",
-        "--fold",
-        "--preprocess",
-        "--check",
-    ],
+    "data digits demo --force",
+    "train --solver=examples/digits/one_cycle_solver.prototxt --minloglevel=1",
+    f"export --model={MODEL} --weights={WEIGHTS} demo/digits.onnx --batch=dynamic --fold --preprocess --check",
 ):
-    if pysolver(command):
-        raise SystemExit(f"pysolver {command[0]} failed")
-picture = load_digits().images[1700]  # 8 x 8 numbers from 0 to 16
-(prob,) = onnxruntime.InferenceSession(ONNX).run(["prob"], {"data": np.float32((picture * 255 + 8) // 16)[None, None]})
+    if pysolver(command.split()):
+        raise SystemExit(f"pysolver {command} failed")
+picture = np.float32((load_digits().images[1700] * 255 + 8) // 16)  # 8 x 8 numbers from 0 to 16 become 0 to 255
+(prob,) = onnxruntime.InferenceSession("demo/digits.onnx").run(["prob"], {"data": picture[None, None]})
 print(f"a {load_digits().target[1700]}: ONNX Runtime says {prob[0].argmax()} with probability {prob[0].max():.3f}")

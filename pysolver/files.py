@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pysolver.errors import CaffeError
@@ -40,12 +41,29 @@ def read_text(path: str | Path) -> str:
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Write all of `data` or nothing: a crash or a full disk leaves whatever `path` was before. CaffeError if not."""
     path = Path(path)
-    try:
+    with _naming(path):
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
             path.write_bytes(data)
             return
         with replacing(path) as temporary, open(temporary, "xb") as file:
             file.write(data)
+
+
+def write_together(contents: Mapping[str | Path, bytes]) -> None:
+    """write_atomic for files that belong together: none takes its name before all are written."""
+    with contextlib.ExitStack() as names:
+        for path, data in contents.items():
+            names.enter_context(_naming(path))
+            if Path(path).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            names.enter_context(replacing(path)).write_bytes(data)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """What goes wrong in the block, as a CaffeError with the path and the reason."""
+    try:
+        yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise CaffeError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pysolver.errors import CaffeError
-from pysolver.files import read_bytes, write_atomic
+from pysolver.files import read_bytes, write_atomic, write_together
 
 
 def test_more_than_the_limit_is_not_read(tmp_path):
@@ -66,6 +66,20 @@ def test_an_interrupt_keeps_the_old_file_too(tmp_path, monkeypatch):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_files_that_belong_together_all_are_written_or_none(order, tmp_path):
+    (tmp_path / "good").write_bytes(b"old")
+    (tmp_path / "folder").mkdir()
+    names = ["good", "folder"][::order]
+    with pytest.raises(CaffeError, match="folder: cannot be written: Is a directory"):
+        write_together({tmp_path / name: b"new" for name in names})
+    assert (tmp_path / "good").read_bytes() == b"old" and len(os.listdir(tmp_path)) == 2
+    write_together({tmp_path / "good": b"new", tmp_path / "better": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == dict.fromkeys(
+        ("good", "better"), b"new"
+    )
 
 
 def test_errors_of_writing_name_path_and_reason(tmp_path):

@@ -98,7 +98,7 @@ def test_there_are_no_circles():
 READING = ["pysolver", "pysolver.logs", "pysolver.logs.drawing", "pysolver.logs.plot", "pysolver.schedule",
            "pysolver.proto.upgrade", "pysolver.disciplined.reading", "pysolver.disciplined.clues",
            "pysolver.disciplined.checker", "pysolver.disciplined.trial", "pysolver.disciplined.recipe",
-           "pysolver.disciplined.tune", "pysolver.disciplined.report", "pysolver.commands.plot_log",
+           "pysolver.disciplined.tuning", "pysolver.disciplined.report", "pysolver.commands.plot_log",
            "pysolver.commands.tune"]  # fmt: skip
 
 

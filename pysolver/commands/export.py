@@ -51,7 +51,7 @@ def call(args: argparse.Namespace) -> int:
     model = o.required(args.model, "Need a model definition to export: --model=FILE")
     weights = o.required(args.weights, "Need the weights to export: --weights=FILE")
     _check_usage(args)
-    with quiet_net(args, model, weights) as net, about(model):
+    with quiet_net(args, model, weights) as net:
         return (_torch if args.to == "torch" else _onnx)(net, model, weights, args)
 
 
@@ -68,23 +68,26 @@ def _check_usage(args: argparse.Namespace) -> None:
         given = [name for name in ("batch", "fold", "opset", "preprocess", "solver") if getattr(args, name)]
         if given:
             raise UsageError(f"--{given[0]} is for ONNX models only")
+    if len(set(args.out)) < len(args.out):
+        raise UsageError(f"{args.out[0]}: one name for two files")
     for path in args.out:
+        if Path(path).is_dir():
+            raise CaffeError(f"{path}: cannot be written: it is a folder")
         if not Path(path).parent.is_dir():
             raise CaffeError(f"{path}: cannot be written: there is no folder {Path(path).parent}")
 
 
 def _onnx(net: Net, model: str, weights: str, args: argparse.Namespace) -> int:
     program = program_of(net)
-    preprocessing = preprocessing_of(net, [value.name for value in program.inputs]) if args.preprocess else None
-    proto = to_onnx(
-        net,
-        batch=args.batch,
-        opset=args.opset or OPSET,
-        folded=args.fold,
-        preprocessing=preprocessing,
-        metadata=metadata_of(model, weights, args.solver, program.dropped),
-    )
-    verify(proto)
+    metadata = metadata_of(model, weights, args.solver, program.dropped)
+    opset = OPSET if args.opset is None else args.opset
+    with about(model):
+        inputs = [value.name for value in program.inputs]
+        preprocessing = preprocessing_of(net, inputs) if args.preprocess else None
+        proto = to_onnx(
+            net, batch=args.batch, opset=opset, folded=args.fold, preprocessing=preprocessing, metadata=metadata
+        )
+        verify(proto)
     files = save(proto, args.out[0])
     ends = described(proto.graph.input), described(proto.graph.output)
     _tell(files, f"{len(proto.graph.node)} nodes for {len(net.layers)} layers", ends, program.dropped)
@@ -96,7 +99,8 @@ def _onnx(net: Net, model: str, weights: str, args: argparse.Namespace) -> int:
 
 def _torch(net: Net, model: str, weights: str, args: argparse.Namespace) -> int:
     code, tensors = map(Path, args.out)
-    form = torch_form(net, f"{model} and {weights}", tensors.name)
+    with about(model):
+        form = torch_form(net, f"{model} and {weights}", tensors.name)
     save_torch(form, code, tensors)
     inputs, outputs = ({v.name: list(v.shape) for v in vs} for vs in (form.program.inputs, form.program.outputs))
     lines = f"{len(form.text.splitlines())} lines for {len(net.layers)} layers"

@@ -10,7 +10,7 @@ import argparse
 from pysolver.commands import _options as o
 from pysolver.commands._net import quiet_net
 from pysolver.errors import about
-from pysolver.export.module import load_back
+from pysolver.export.module import load_back, torch_form
 from pysolver.net import weights
 
 EXAMPLES = """
@@ -29,6 +29,7 @@ def call(args: argparse.Namespace) -> None:
     model = o.required(args.model, "Need the model definition that was exported: --model=FILE")
     with quiet_net(args, model) as net:
         with about(model):
-            load_back(net, args.tensors)
+            form = torch_form(net)
+        load_back(form, args.tensors)
         weights.save(net, args.out)
         print(f"{args.out}: {sum(len(layer.blobs) for layer in net.layers)} blobs, from {args.tensors}")

@@ -39,8 +39,19 @@ def table() -> str:
     kinds = layer_types()
     own = {name: cls for name, cls in kinds.items() if ".forks." not in cls.__module__}
     forks = {name: cls for name, cls in kinds.items() if name not in own}
-    return "\n".join(
-        [_HEAD, f"## Caffe's ({len(own)})\n", *_rows(own), "", f"## Of forks ({len(forks)})\n", *_rows(forks), ""]
+    parts = [_HEAD, exported(kinds), ""]
+    for title, some in (("Caffe's", own), ("Of forks", forks)):
+        parts += [f"## {title} ({len(some)})\n", *_rows(some), ""]
+    return "\n".join(parts)
+
+
+def exported(kinds: dict[str, type[Component]]) -> str:
+    """How many types export, of those that compute."""
+    forms = [onnx_form(cls) for cls in kinds.values()]
+    sources, nothing, said = (forms.count(form) for form in ("an input", "nothing", "yes"))
+    return (
+        f"Of {len(forms) - sources} types that compute, {said} have an ONNX form, {nothing} leave, "
+        f"{len(forms) - sources - nothing - said} cannot be said; {sources} more hand out data.\n"
     )
 
 

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from pysolver.commands import _options as o
-from pysolver.commands.tune import backend, common, executor, jobs
+from pysolver.commands.tune import common
 from pysolver.disciplined import range_plot, show
 from pysolver.disciplined.plan import RAMP
 from pysolver.disciplined.reading import analyse
 from pysolver.disciplined.recipe import recipe
+from pysolver.disciplined.session import backend, workers
 from pysolver.disciplined.stages import learning_rate
-from pysolver.disciplined.tune import tune
+from pysolver.disciplined.tuning import tune_recipe
 from pysolver.errors import CaffeError
 from pysolver.logs import plot
 from pysolver.logs.curves import labels
@@ -38,12 +39,14 @@ def call(args: argparse.Namespace) -> None:
     if args.max_lr is not None and not args.max_lr > 0:
         raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args), processes=args.processes)
+    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args.caffe, args.processes),
+                  processes=args.processes)  # fmt: skip
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
+    executor, jobs = workers(args.dask, args.jobs, args.processes)
     with show.shown() as shown:
-        for tuning in tune(made, stages={learning_rate.NAME: stage}, jobs=jobs(args), executor=executor(args),
+        for tuning in tune_recipe(made, stages={learning_rate.NAME: stage}, jobs=jobs, executor=executor,
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
-            shown.decision(tuning)
+            shown.decision(tuning.decisions[-1])
     if args.output:
         runs = [tuning.results[plan] for plan in tuning.decisions[-1].evidence if plan.shape == RAMP]
         plot.save(range_plot.figure(analyse(runs), runs, labels(runs)), args.output)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-from concurrent.futures import Executor
 from pathlib import Path
 
 from pysolver.commands import _options as o
-from pysolver.cores import usable_cores
-from pysolver.disciplined import answer, report, show
-from pysolver.disciplined.recipe import recipe
-from pysolver.disciplined.trial import Backend, Command, here
-from pysolver.disciplined.tune import STAGES, Budget, Tuning, chosen, tune
-from pysolver.errors import CaffeError
-from pysolver.extras import require
+from pysolver.disciplined import answer, show
+from pysolver.disciplined.session import tune
+from pysolver.disciplined.tuning import STAGES
 
 EXAMPLES = """
 pysolver tune --solver=lenet_solver.prototxt --out tuned/               everything: tuned/report.html shows it
@@ -31,10 +25,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder for the answer, the report and all trials; the same "
         "command goes on where it was interrupted")  # fmt: skip
     add("--stages", default=",".join(STAGES), metavar="A[,B]", help="which stages (all: %(default)s)")
-    add("--epochs", type=float, metavar="N", help="length of the final training (as long as max_iter says)")
+    add("--epochs", type=float, metavar="N", help="length of the final training; else it is looked for, from a "
+        "quarter of max_iter on, doubled until the test accuracy stops to gain")  # fmt: skip
     add("--seeds", type=o.positive, default=4, metavar="N", help="of the final training (4)")
     add("--validation", type=o.positive, default=0, metavar="N", help="set N training records aside and decide "
         "on them; the test set is touched once, at the end")  # fmt: skip
+    add("--compare_batch_sizes", action="store_true", help="choose the batch size by training with several for the "
+        "same time, each with rates of its own (the paper's Fig. 6)")  # fmt: skip
+    add("--from_snapshot", action="store_true", help="choose the weight decay by branches from the snapshot of one run "
+        "at its plateau (the paper's Fig. 12)")  # fmt: skip
     add("--budget", metavar="B", help="2h, 30m or 200epochs of training, the final runs included")
 
 
@@ -42,7 +41,8 @@ def common(parser: argparse.ArgumentParser) -> None:
     """What `range_test` has too."""
     add = parser.add_argument
     add("--runs", type=o.positive, default=2, metavar="N", help="runs that a comparison rests on (2)")
-    add("--jobs", type=o.positive, metavar="N", help="trials side by side (as many as the cores bear)")
+    add("--jobs", type=o.positive, metavar="N", help="trials side by side (as many as the cores bear, or the cluster "
+        "has workers)")  # fmt: skip
     add("--processes", type=o.positive, default=1, metavar="N", help="of each trial, as in train: an update takes so "
         "many batches")  # fmt: skip
     add("--caffe", metavar="BINARY", help="train with this patched Caffe")
@@ -51,38 +51,28 @@ def common(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     solver = o.required(args.solver, "Need a solver definition to tune: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=args.epochs, runs=args.runs, seeds=args.seeds,
-                  validation=args.validation, backend=backend(args), processes=args.processes)  # fmt: skip
-    budget = Budget.parse(args.budget) if args.budget else None
-    stages = chosen(args.stages.split(","))
     with show.shown() as shown:
-        print(answer.judged_on(Tuning(made)), flush=True)
-        for tuning in tune(made, stages=stages, jobs=jobs(args), budget=budget, executor=executor(args),
-                           listener=shown.trial, announce=shown.stage):  # fmt: skip
-            shown.decision(tuning)
-            answer.write(tuning)
-            report.write(tuning)
+        session = tune(
+            solver,
+            args.out,
+            epochs=args.epochs,
+            runs=args.runs,
+            seeds=args.seeds,
+            validation=args.validation,
+            budget=args.budget,
+            jobs=args.jobs,
+            processes=args.processes,
+            stages=args.stages.split(","),
+            compare_batch_sizes=args.compare_batch_sizes,
+            from_snapshot=args.from_snapshot,
+            caffe=args.caffe,
+            dask=args.dask,
+            watcher=shown,
+        )
+        shown.say(answer.judged_on(session.tuning))
+        for decision in session:
+            shown.decision(decision)
+    tuning = session.tuning
     print(f"{tuning.epochs():.4g} epochs, {tuning.seconds() / 60:.3g} minutes of training")
     for name in ("solver.prototxt", "decisions.json", "report.html"):
         print(Path(args.out) / name)
-
-
-def backend(args: argparse.Namespace) -> Backend:
-    """Who trains."""
-    if not args.caffe:
-        return Command(processes=args.processes) if args.processes > 1 else here
-    if args.processes > 1:
-        raise CaffeError("--processes is for trials of pysolver, not for those of --caffe")
-    if not os.access(args.caffe, os.X_OK):
-        raise CaffeError(f"--caffe {args.caffe}: not a program")
-    return Command((args.caffe,))
-
-
-def jobs(args: argparse.Namespace) -> int:
-    """How many trials side by side."""
-    return args.jobs or max(1, usable_cores() // args.processes)
-
-
-def executor(args: argparse.Namespace) -> Executor | None:
-    """Where; None for processes of our own."""
-    return require("distributed").Client(args.dask).get_executor() if args.dask else None

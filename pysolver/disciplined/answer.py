@@ -11,7 +11,7 @@ from pysolver.disciplined.plan import CYCLE, FINAL, Plan
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import changed, seconds
-from pysolver.disciplined.tune import Tuning, epochs_of
+from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.files import write_atomic
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
@@ -22,6 +22,7 @@ FIELDS = {  # of a solver -> the value of a decision that it comes from
     "momentum": "momentum",
     "cyclical_momentum": "momentum_low",
     "weight_decay": "weight_decay",
+    "max_iter": "epochs",
 }
 
 
@@ -41,9 +42,9 @@ def batch(tuning: Tuning) -> int:
 
 def final_plan(tuning: Tuning) -> Plan:
     """The training that the decisions so far amount to."""
-    values, facts = tuning.values, tuning.recipe.facts
+    values = tuning.values
     momentum = (values["momentum"], values["momentum_low"])
-    return Plan(FINAL, CYCLE, facts.epochs, values["base_lr"], values["max_lr"], momentum, values["weight_decay"],
+    return Plan(FINAL, CYCLE, values["epochs"], values["base_lr"], values["max_lr"], momentum, values["weight_decay"],
                 batch(tuning))  # fmt: skip
 
 
@@ -79,11 +80,11 @@ def judged_on(tuning: Tuning) -> str:
 def solver_text(tuning: Tuning) -> str:
     """The solver as a file whose comments give the reason of each value."""
     reasons = {name: decision for decision in tuning.decisions for name in decision.values}
-    recipe, facts, images = tuning.recipe, tuning.recipe.facts, tuning.recipe.sizes(final_plan(tuning))[0]
+    recipe, images = tuning.recipe, tuning.recipe.sizes(final_plan(tuning))[0]
     head = [
         "Tuned by `pysolver tune`, after arXiv 1803.09820. The report beside this file shows how.",
         *([f"For {recipe.processes} processes, each with the net's batch."] if recipe.processes > 1 else []),
-        f"{facts.epochs:g} epochs of {images} images at batch size {batch(tuning)}. {judged_on(tuning)}",
+        f"{tuning.values['epochs']:g} epochs of {images} images at batch size {batch(tuning)}. {judged_on(tuning)}",
     ]
     lines = [f"# {line}" for line in head]
     told: set[str] = set()

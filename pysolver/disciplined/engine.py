@@ -14,8 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +61,10 @@ class Engine:
         self._listener = listener
         self._ours = executor is None
         shares = share_cores(jobs)
-        self._slots: list[Executor] = [_worker(share) for share in shares] if executor is None else [executor] * jobs
-        self._shares = shares
+        self._shares = list(zip(shares, share_gpus(jobs)))
+        self._slots: list[Executor] = (
+            [_worker(*share) for share in self._shares] if executor is None else [executor] * jobs
+        )
 
     def run(self, trials: Sequence[Trial], judges: Mapping[Trial, Judge] | None = None) -> dict[Trial, Run]:
         """The runs of all trials, in their order; a whole log is read, not run again. CaffeError if one fails."""
@@ -90,8 +91,11 @@ class Engine:
                 free.append(slot)
                 try:
                     log = future.result()
-                except BrokenProcessPool:
-                    self._slots[slot] = _worker(self._shares[slot])
+                except Exception as error:
+                    if not _is_death(error):
+                        raise
+                    if self._ours:
+                        self._slots[slot] = _worker(*self._shares[slot])
                     deaths[trial] += 1
                     if deaths[trial] > RETRIES:
                         raise CaffeError(f"{trial.folder}: its worker process died {deaths[trial]} times") from None
@@ -135,19 +139,36 @@ def share_cores(jobs: int) -> list[set[int]]:
     return [{cores[(job * each + i) % len(cores)] for i in range(each)} for job in range(jobs)]
 
 
-def _worker(cores: set[int]) -> ProcessPoolExecutor:
+def share_gpus(jobs: int) -> list[str]:
+    """The GPU of each worker, as CUDA_VISIBLE_DEVICES wants it; empty where there are none to deal out."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        gpus = sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    else:
+        gpus = [name.strip() for name in named.split(",") if name.strip()]
+    return [gpus[job % len(gpus)] if gpus else "" for job in range(jobs)]
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether a worker is gone rather than its trial wrong; dask says so by a class of its own, which may be absent."""
+    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
+
+
+def _worker(cores: set[int], gpu: str) -> ProcessPoolExecutor:
     # spawned, not forked: the parent has threads; one process a pool, so that a death is known to be of its own trial
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(cores,))
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(cores, gpu))
 
 
-def _begin(cores: set[int]) -> None:
-    """What a worker does first: it keeps to its cores, leaves Ctrl-C to its parent, and does not outlive it."""
+def _begin(cores: set[int], gpu: str) -> None:
+    """What a worker does first: it keeps to its cores and GPU, leaves Ctrl-C to its parent, and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(len(cores))
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 
 from pysolver.disciplined.trial import Judge
@@ -12,13 +13,18 @@ from pysolver.logs.writer import CaffeLog
 from pysolver.solver.signals import Action
 from pysolver.solver.train import TrainOptions, train
 
+_ALONE = threading.Lock()  # a process has one stderr: a dask worker may have several threads
 
-def train_into(solver: Path, log: Path, judge: Judge | None = None) -> None:
-    """Train a solver file; stderr is the log. The judge is asked when a test is over; its reason ends the run."""
+
+def train_into(solver: Path, log: Path, judge: Judge | None = None, start: Path | None = None) -> None:
+    """Train a solver file; stderr is the log. The judge is asked when a test is over; its reason ends the run.
+
+    start: the solver state that it goes on from.
+    """
     watcher = _Watcher(judge, str(log)) if judge else None
-    with open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file):
+    with _ALONE, open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file):
         train(
-            TrainOptions(str(solver), progress=False),
+            TrainOptions(str(solver), snapshot=str(start) if start else None, progress=False),
             subscribers=[watcher] if watcher else [],
             action=watcher.action if watcher else lambda: Action.NONE,
         )

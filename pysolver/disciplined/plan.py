@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCOUT, RAMP, CYCLE, SPEED, OWN = "scout", "ramp", "cycle", "speed", "own"
+SCOUT, RAMP, CYCLE, SPEED, FIXED, OWN = "scout", "ramp", "cycle", "speed", "fixed", "own"
 FINAL, BESIDE = "final", "beside"
 
 
@@ -13,7 +13,9 @@ class Facts:
     """The problem. images, tests: of the training and the test set. The other fields are what the person's files say.
 
     batch: images an update. rate: base_lr. momentum: 0 where the solver type has none. depth: layers with weights.
-    epochs: length of the final training. runs: how many runs a comparison rests on. seeds: of the final training.
+    epochs: length of the final training, or where the search for it begins. runs: how many runs a comparison rests on.
+    seeds: of the final training.
+    open_ended: whether the length is looked for.
     """
 
     images: int
@@ -26,6 +28,7 @@ class Facts:
     epochs: float
     runs: int = 2
     seeds: int = 4
+    open_ended: bool = False
 
     @property
     def deep(self) -> bool:
@@ -42,8 +45,9 @@ class Plan:
     """What one trial is to do.
 
     shape: SCOUT, the rate rises exponentially from low to high; RAMP, it rises linearly; CYCLE, one cycle low - high
-    - low and a tail; SPEED, a few iterations; OWN, the person's schedule as it is.
+    - low and a tail; SPEED, a few iterations; FIXED, the rate stays at high; OWN, the person's schedule as it is.
     momentum: at the low and at the high rate. batch: images an update. run: which variation of seed, filler and batch.
+    after: the trial from whose snapshot it goes on, a FIXED one; epochs are then those that it adds.
     """
 
     stage: str
@@ -55,6 +59,12 @@ class Plan:
     weight_decay: float
     batch: int
     run: int = 0
+    after: Plan | None = None
+
+    @property
+    def past(self) -> float:
+        """Epochs that lie behind it when it begins."""
+        return self.after.past + self.after.epochs if self.after else 0.0
 
     @property
     def name(self) -> str:
@@ -65,5 +75,9 @@ class Plan:
         rate = f"{self.low:.4g}-{self.high:.4g}"
         return (
             f"{self.stage}/{self.shape}_lr{rate}_m{momentum}_wd{self.weight_decay:.4g}_b{self.batch}"
-            f"_e{self.epochs:g}_run{self.run}"
+            f"_e{self.epochs:g}{self._origin}_run{self.run}"
         )
+
+    @property
+    def _origin(self) -> str:
+        return f"_after_wd{self.after.weight_decay:.4g}_e{self.past:.4g}" if self.after else ""

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pysolver.disciplined.data_sets import data_layers, reader, size
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, SCOUT, SPEED, Facts, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, SPEED, Facts, Plan
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
 from pysolver.solver_types import TYPES
 
-TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, OWN: 5, SPEED: 0}  # how many lie on a trial
+TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, FIXED: 10, OWN: 5, SPEED: 0}  # how many lie on a trial
+LAST_TESTS = 12  # on a final one: enough to read clues from
 TAIL = 0.1  # of a cycle's run, at far below the lowest rate
 FEW = 1000  # test images that do for a point of a ramp
+VARIED = (RAMP, CYCLE, FIXED)  # their runs differ in more than the seed
 BESIDE_FILLERS = {"msra": "xavier", "xavier": "msra"}
 _SCHEDULE = ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_lr", "cyclical_momentum", "start_lr_policy")
 
@@ -38,9 +40,24 @@ class Recipe:
 
     def trial(self, plan: Plan) -> Trial:
         """The trial of a plan, in its folder."""
-        swap = plan.run % 2 == 1 and plan.shape in (RAMP, CYCLE) and not is_last(plan)
+        swap = plan.run % 2 == 1 and plan.shape in VARIED and not is_last(plan)
         net = self.with_batch(self.batch(plan), swap, self.net if is_last(plan) else self.apart)
-        return Trial.of(self.out / "trials" / plan.name, self.solver_of(plan), net, self.backend)
+        return Trial.of(self.folder(plan), self.solver_of(plan), net, self.backend, self.start(plan))
+
+    def folder(self, plan: Plan) -> Path:
+        """Where the trial of a plan is."""
+        return self.out / "trials" / plan.name
+
+    def start(self, plan: Plan) -> Path | None:
+        """The solver state that a trial goes on from, None for a new net."""
+        if plan.after is None:
+            return None
+        ending = ".h5" if self.solver.snapshot_format == SolverParameter.HDF5 else ""
+        return self.folder(plan.after) / f"snapshot_iter_{self.begin(plan)}.solverstate{ending}"
+
+    def begin(self, plan: Plan) -> int:
+        """The iteration at which a trial begins."""
+        return self.solver_of(plan.after).max_iter if plan.after else 0
 
     def sizes(self, plan: Plan) -> tuple[int, int]:
         """Images that a trial trains on, and of the set that it is tested on."""
@@ -48,24 +65,24 @@ class Recipe:
 
     def batch(self, plan: Plan) -> int:
         """Images an update of this run: every second one takes an eighth less (A.1), the final ones all."""
-        varied = plan.run % 2 == 1 and plan.shape in (RAMP, CYCLE) and not is_last(plan)
+        varied = plan.run % 2 == 1 and plan.shape in VARIED and not is_last(plan)
         return max(1, round(plan.batch * 7 / 8)) if varied else plan.batch
 
     def solver_of(self, plan: Plan) -> SolverParameter:
         """The solver of a plan. Its run ends with a test."""
-        tests = 1 if self.apart and is_last(plan) else TESTS[plan.shape]
+        tests = TESTS[plan.shape] if not is_last(plan) else 1 if self.apart else LAST_TESTS
         wanted = max(1, round(plan.epochs * self.sizes(plan)[0] / self.batch(plan)))
         interval = max(1, round(wanted / tests)) if tests else 0
         end = interval * max(1, round(wanted / interval)) if interval else wanted
         fields: dict[str, object] = {
-            "max_iter": end,
+            "max_iter": self.begin(plan) + end,
             "test_interval": interval or end + 1,
             "test_iter": [self.test_iter(plan)],
             "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
             "display": max(1, end // (12 if plan.shape == SPEED else 60)),
             "average_loss": 1,
             "snapshot": 0,
-            "snapshot_after_train": plan.stage == FINAL and plan.run == 0,
+            "snapshot_after_train": plan.shape == FIXED or plan.stage == FINAL and plan.run == 0,
             "random_seed": plan.run + 1,
         }
         if plan.shape != OWN:
@@ -77,7 +94,7 @@ class Recipe:
         fields: dict[str, object] = {"base_lr": plan.low, "weight_decay": plan.weight_decay}
         if self.takes_momentum:
             fields["momentum"] = plan.momentum[0]
-        if plan.shape == SPEED:
+        if plan.shape in (SPEED, FIXED):
             return fields | {"lr_policy": "fixed"}
         if plan.shape == SCOUT:
             return fields | {"lr_policy": "exp", "gamma": (plan.high / plan.low) ** (1 / end)}
@@ -114,8 +131,9 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
            validation: int = 0, backend: Backend = here, processes: int = 1) -> Recipe:  # fmt: skip
     """Read a person's solver and net. CaffeError if they cannot be tuned, with what they would need.
 
-    epochs: length of the final training; as many as the solver's max_iter unless given. validation: so many training
-    records are set aside to decide on. processes: so many train each net, an update takes so many batches.
+    epochs: length of the final training; unless given, what the solver's max_iter says is where the search for it
+    begins. validation: so many training records are set aside to decide on. processes: so many train each net, an
+    update takes so many batches.
     """
     solver, net = read_pair(solver_file)
     with about(solver.net):
@@ -128,7 +146,8 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
         raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
     depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
     rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
-    facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds)
+    facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds,
+                  epochs is None)  # fmt: skip
     if not validation:
         return Recipe(solver, net, facts, out, backend, processes=processes)
     from pysolver.disciplined.validation import split

@@ -8,11 +8,11 @@ from html import escape
 from pysolver.disciplined import report_plots
 from pysolver.disciplined.answer import judged_on, solver_text
 from pysolver.disciplined.clues import find_clues
-from pysolver.disciplined.plan import BESIDE, FINAL, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, Plan
 from pysolver.disciplined.show import TITLES
 from pysolver.disciplined.stages import Decision, final_accuracy, final_loss, lowest_loss
 from pysolver.disciplined.trial import seconds
-from pysolver.disciplined.tune import Tuning, epochs_of
+from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs.run import Run
@@ -23,7 +23,12 @@ ABOUT = {
     "momentum": "Section 4.3: short cycles with several momenta; each goes down while the rate goes up.",
     "weight_decay": "Section 4.4: the rate rises and the momentum falls; the decay with the lowest test loss is best.",
     "cycle": "Section 5: short cycles to the bound and to lower rates, since a ramp may bear what a cycle does not.",
+    "length": "Remark 4: the cycle's length is doubled until the test accuracy stops to gain.",
     "final": "The whole training with several seeds, beside the file as it came, in as many images.",
+}
+ABOUT_OTHERS = {  # with --compare_batch_sizes, with --from_snapshot
+    ("batch", CYCLE): "Section 4.2, Fig. 6: several sizes for the same time, each with rates of its own.",
+    ("weight_decay", FIXED): "Section 4.4, Fig. 12: one run to the plateau, from its snapshot a branch for each value.",
 }
 SURE = {"high": "sure", "fair": "fairly sure", "not sure": "not sure"}
 
@@ -55,7 +60,8 @@ def _answer(tuning: Tuning) -> str:
     final = next((d for d in tuning.decisions if d.stage == FINAL), None)
     values = {name: value for name, value in tuning.values.items()}
     names = {"batch_size": "batch size", "max_lr": "max_lr", "base_lr": "base_lr", "momentum": "momentum",
-             "momentum_low": "momentum at max_lr", "weight_decay": "weight decay"}  # fmt: skip
+             "momentum_low": "momentum at max_lr", "weight_decay": "weight decay",
+             "epochs": "epochs"}  # fmt: skip
     decided = {name: d for d in tuning.decisions for name in d.values}
     rows = [
         (names[name], f"{value:.4g}", SURE[decided[name].sure] if name in decided else "as in the file")
@@ -73,11 +79,13 @@ def _answer(tuning: Tuning) -> str:
 def _section(tuning: Tuning, decision: Decision) -> str:
     runs = {plan: tuning.results[plan] for plan in decision.evidence if plan in tuning.results}
     picture = report_plots.draw(decision, runs, tuning)
+    others = (ABOUT_OTHERS.get((decision.stage, plan.shape)) for plan in runs)
+    about = next(filter(None, others), ABOUT[decision.stage])
     values = ", ".join(f"{name} {value:.4g}" for name, value in decision.values.items())
     notes = "".join(f"<li>{escape(_sentence(note))}</li>" for note in decision.notes)
     clues = "".join(f"<li>{escape(clue)}</li>" for clue in _clues(runs))
     return (
-        f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(ABOUT[decision.stage])}</p>'
+        f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(about)}</p>'
         f'<p class="decision"><strong>{escape(values)}</strong> <span class="sure">{SURE[decision.sure]}</span></p>'
         f"<p>{escape(_sentence(decision.reason))}</p>{picture}"
         + (_table(("", ""), decision.table) if decision.table else "")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pysolver.disciplined.plan import BESIDE, FINAL, OWN, RAMP, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, Plan
 from pysolver.disciplined.stages import Decision
 from pysolver.logs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pysolver.disciplined.tune import Tuning
+    from pysolver.disciplined.tuning import Tuning
 
 INK = "#010203"  # stands for the colour of the page's text
 COLOURS = ("#3b82d6", "#e07b39", "#3fa45b", "#c24d8d", "#8a6fd1", "#b59b2b", "#4aa9b5", "#cf4b4b")  # on white and black
@@ -24,7 +24,7 @@ COLOURS = ("#3b82d6", "#e07b39", "#3fa45b", "#c24d8d", "#8a6fd1", "#b59b2b", "#4
 
 def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     """The picture of a stage as an <svg> element; empty if it has none."""
-    if decision.stage == "batch":
+    if decision.stage == "batch" and not any(plan.shape == CYCLE for plan in runs):
         return _bars(decision)
     lines = _lines(decision.stage, runs, tuning)
     if not lines:
@@ -34,39 +34,45 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     figure = Figure(figsize=(5.2, 3.3), layout="constrained")
     axes = figure.subplots()
     _curves(axes, lines)
-    ramps = decision.stage in ("range", "weight_decay")
-    axes.set_xlabel("learning rate" if ramps else "epoch")
+    axes.set_xlabel(_axis(decision.stage, runs))
     accuracy = decision.stage == FINAL and _has_accuracy(runs)
     axes.set_ylabel("test error, %" if accuracy else "test loss")
     axes.set_yscale("log")
     _fit(axes, lines)
     if decision.stage == "range" and "max_lr" in decision.values:
         rate = decision.values["max_lr"]
-        axes.axvline(rate, color=INK, linewidth=1, linestyle=":")
-        axes.annotate(f"max_lr {rate:.3g}", (rate, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",
-                      ha="right", fontsize=9, color=INK)  # fmt: skip
+        axes.axvline(rate, color=INK, linewidth=1, linestyle=":", label=f"max_lr {rate:.3g}")
     return _svg(figure, axes, decision.stage)
 
 
+def _axis(stage: str, runs: Mapping[Plan, Run]) -> str:
+    """What the curves of a stage are drawn against: sizes of batches are compared at constant time."""
+    if stage == "range" or stage == "weight_decay" and any(plan.shape == RAMP for plan in runs):
+        return "learning rate"
+    return "seconds" if stage == "batch" else "epoch"
+
+
 def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Curves by label, one for each run."""
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    accuracy = stage == FINAL and _has_accuracy(runs)
+    """Curves by label, one for each run, whose pieces are joined."""
+    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    accuracy, recipe = stage == FINAL and _has_accuracy(runs), tuning.recipe
+    trunks = {plan.after for plan in runs} - {None}
     for plan, run in runs.items():
-        if stage in ("range", "weight_decay") and plan.shape != RAMP or stage == "momentum" and plan.shape == RAMP:
+        if stage == "range" and plan.shape != RAMP or stage == "momentum" and plan.shape == RAMP:
             continue
         table = run.test
         if not len(table):
             continue
-        x = (
-            table.lr
-            if plan.shape == RAMP
-            else table.iteration * tuning.recipe.batch(plan) / tuning.recipe.sizes(plan)[0]
-        )
+        x = table.seconds if stage == "batch" else table.iteration * recipe.batch(plan) / recipe.sizes(plan)[0]
+        x = table.lr if plan.shape == RAMP else x
         y = 100 * (1 - table.main_accuracy) if accuracy else table.main_loss
         good = np.isfinite(x) & np.isfinite(y) & (y > 0)
-        found.setdefault(_label(stage, plan), []).append((x[good], y[good]))
-    return found
+        label = "to the plateau" if plan in trunks else _label(stage, plan)
+        piece = x[good], y[good]
+        runs_of = found.setdefault(label, {})
+        begun = runs_of.get(plan.run)
+        runs_of[plan.run] = (np.append(begun[0], piece[0]), np.append(begun[1], piece[1])) if begun else piece
+    return {label: list(runs_of.values()) for label, runs_of in found.items()}
 
 
 def _label(stage: str, plan: Plan) -> str:
@@ -74,8 +80,14 @@ def _label(stage: str, plan: Plan) -> str:
         return f"run {plan.run}, {plan.epochs:.3g} epochs"
     if stage in (FINAL, BESIDE):
         return "as it came" if plan.shape == OWN else "tuned"
-    value = {"momentum": plan.momentum[0], "weight_decay": plan.weight_decay, "cycle": plan.high}[stage]
-    return f"{stage.replace('_', ' ') if stage != 'cycle' else 'max_lr'} {value:g}"
+    name, value = {
+        "batch": ("batch size", plan.batch),
+        "momentum": ("momentum", plan.momentum[0]),
+        "weight_decay": ("weight decay", plan.weight_decay),
+        "cycle": ("max_lr", plan.high),
+        "length": ("epochs", plan.epochs),
+    }[stage]
+    return f"{name} {value:g}"
 
 
 def _has_accuracy(runs: Mapping[Plan, Run]) -> bool:

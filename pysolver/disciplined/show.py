@@ -6,13 +6,18 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from pysolver.disciplined.engine import Progress
 from pysolver.disciplined.plan import Plan
 from pysolver.disciplined.stages import Decision, final_loss, lowest_loss
 from pysolver.disciplined.trial import Trial
-from pysolver.disciplined.tune import Tuning
+from pysolver.disciplined.tuning import Tuning, last_epochs
+from pysolver.errors import CaffeError
+from pysolver.logs.reader import read_log
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 TITLES = {
     "batch": "Batch size",
@@ -20,8 +25,30 @@ TITLES = {
     "momentum": "Momentum",
     "weight_decay": "Weight decay",
     "cycle": "The cycle",
+    "length": "Its length",
     "final": "Final training",
 }
+LOOK = 2.0  # seconds between two looks at the logs of the trials that run
+
+
+class Watcher(Protocol):
+    """Hears of a tuning as it goes."""
+
+    def stage(self, name: str, plans: Sequence[Plan], tuning: Tuning) -> None:
+        """The stage is about to try these."""
+
+    def trial(self, progress: Progress) -> None:
+        """News of one trial."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str, plans: Sequence[Plan], tuning: Tuning) -> None:
+        pass
+
+    def trial(self, progress: Progress) -> None:
+        pass
 
 
 class Lines:
@@ -32,23 +59,23 @@ class Lines:
 
     def stage(self, name: str, plans: Sequence[Plan], tuning: Tuning) -> None:
         """The stage is about to try these."""
-        cost = sum(plan.epochs for plan in plans)
-        self._say(f"{TITLES[name]}: {len(plans)} trial{'s' * (len(plans) > 1)}, {cost:.3g} epochs")
+        self.say(f"{TITLES[name]}: {len(plans)} trial{'s' * (len(plans) > 1)}; {cost(name, plans, tuning)}")
 
     def trial(self, progress: Progress) -> None:
         """News of one trial."""
         name = f"{progress.trial.folder.parent.name}/{progress.trial.folder.name}"
         if progress.state == "done":
-            self._say(f"  {name}: {outcome(progress.trial)}")
+            self.say(f"  {name}: {outcome(progress.trial)}")
         elif progress.state in ("again", "known"):
-            self._say(f"  {name}: {progress.words or 'was done before'}")
+            self.say(f"  {name}: {progress.words or 'was done before'}")
 
-    def decision(self, tuning: Tuning) -> None:
+    def decision(self, decision: Decision) -> None:
         """What was decided."""
-        for line in decision_lines(tuning.decisions[-1]):
-            self._say(line)
+        for line in decision_lines(decision):
+            self.say(line)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """One line."""
         print(text, file=self._stream, flush=True)
 
 
@@ -61,40 +88,69 @@ class Terminal(Lines):
 
         super().__init__(stream)
         self._console = Console(file=stream)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-        self._rows: dict[Trial, str] = {}
-        self._tuning: Tuning | None = None
-        self._title, self._start = "", time.monotonic()
+        self._live = Live(console=self._console, refresh_per_second=2, transient=True, get_renderable=self._table)
+        self._rows: dict[Trial, Progress] = {}
+        self._losses: dict[Trial, tuple[float, str]] = {}  # when it was looked for, and what it was
+        self._title = ""
 
     def __enter__(self) -> Terminal:
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._rows = {}
         self._live.stop()
 
     def stage(self, name: str, plans: Sequence[Plan], tuning: Tuning) -> None:
-        self._title, self._tuning, self._rows = TITLES[name], tuning, {}
+        self._title = f"{TITLES[name]}   {cost(name, plans, tuning)}"
+        self._rows = {}
 
     def trial(self, progress: Progress) -> None:
-        done = progress.state in ("done", "known")
-        self._rows[progress.trial] = outcome(progress.trial) if done else progress.words or progress.state
-        self._live.update(self._table())
+        self._rows[progress.trial] = progress
+        self._losses.pop(progress.trial, None)
 
-    def _table(self) -> Any:
+    def _table(self) -> Table:
         from rich.table import Table
 
-        minutes = (time.monotonic() - self._start) / 60
-        cost = f"{self._tuning.epochs():.4g} epochs, {minutes:.1f} minutes so far" if self._tuning else ""
-        table = Table(title=f"{self._title}   {cost}", title_justify="left")
+        table = Table(title=self._title, title_justify="left", show_header=bool(self._rows), box=None)
         table.add_column("trial", overflow="fold")
         table.add_column("test loss")
-        for trial, state in self._rows.items():
-            table.add_row(trial.folder.name, state)
+        for trial, progress in list(self._rows.items()):  # this runs in a thread of rich's
+            table.add_row(trial.folder.name, self._state(trial, progress))
         return table
 
-    def _say(self, text: str) -> None:
+    def _state(self, trial: Trial, progress: Progress) -> str:
+        if progress.state not in ("running", "done", "known"):
+            return progress.words or progress.state
+        seen, words = self._losses.get(trial, (float("-inf"), ""))
+        now = time.monotonic()
+        if progress.state == "running" and now - seen > LOOK:
+            words = latest(trial)
+        elif seen == float("-inf"):
+            words = outcome(trial)
+        else:
+            return words
+        self._losses[trial] = now, words
+        return words
+
+    def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+
+def cost(stage: str, plans: Sequence[Plan], tuning: Tuning) -> str:
+    """What these trials cost, what was spent before, and what the final runs still will."""
+    spent, minutes = tuning.epochs(), tuning.seconds() / 60
+    words = f"{sum(plan.epochs for plan in plans):.3g} epochs, {spent:.4g} ({minutes:.2g} minutes of training) so far"
+    return words if stage == "final" else f"{words}, {last_epochs(tuning):.4g} for the final runs"
+
+
+def latest(trial: Trial) -> str:
+    """The last test of a trial that is running."""
+    try:
+        test = read_log(trial.log).test
+    except (CaffeError, OSError):  # no log yet
+        return "begins"
+    return f"{test.main_loss[-1]:.4g} at iteration {test.iteration[-1]}" if len(test) else "runs"
 
 
 def outcome(trial: Trial) -> str:

@@ -41,9 +41,12 @@ LOOK = 2.0  # seconds between two looks at the log of another process
 
 
 class Backend(Protocol):
-    """Trains a solver file and writes its log; CaffeError if that fails. judge: asked after each test."""
+    """Trains a solver file and writes its log; CaffeError if that fails.
 
-    def __call__(self, solver: Path, log: Path, judge: Judge | None) -> None: ...
+    judge: asked after each test. start: the solver state that it goes on from.
+    """
+
+    def __call__(self, solver: Path, log: Path, judge: Judge | None, start: Path | None = None) -> None: ...
 
 
 def changed(message: M, **fields: object) -> M:
@@ -59,11 +62,11 @@ def changed(message: M, **fields: object) -> M:
     return copy
 
 
-def here(solver: Path, log: Path, judge: Judge | None = None) -> None:
+def here(solver: Path, log: Path, judge: Judge | None = None, start: Path | None = None) -> None:
     """Train in this process. All of its stderr goes into the log, so one training at a time."""
     from pysolver.disciplined.in_process import train_into  # brings torch
 
-    train_into(solver, log, judge)
+    train_into(solver, log, judge, start)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class Command:
             *([f"--processes={self.processes}"] if self.processes > 1 else []),
         ]
 
-    def __call__(self, solver: Path, log: Path, judge: Judge | None = None) -> None:
-        command = [*self.words, f"--solver={solver}"]
+    def __call__(self, solver: Path, log: Path, judge: Judge | None = None, start: Path | None = None) -> None:
+        command = [*self.words, f"--solver={solver}", *([f"--snapshot={start}"] if start else [])]
         environment = {**os.environ, "GLOG_logtostderr": "1"}  # else a Caffe logs into files of glog's
         if self.processes > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.processes))
@@ -133,24 +136,32 @@ class Command:
 class Trial:
     """One training: texts of its solver and net, its folder, who trains. A value that any process can run.
 
-    net: None where the solver's own net files are used as they are.
+    net: None where the solver's own net files are used as they are. start: the solver state that it goes on from.
     """
 
     folder: Path
     solver: str
     net: str | None = None
     backend: Backend = here
+    start: Path | None = None
 
     @staticmethod
     def of(
-        folder: str | Path, solver: SolverParameter, net: NetParameter | None = None, backend: Backend = here
+        folder: str | Path,
+        solver: SolverParameter,
+        net: NetParameter | None = None,
+        backend: Backend = here,
+        start: Path | None = None,
     ) -> Trial:
         """The trial of a solver in a folder; with a net it is that one that is trained. Snapshots go to the folder."""
         folder = Path(folder)
         fields: dict[str, object] = {"snapshot_prefix": str(folder / "snapshot")}
         if net is not None:
             fields |= {name: None for name in _NETS} | {"net": str(folder / "train_test.prototxt")}
-        return Trial(folder, to_text(changed(solver, **fields)), None if net is None else to_text(net), backend)
+        text = to_text(changed(solver, **fields))
+        if start:  # no field of a solver says so, but the file shall
+            text = f"# Goes on from --snapshot={start}\n{text}"
+        return Trial(folder, text, None if net is None else to_text(net), backend, start)
 
     @property
     def log(self) -> Path:
@@ -161,7 +172,8 @@ class Trial:
     def command(self) -> str:
         """What a person types to do it again."""
         words = self.backend.words if isinstance(self.backend, Command) else ["pysolver", "train"]
-        return " ".join([*words, f"--solver={self.folder / 'solver.prototxt'}"])
+        start = [f"--snapshot={self.start}"] if self.start else []
+        return " ".join([*words, f"--solver={self.folder / 'solver.prototxt'}", *start])
 
     def result(self) -> Run | None:
         """What the log says if this very trial has run to its end or was given up; else None: it must be run."""
@@ -184,7 +196,7 @@ class Trial:
         if known is not None:
             return known
         self.write()
-        self.backend(self.folder / "solver.prototxt", self.log, judge)
+        self.backend(self.folder / "solver.prototxt", self.log, judge, self.start)
         return read_log(self.log)
 
     def write(self) -> None:

@@ -64,8 +64,17 @@ def differences_of_module(form: TorchForm, tensors: str | Path) -> Iterator[Diff
 
 def _compare(data: str, found: Arrays, expected: Arrays) -> Iterator[Difference]:
     for name, right in expected.items():
-        largest = float(np.abs(found[name] - right).max(initial=0)) if found[name].shape == right.shape else np.inf
-        yield Difference(data, name, np.inf if np.isnan(largest) else largest, float(np.abs(right).max(initial=0)))
+        scale = np.abs(right[np.isfinite(right)]).max(initial=0)
+        yield Difference(data, name, _largest(found[name], right), float(scale))
+
+
+def _largest(found: np.ndarray, right: np.ndarray) -> float:
+    """The largest difference; none where both are the same infinity or no number."""
+    if found.shape != right.shape:
+        return np.inf
+    differs = (found != right) & ~(np.isnan(found) & np.isnan(right))
+    largest = float(np.abs(found[differs] - right[differs]).max(initial=0))
+    return np.inf if np.isnan(largest) else largest
 
 
 def _quiet(runtime: Any) -> Any:

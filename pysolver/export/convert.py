@@ -49,7 +49,11 @@ def to_onnx(
         first = next((value.shape[0] for value in program.inputs if value.shape), None)
         if first is None:
             raise CaffeError(f"net '{net.name}' has no input with a batch: --batch dynamic is not possible")
-        shapes = generalise(graph, emit(program_of(net, first + 1), opset), first, first + 1)
+        try:
+            other = emit(program_of(net, first + 1), opset)
+        except CaffeError as error:
+            raise CaffeError(f"{error}: --batch dynamic is not possible") from error
+        shapes = generalise(graph, other, first, first + 1)
     if preprocessing is not None:
         preprocessing.put_before(graph)
     if folded:

@@ -11,19 +11,23 @@ from google.protobuf.message import Message
 
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
-from pysolver.export.program import program_of
+from pysolver.export.program import Program, program_of
+from pysolver.logs import notices
+from pysolver.logs.events import Event
+from pysolver.logs.writer import CaffeLog
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 
+_LOG = CaffeLog(level=1)
 
-class _Quiet(Context):
-    """An export is no run: nothing of the net's construction is logged."""
 
-    def info(self, where: str, text: str) -> None:
-        pass
+def _tell(event: Event) -> None:
+    """An export is no run: of the net's construction only warnings are told. A file without any weights is an error."""
+    if not isinstance(event, notices.NothingLoaded):
+        _LOG(event)
 
 
 def open_net(
@@ -39,9 +43,9 @@ def open_net(
 
     Errors: a layer of the deploy form with parameters that are in none of the files.
     """
-    param = read_net_for(model, phase, level, stages)
+    param = read_net_for(model, phase, level, stages, _tell)
     with about(model):
-        net = Net(param, _Quiet(allow_python_layers=allow_python_layers))
+        net = Net(param, Context(listener=_tell, allow_python_layers=allow_python_layers))
         if weights:
             for layer in net.layers:
                 for blob in layer.blobs if not layer.param.blobs else []:
@@ -49,12 +53,14 @@ def open_net(
     for path in weights.split(",") if weights else []:
         net.copy_trained_layers_from(path)
     if weights:
-        _check_all_loaded(net, model, weights)
+        with about(model):
+            program = program_of(net)
+        _check_all_loaded(program, model, weights)
     return net
 
 
-def _check_all_loaded(net: Net, model: str, weights: str) -> None:
-    for step in program_of(net).steps:
+def _check_all_loaded(program: Program, model: str, weights: str) -> None:
+    for step in program.steps:
         if any(blob.numel() and bool(blob.isnan().all()) for blob in step.layer.blobs):
             raise CaffeError(
                 f"{weights}: no weights for layer '{step.layer.name}' ({step.layer.type_name}) of {model}: "

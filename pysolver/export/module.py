@@ -14,7 +14,7 @@ import pysolver.export.torch  # noqa: F401  registers the layer types
 from pysolver.errors import CaffeError
 from pysolver.export.program import Program, array_of, program_of
 from pysolver.export.torch.source import Binding, Source, text_of, write_source
-from pysolver.files import write_atomic
+from pysolver.files import write_together
 from pysolver.net.net import Net
 
 
@@ -66,21 +66,19 @@ def to_torch(net: Net) -> nn.Module:
 
 
 def save_torch(form: TorchForm, code: str | Path, weights: str | Path) -> None:
-    """Write the Python file and the safetensors file, each whole or not at all, the weights first."""
+    """Write the Python file and the safetensors file, both whole or neither."""
     from pysolver.extras import require
 
     arrays = {key: np.ascontiguousarray(tensor.numpy()) for key, tensor in form.tensors.items()}
-    write_atomic(weights, require("safetensors.numpy").save(arrays))
-    write_atomic(code, form.text.encode())
+    write_together({weights: require("safetensors.numpy").save(arrays), code: form.text.encode()})
 
 
-def load_back(net: Net, path: str | Path) -> None:
-    """Put the tensors of a safetensors file, or of a torch state_dict, into the net that was exported.
+def load_back(form: TorchForm, path: str | Path) -> None:
+    """Put the tensors of a safetensors file into the net whose form this is.
 
     Errors: a tensor that the exported net does not have, one that is missing, one of another shape; nothing is
     copied then.
     """
-    form = torch_form(net)
     given = _read_tensors(path)
     wanted = {key: tensor.shape for key, tensor in form.tensors.items() if not key.endswith("num_batches_tracked")}
     given = {key: tensor for key, tensor in given.items() if not key.endswith("num_batches_tracked")}

@@ -23,8 +23,11 @@ from pysolver.layers.base import Layer
 from pysolver.net.net import Net
 from pysolver.net.nodes import LayerNode, SourceNode
 
-HEADS = {"SoftmaxWithLoss": "Softmax", "InfogainLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
-_JUDGES = ("Accuracy", "DetectionEvaluate", "HDF5Output", "Silence")
+HEADS = {
+    **dict.fromkeys(("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "InfogainLoss"), "Softmax"),
+    "SigmoidCrossEntropyLoss": "Sigmoid",
+}
+_JUDGES = ("Accuracy", "BoxAnnotatorOHEM", "DetectionEvaluate", "EvalDetection", "HDF5Output", "Silence")
 
 
 def leaves(layer: type[Component] | Component) -> bool:
@@ -151,11 +154,12 @@ class _Builder:
         layer = node.layer
         inputs = [self.now[name] for name in node.bottom_names]
         top_names = list(node.top_names)
-        shapes = [tuple(shape) for shape in layer.top_shapes(*(value.shape for value in inputs))]
-        if layer.type_name in HEADS:
-            self.lost.add(top_names[0])
+        if layer.type_name in HEADS:  # its labels may be of another batch: they leave
+            self.lost.update((*top_names[:1], *top_names[2:]))  # the loss, and that of each place
             inputs, shapes = inputs[:1], [inputs[0].shape]
-            top_names = top_names[1:] or [self._head_name(layer)]
+            top_names = top_names[1:2] or [self._head_name(layer)]
+        else:
+            shapes = [tuple(shape) for shape in layer.top_shapes(*(value.shape for value in inputs))]
         learned = bool(len(layer.blobs)) or any(value.is_learned for value in inputs)
         outputs = [Value(name, shape, layer.name, learned) for name, shape in zip(top_names, shapes, strict=True)]
         self.now.update(zip(top_names, outputs))
@@ -178,7 +182,9 @@ class _Builder:
         outputs = [value for value in dict.fromkeys(ends + judged) if value in written]
         if not outputs:
             what = f"only {', '.join(self.dropped)}" if self.dropped else "no layer that computes"
-            raise CaffeError(f"net '{self.net.name}': nothing to export: beside its sources it has {what}")
+            raise CaffeError(
+                f"net '{self.net.name}': nothing to export: in this phase it has beside its sources {what}"
+            )
         return outputs
 
     def _needed(self, outputs: list[Value]) -> list[Step]:

@@ -107,11 +107,31 @@ def test_wrong_calls_are_one_line_and_write_nothing(words, status, message, fold
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("outs", ["net.onnx", "--to torch net.onnx a.st", "--to torch a.py net.onnx"])
+def test_a_folder_is_no_output(outs, folder, capsys):
+    Path("net.onnx").mkdir()
+    before = sorted(path.name for path in folder.iterdir())
+    assert run("export", "--weights=net.caffemodel", *outs.split()) == 1
+    assert capsys.readouterr().err == "pysolver: net.onnx: cannot be written: it is a folder\n"
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_the_way_of_a_net_is_not_logged(capsys):
+    """What is said is the answer: nothing on stderr where all is well, one line where it is not."""
+    for words in (["summary"], ["export", "--weights=net.caffemodel", "net.onnx"], ["draw", "net.svg"]):
+        assert run(*words) == 0
+        assert capsys.readouterr().err == ""
+    assert run("export", "--weights=none.caffemodel", "net.onnx") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_weights_of_another_net_are_refused(capsys):
     Path("other.prototxt").write_text(NET.replace("'ip'", "'fc'"))
     caffe.Net("other.prototxt", caffe.TEST).save("other.caffemodel")
+    capsys.readouterr()
     assert run("export", "--weights=other.caffemodel", "net.onnx") == 1
-    assert "no weights for layer 'ip' (InnerProduct)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no weights for layer 'ip' (InnerProduct)" in said and said.count("\n") == 1
     assert not Path("net.onnx").exists()
 
 
@@ -119,7 +139,10 @@ def test_a_net_that_only_trains_has_nothing_to_export(capsys):
     Path("net.prototxt").write_text(NET.replace("layer { name", "layer { include { phase: TRAIN } name")
                                     .replace(" include { phase: TEST }", ""))  # fmt: skip
     assert run("export", "--weights=net.caffemodel", "net.onnx") == 1
-    assert "nothing to export" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "pysolver: net.prototxt: net 'small': nothing to export: in this phase it has beside its sources no layer that "
+        "computes\n"
+    )
 
 
 def test_summary(capsys):

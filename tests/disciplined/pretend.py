@@ -26,10 +26,11 @@ class Pretend:
     words: str = ""
     seconds: float = 0.0
 
-    def __call__(self, solver: Path, log: Path, judge: object) -> None:
+    def __call__(self, solver: Path, log: Path, judge: object, start: Path | None = None) -> None:
         calls = log.with_name("calls")
         with calls.open("a") as file:
-            file.write(f"{sorted(os.sched_getaffinity(0))} {os.getpid()}\n")
+            gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+            file.write(f"{sorted(os.sched_getaffinity(0))} gpu:{gpu} {os.getpid()}\n")
         if len(calls.read_text().splitlines()) <= self.deaths:
             log.write_text(LOG[:80])
             os.kill(os.getpid(), signal.SIGKILL)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pysolver.disciplined.plan import CYCLE, OWN, RAMP, SCOUT, SPEED, Facts, Plan
+from pysolver.disciplined.plan import CYCLE, FIXED, OWN, RAMP, SCOUT, SPEED, Facts, Plan
 from pysolver.disciplined.stages import Decision, Situation
 from pysolver.logs import events as e
 from pysolver.logs.assemble import Assembler
 from pysolver.logs.run import Run
 
-TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, OWN: 5, SPEED: 0}
+TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, FIXED: 10, OWN: 5, SPEED: 0}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class World:
 
     def train(self, plan: Plan) -> Run:
         """The log of a plan."""
-        dice = np.random.default_rng(zlib.crc32(repr((plan, self)).encode()) + self.seed)
+        dice = np.random.default_rng(zlib.crc32(repr((plan, self)).replace(", after=None", "").encode()) + self.seed)
         luck = self.seeds * dice.standard_normal()
         end = max(1, round(plan.epochs * self.images / plan.batch))
         tests = TESTS[plan.shape]
@@ -60,6 +60,8 @@ class World:
             tables.display(iteration, iteration / speed, 1.0, speed)
             tables.rate(iteration, iteration / speed, rate, momentum, plan.weight_decay)
         distance, broken = 0.0, 0.0
+        if plan.after:  # at a fixed rate
+            distance = plan.past * self.images / plan.batch * plan.high / (1 - plan.momentum[0]) * (1 - 0.9)
         for number in range(0 if plan.shape in (RAMP, SCOUT) else 1, tests + 1):
             part = number / tests
             rate, momentum = self._schedule(plan, part)

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from pretend import LOG, Pretend
 
-from pysolver.disciplined.engine import Engine, Progress, locked, share_cores
+from pysolver.disciplined import session
+from pysolver.disciplined.engine import Engine, Progress, locked, share_cores, share_gpus
+from pysolver.disciplined.session import workers
 from pysolver.disciplined.trial import Trial
 from pysolver.errors import CaffeError
 
@@ -32,7 +34,7 @@ def test_each_is_run_once_in_processes_of_their_own_cores(tmp_path):
         again = engine.run(trials)
     assert {t: run.test.main_loss[0] for t, run in found.items()} == {t: i + 1.0 for i, t in enumerate(trials)}
     assert set(again) == set(trials) and all(len(calls(t)) == 1 for t in trials)
-    assert {line.rsplit(" ", 1)[0] for t in trials for line in calls(t)} <= {str(sorted(s)) for s in share_cores(2)}
+    assert {line.partition(" gpu:")[0] for t in trials for line in calls(t)} <= {str(sorted(s)) for s in share_cores(2)}
     assert str(os.getpid()) not in {line.rsplit(" ", 1)[1] for t in trials for line in calls(t)}
 
 
@@ -111,14 +113,37 @@ def until(condition) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("named, gpus", [("3, 5", ["3", "5", "3"]), ("", ["", "", ""])])
+def test_each_worker_has_a_gpu_where_there_are_some(tmp_path, monkeypatch, named, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert share_gpus(3) == gpus
+    with Engine(1) as engine:
+        engine.run([made := trial(tmp_path / "t")])
+    assert f"gpu:{gpus[0]} " in calls(made)[0]
+
+
 def test_a_real_dask_cluster(tmp_path):
+    """A scheduler and two workers in processes of their own, reached by its address; one of them dies on the way."""
     distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=False) as cluster,
-        distributed.Client(cluster) as client,
-        Engine(2, executor=client.get_executor()) as engine,
-    ):
-        trials = [trial(tmp_path / f"t{i}", loss=i + 1.0) for i in range(4)]
-        found = engine.run(trials)
-    assert {t: run.test.main_loss[0] for t, run in found.items()} == {t: i + 1.0 for i, t in enumerate(trials)}
-    assert all(len(calls(t)) == 1 for t in trials)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        executor, jobs = workers(cluster.scheduler_address, None)
+        assert jobs == 2
+        with Engine(jobs, executor=executor) as engine:
+            trials = [trial(tmp_path / f"t{i}", loss=i + 1.0) for i in range(4)]
+            once = trial(tmp_path / "once", deaths=1, loss=9.0)
+            found = engine.run([once, *trials])
+        pids = {line.split()[-1] for t in trials for line in calls(t)}
+        executor.shutdown()
+    assert {t: run.test.main_loss[0] for t, run in found.items()} == {
+        once: 9.0, **{t: i + 1.0 for i, t in enumerate(trials)}}  # fmt: skip
+    assert len(calls(once)) == 2 and str(os.getpid()) not in pids
+
+
+def test_a_cluster_that_is_not_there(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(session, "CONNECT", 1)
+    with pytest.raises(CaffeError, match="--dask tcp://127.0.0.1:9: .*onnect"):
+        workers("tcp://127.0.0.1:9", None)
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: (_ for _ in ()).throw(ValueError("no scheme")))
+    with pytest.raises(CaffeError, match="--dask nonsense: no scheme"):
+        workers("nonsense", None)

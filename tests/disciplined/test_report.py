@@ -14,8 +14,8 @@ from surfaces import World
 
 from pysolver.disciplined import answer, report
 from pysolver.disciplined.recipe import Recipe
-from pysolver.disciplined.stages import Decision, Situation
-from pysolver.disciplined.tune import STAGES, Budget, Tuning, affordable
+from pysolver.disciplined.stages import Decision, Situation, cycle
+from pysolver.disciplined.tuning import STAGES, Budget, Tuning, affordable, bearable
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
@@ -60,8 +60,8 @@ def test_the_solver_has_the_values_their_reasons_and_the_persons_other_fields(tu
     assert solver.weight_decay == pytest.approx(values["weight_decay"])
     assert (solver.lr_policy, solver.snapshot_prefix, solver.random_seed) == ("1cycle", "snap", 8)
     assert not solver.HasField("gamma") and solver.max_iter % solver.test_interval == 0
-    assert solver.max_iter * values["batch_size"] / 20_000 == pytest.approx(10, rel=0.06)  # epochs
-    for name in ("max_lr", "momentum", "weight_decay"):
+    assert solver.max_iter * values["batch_size"] / 20_000 == pytest.approx(values["epochs"], rel=0.06)
+    for name in ("max_lr", "momentum", "weight_decay", "max_iter"):
         (before,) = re.findall(rf"((?:#.*\n)+){name}: ", text)
         assert re.search(r"sure: ", before)
 
@@ -86,9 +86,10 @@ def test_the_page_stands_alone_and_says_everything(tuning):
     page = (tuning.recipe.out / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!#)', page) and "<script" not in page and "Made &lt;up&gt;" in page
     assert "prefers-color-scheme: dark" in page and "@media print" in page
-    for title in ("The answer", "Batch size", "Range test", "Momentum", "Weight decay", "The cycle", "Final training"):
+    for title in ("The answer", "Batch size", "Range test", "Momentum", "Weight decay", "The cycle", "Its length",
+                  "Final training"):  # fmt: skip
         assert f"<h2>{title}</h2>" in page
-    assert page.count("<svg") == 6 and len(set(re.findall(r' id="([^"]+)"', page))) == len(
+    assert page.count("<svg") == 7 and len(set(re.findall(r' id="([^"]+)"', page))) == len(
         re.findall(r' id="([^"]+)"', page)
     )
     assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
@@ -149,11 +150,27 @@ def test_budgets_that_are_none(text):
 
 
 def test_a_budget_keeps_what_the_final_runs_need(tuning):
-    """20 epochs are wanted; 80 (4 seeds of 10 epochs, twice) must stay."""
+    """80 epochs (4 seeds of 10 epochs, twice) must stay, but never more than half of the budget."""
     some = Tuning(tuning.recipe)
-    plans = [plan for plan in tuning.results if plan.stage == "momentum"][:4]
+    plans = [plan for plan in tuning.results if plan.stage == "momentum"]
+    plans *= round(100 / sum(plan.epochs for plan in plans))
     cost = sum(plan.epochs for plan in plans)
+    assert 80 < cost < 120
     assert affordable(some, plans, Budget(epochs=cost + 80), "momentum")
     assert not affordable(some, plans, Budget(epochs=cost + 79), "momentum")
     assert affordable(some, plans, Budget(epochs=cost), "final")
+    few = plans[:1]
+    assert affordable(some, few, Budget(epochs=2 * few[0].epochs), "momentum")
+    assert not affordable(some, few, Budget(epochs=1.9 * few[0].epochs), "momentum")
     assert np.isfinite(tuning.seconds()) and not affordable(tuning, plans, Budget(seconds=1), "momentum")
+
+
+def test_a_small_budget_means_fewer_final_runs(tuning):
+    """25 epochs bear two final runs of 10 and not the eight that are wanted, alternately tuned and as it came."""
+    some = Tuning(tuning.recipe)
+    plans = cycle.final(Situation(tuning.recipe.facts, some.values | {"epochs": 10}))
+    assert len(plans) == 8
+    borne = bearable(some, plans, Budget(epochs=25), "final")
+    assert [(plan.stage, plan.run) for plan in borne] == [("final", 0), ("beside", 0)]
+    assert bearable(some, plans, Budget(epochs=5), "final") == []
+    assert bearable(some, plans[:2], Budget(epochs=25), "momentum") == []

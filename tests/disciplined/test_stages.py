@@ -17,8 +17,11 @@ from pysolver.disciplined.stages import (
     Decision,
     Situation,
     batch_size,
+    batch_sizes,
+    branches,
     cycle,
     learning_rate,
+    length,
     momentum,
     weight_decay,
 )
@@ -113,14 +116,15 @@ def test_high_means_right():
 
 
 @pytest.mark.parametrize("stage", [batch_size.decide, learning_rate.decide, momentum.decide, weight_decay.decide,
-                                   cycle.decide, cycle.final])  # fmt: skip
+                                   cycle.decide, cycle.final, length.decide, batch_sizes.decide,
+                                   branches.decide])  # fmt: skip
 def test_a_spent_budget_decides_from_what_there_is(stage):
     """At whatever moment it runs out."""
     values = {"batch_size": 128, "max_lr": 0.2, "base_lr": 0.02, "momentum": 0.95, "momentum_low": 0.85,
-              "weight_decay": 1e-3}  # fmt: skip
+              "weight_decay": 1e-3, "epochs": 10}  # fmt: skip
     world = World()
     results: dict = {}
-    for _ in range(10):
+    for _ in range(30):
         assert isinstance(stage(Situation(world.facts, values, results, more=False)), Decision)
         step = stage(Situation(world.facts, values, results))
         if isinstance(step, Decision):

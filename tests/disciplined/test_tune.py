@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 import pytest
 
+import pysolver.disciplined
 from pysolver.commands import main
 from pysolver.data.prepare import prepare
-from pysolver.disciplined.plan import CYCLE, FINAL, Plan
+from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, Plan
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.trial import Command
+from pysolver.disciplined.tuning import epochs_of
+from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
 
@@ -86,6 +90,41 @@ def test_what_cannot_be_tuned_is_told(problem, monkeypatch, capsys):
     (problem / "other_solver.prototxt").write_text('net: "other.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
     assert main(["tune", "--solver=other_solver.prototxt", "--out=wrong"]) == 1
     assert "other.prototxt: layer 'digits': demo/gone_lmdb is not there" in capsys.readouterr().err
+
+
+def test_a_branch_goes_on_where_its_trunk_ended(problem, monkeypatch):
+    """Digit for digit what one run of both lengths gives; another weight decay parts from it."""
+    monkeypatch.chdir(problem)
+    made = recipe("solver.prototxt", problem / "branches")
+    trunk = Plan("weight_decay", FIXED, 2, 0.05, 0.05, (0.9, 0.9), 1e-3, 64, run=1)  # filler and batch vary, too
+    same, other = replace(trunk, after=trunk), replace(trunk, after=trunk, weight_decay=0.3)
+    whole = replace(trunk, epochs=4)
+    runs = {plan: made.trial(plan).run() for plan in (trunk, same, other, whole)}
+    begin = int(runs[trunk].test.iteration[-1])
+    assert runs[same].test.iteration[0] == begin == made.begin(same)
+    end = runs[whole].test.iteration[-1]
+    assert end == runs[same].test.iteration[-1] and runs[same].test.main_loss[-1] == runs[whole].test.main_loss[-1]
+    assert runs[other].test.main_loss[0] == runs[same].test.main_loss[0] != runs[trunk].test.main_loss[0]
+    assert runs[other].test.main_loss[-1] != runs[same].test.main_loss[-1]
+    assert epochs_of(made, same, runs[same]) == pytest.approx(2, rel=0.1)
+    again = made.trial(same)
+    assert again.command.endswith(f"--snapshot={made.folder(trunk)}/snapshot_iter_{begin}.solverstate")
+    assert f"--snapshot={made.start(same)}" in (again.folder / "solver.prototxt").read_text()
+
+
+def test_from_python_and_in_a_notebook(problem, monkeypatch):
+    monkeypatch.chdir(problem)
+    session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])
+    assert "as in the file" in session._repr_html_() and session.values["max_lr"] == pytest.approx(0.01)
+    (decision,) = session
+    assert decision.stage == "final" and decision.values["accuracy"] > 0.3
+    shown = session._repr_html_()
+    assert shown.startswith("<iframe srcdoc=") and "Final training" in shown and shown.count('"') == 4
+    assert "<strong>test_loss" in decision._repr_html_() and "not sure" in decision._repr_html_()
+    for name in ("solver.prototxt", "decisions.json", "report.html"):
+        assert (problem / "python" / name).is_file()
+    with pytest.raises(CaffeError, match="there is no stage 'end'"):
+        pysolver.disciplined.tune("solver.prototxt", "python", stages=["end"])
 
 
 def test_a_range_test_by_itself(problem, monkeypatch, capsys):

@@ -105,6 +105,21 @@ def test_a_blob_and_its_in_place_version_are_both_outputs_where_caffe_has_both(n
     assert run(model, data=np.full((2, 4), -1))["data/relu"].max() == 0
 
 
+@pytest.mark.parametrize("batch, fed", [(7, 7), ("dynamic", 3)])
+def test_labels_of_a_fixed_batch_do_not_matter(batch, fed, net_of, run):
+    """They leave with their loss."""
+    text = (
+        IN_PLACE
+        + """
+        layer { name: 'target' type: 'DummyData' top: 'target' dummy_data_param { shape { dim: 2 dim: 5 } } }
+        layer { name: 'loss' type: 'SigmoidCrossEntropyLoss' bottom: 'ip' bottom: 'target' top: 'loss' }"""
+    )
+    net = net_of(text)
+    found = run(to_onnx(net, batch=batch), data=pictures(fed))["prob"]
+    expected = 1 / (1 + np.exp(-forward(net_of(IN_PLACE), pictures(fed), "ip").astype(float)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch, fed", [(7, 7), ("dynamic", 5), ("dynamic", 1), (None, 2)])
 @pytest.mark.parametrize("folded", [False, True])
 def test_batches(batch, fed, folded, net_of, run):
@@ -199,9 +214,10 @@ def test_large_models_have_their_weights_beside_them(net_of, run, tmp_path):
 
 
 @pytest.mark.parametrize("layer, words", [
-    ("type: 'PSROIPooling' bottom: 'x' bottom: 'r' "
-     "psroi_pooling_param { output_dim: 1 group_size: 2 spatial_scale: 1 }",
-     r"layer 'bad' \(PSROIPooling\): cannot be written as ONNX: .*bins"),
+    ("type: 'Dropout' bottom: 'x' dropout_param { sample_weights_test: true }",
+     r"layer 'bad' \(Dropout\): cannot be written as ONNX: .*at random"),
+    ("type: 'Pooling' bottom: 'x' top: 'mask' pooling_param { kernel_size: 1 stride: 4 pad: 0 }",
+     r"layer 'bad' \(Pooling\): cannot be written as ONNX: the mask"),
 ])  # fmt: skip
 def test_what_onnx_cannot_say_is_one_line(layer, words, net_of):
     text = f"""layer {{ name: 'in' type: 'Input' top: 'x' top: 'r'
@@ -228,6 +244,20 @@ def test_roi_pooling_is_caffes(net_of, run):
     data = np.random.default_rng(0).standard_normal((2, 4, 12, 10)).astype(np.float32)
     net.blobs["r"].data[...] = regions
     np.testing.assert_array_equal(run(to_onnx(net), data=data, r=regions)["y"], forward(net, data, "y"))
+
+
+@pytest.mark.parametrize("layer", [
+    "type: 'Convolution' convolution_param { num_output: 6 kernel_size: 3 group: 2 }",
+    "type: 'Im2col' convolution_param { kernel_size: 3 }",
+])  # fmt: skip
+@pytest.mark.parametrize("batch", [None, "dynamic"])
+def test_no_spatial_axes(layer, batch, net_of, run):
+    """(N, C) alone: a matrix for each item."""
+    text = f"""layer {{ name: 'in' type: 'Input' top: 'data' input_param {{ shape {{ dim: 3 dim: 4 }} }} }}
+               layer {{ name: 'l' bottom: 'data' top: 'y' {layer} }}"""
+    net = net_of(text)
+    data = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    np.testing.assert_allclose(run(to_onnx(net, batch=batch), data=data)["y"], forward(net, data, "y"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [

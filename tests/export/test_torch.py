@@ -115,6 +115,22 @@ with torch.no_grad(): numpy.save("ip.npy", net.eval()(torch.from_numpy(numpy.loa
     np.testing.assert_allclose(np.load(tmp_path / "ip.npy"), net.blobs["ip"].data, rtol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [
+    "type: 'Convolution' convolution_param { num_output: 2 kernel_size: 4 stride: 2 }",
+    "type: 'Im2col' convolution_param { kernel_size: 4 stride: 2 }",
+    "type: 'Deconvolution' convolution_param { num_output: 2 kernel_size: 4 stride: 2 }",
+])  # fmt: skip
+def test_kernels_larger_than_the_picture(layer, net_of):
+    """C divides towards zero: a convolution has a window there, a deconvolution is as ever."""
+    text = """layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 1 dim: 3 dim: 3 dim: 3 } } }"""
+    net = net_of(f"{text} layer {{ name: 'y' bottom: 'data' top: 'y' {layer} }}")
+    data = np.random.default_rng(0).standard_normal((1, 3, 3, 3)).astype(np.float32)
+    net.blobs["data"].data[...] = data
+    net.forward()
+    found = to_torch(net)(torch.from_numpy(data)).detach()
+    np.testing.assert_allclose(found, net.blobs["y"].data, rtol=1e-5, atol=1e-6)  # sums of 48 products
+
+
 def test_torch_export_takes_it(net_of):
     module = to_torch(net_of(RESNET))
     data = torch.randn(2, 3, 9, 9)
@@ -131,7 +147,7 @@ def test_weights_trained_in_torch_come_back(net_of, tmp_path):
         module(torch.randn(2, 3, 9, 9)).square().sum().backward()
         optimiser.step()
     files.save_file(module.state_dict(), str(tmp_path / "trained.safetensors"))
-    load_back(net.core, tmp_path / "trained.safetensors")
+    load_back(torch_form(net), tmp_path / "trained.safetensors")
     data = torch.randn(2, 3, 9, 9)
     net.blobs["data"].data[...] = data
     net.forward()
@@ -139,14 +155,50 @@ def test_weights_trained_in_torch_come_back(net_of, tmp_path):
     np.testing.assert_allclose(net.blobs["ip"].data, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
 
 
-def test_shared_parameters_are_one_tensor(net_of):
+def test_layers_that_share_all_are_one_module(net_of):
     text = """layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 4 } } }
               layer { name: 'a' type: 'InnerProduct' bottom: 'data' top: 'a' param { name: 'w' }
                       inner_product_param { num_output: 4 bias_term: false } }
               layer { name: 'b' type: 'InnerProduct' bottom: 'a' top: 'b' param { name: 'w' }
                       inner_product_param { num_output: 4 bias_term: false } }"""
     module = to_torch(net_of(text))
-    assert module.a.weight is module.b.weight
+    assert list(module.state_dict()) == ["a.weight"]
+    data = torch.randn(2, 4)
+    torch.testing.assert_close(module(data), data @ module.a.weight.t() @ module.a.weight.t())
+
+
+@pytest.mark.parametrize("first, second", [("", "transpose: true"), ("transpose: true", "")])
+def test_tied_weights(first, second, net_of):
+    """An autoencoder's decoder: the encoder's matrix on its side."""
+    text = f"""layer {{ name: 'data' type: 'Input' top: 'data' input_param {{ shape {{ dim: 2 dim: 4 }} }} }}
+               layer {{ name: 'a' type: 'InnerProduct' bottom: 'data' top: 'a' param {{ name: 'w' }}
+                        inner_product_param {{ num_output: 3 {first} }} }}
+               layer {{ name: 'b' type: 'InnerProduct' bottom: 'a' top: 'b' param {{ name: 'w' }}
+                        inner_product_param {{ num_output: 4 {second} }} }}"""
+    net = net_of(text)
+    module = to_torch(net)
+    data = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    net.blobs["data"].data[...] = data
+    net.forward()
+    np.testing.assert_allclose(module(torch.from_numpy(data)).detach(), net.blobs["b"].data, rtol=1e-5)
+    assert sorted(module.state_dict()) == ["a.bias", "a.weight", "b_bias"]
+
+
+def test_layers_and_blobs_may_have_any_name(net_of):
+    """Names that torch's modules, Python, or the file itself use."""
+    names = ["half", "type", "forward", "lambda", "F", "torch", "self", "nn", "T_destination", "1x1", "a/b", "a_b"]
+    layers = "".join(
+        f"layer {{ name: '{name}' type: 'InnerProduct' bottom: '{bottom}' top: '{name}'"
+        " inner_product_param { num_output: 4 } }"
+        for bottom, name in zip(["data", *names], names)
+    )
+    data = "layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 4 } } }"
+    net = net_of(f"name: 'f' {data} {layers}")
+    data = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    net.blobs["data"].data[...] = data
+    net.forward()
+    found = to_torch(net)(torch.from_numpy(data)).detach()
+    np.testing.assert_allclose(found, net.blobs["a_b"].data, rtol=1e-5)  # twelve sums of four products
 
 
 @pytest.mark.parametrize(
@@ -166,7 +218,7 @@ def test_tensors_of_another_net_are_refused(change, words, net_of, tmp_path):
     change(tensors)
     files.save_file(tensors, str(tmp_path / "t.safetensors"))
     with pytest.raises(CaffeError, match=words):
-        load_back(net.core, tmp_path / "t.safetensors")
+        load_back(torch_form(net), tmp_path / "t.safetensors")
     np.testing.assert_array_equal(net.params["conv2"][0].data, before)
 
 
@@ -177,4 +229,4 @@ def test_files_that_are_no_tensors(content, net_of, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CaffeError, match="t.safetensors: (file not found|not a safetensors file)"):
-        load_back(net_of(RESNET).core, path)
+        load_back(torch_form(net_of(RESNET)), path)

@@ -129,7 +129,7 @@ def test_momentum_of_a_moving_rate_is_not_torchs():
 
 @pytest.mark.parametrize("rate", [0.1, 3.0, 2**-20 / 3, 1e-10, 0.0])
 def test_sgd_at_once_is_the_chain(rate: float):
-    """On lengths that fill a vector register and that do not; a rate no double holds beside 1 goes the long way."""
+    """On lengths that fill a vector register and that do not; a rate that no double holds beside 1 goes apart."""
     generator = torch.Generator().manual_seed(3)
     three = [[torch.randn(n, generator=generator) for n in range(1, 70)] for _ in range(3)]
     mults = [(index % 3, index % 2) for index in range(69)]

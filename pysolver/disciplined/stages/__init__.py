@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from types import MappingProxyType
 
 import numpy as np
@@ -37,6 +38,16 @@ class Decision:
     evidence: tuple[Plan, ...] = ()
     table: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: without its picture, which the report has."""
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+        rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in self.table)
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return (
+            f"<p>{escape(self.stage)}: <strong>{escape(values)}</strong> ({escape(self.sure)})<br>{escape(self.reason)}"
+            f"</p><table>{rows}</table><ul>{notes}</ul>"
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class Comparison:
         error = self.standard_error()
         return float(gap / max(error, 1e-9)) if np.isfinite(error) else float("nan")
 
-    def choose(self, robust: Callable[[float], float]) -> tuple[float, str, str]:
+    def choose(self, robust: Callable[[float], float | tuple[float, float]]) -> tuple[float, str, str]:
         """The value to take, how sure, and in words why. robust: a key, lower for what is taken when noise decides."""
         best = self.best()
         if not np.isfinite(self.mean(best)):

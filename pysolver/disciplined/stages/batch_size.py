@@ -20,22 +20,16 @@ def decide(s: Situation) -> Decision | list[Plan]:
 
     Other programs on the machine make a size look slow, seldom the same one in every turn.
     """
-    facts = s.facts
-    sizes = sorted({max(1, round(facts.batch * f)) for f in FACTORS} | {facts.batch})
-    sizes = [size for size in sizes if size <= max(facts.batch, facts.images // UPDATES)]
-    turns = [[_plan(s, size, turn) for size in sizes] for turn in range(TURNS)]
-    plans = [plan for turn in turns for plan in turn]
+    facts, plans = s.facts, trials(s)
     if missing := s.missing(plans):
         return missing
-    speeds = [
-        {p.batch: v for p, run in s.runs(turn).items() if (v := images_per_second(run, p.batch))} for turn in turns
-    ]
-    speeds = [turn for turn in speeds if facts.batch in turn]
-    if not speeds or all(len(turn) < 2 for turn in speeds):
+    sizes = sorted({plan.batch for plan in plans})
+    turns = [turn for turn in in_turns(s) if facts.batch in turn]
+    if all(len(turn) < 2 for turn in turns):
         return Decision(NAME, {"batch_size": facts.batch}, "the speed was not measured: the file's batch size stays",
                         LOW, tuple(plans))  # fmt: skip
-    gains = {size: min(turn.get(size, 0.0) / turn[facts.batch] for turn in speeds) for size in sizes}
-    spans = {size: [turn[size] for turn in speeds if size in turn] for size in sizes}
+    gains = {size: min(turn.get(size, 0.0) / turn[facts.batch] for turn in turns) for size in sizes}
+    spans = {size: [turn[size] for turn in turns if size in turn] for size in sizes}
     table = tuple((f"batch size {size}", _span(span)) for size, span in spans.items() if span)
     fast = [size for size, gain in gains.items() if gain >= PAYS and size > facts.batch]
     if not fast:
@@ -47,6 +41,29 @@ def decide(s: Situation) -> Decision | list[Plan]:
     chosen = min(size for size in fast if gains[size] >= 0.9 * best)
     words = f"{chosen} trains at least {gains[chosen]:.1f} times as many images a second as {facts.batch}"
     return Decision(NAME, {"batch_size": chosen}, words, FAIR, tuple(plans), table)
+
+
+def trials(s: Situation) -> list[Plan]:
+    """What measures the speed of each size, turn after turn."""
+    f = s.facts
+    sizes = sorted({max(1, round(f.batch * factor)) for factor in FACTORS} | {f.batch})
+    sizes = [size for size in sizes if size <= max(f.batch, f.images // UPDATES)]
+    return [_plan(s, size, turn) for turn in range(TURNS) for size in sizes]
+
+
+def in_turns(s: Situation) -> list[dict[int, float]]:
+    """Images a second by size, for each turn."""
+    found: list[dict[int, float]] = [{} for _ in range(TURNS)]
+    for plan, run in s.runs(trials(s)).items():
+        if speed := images_per_second(run, plan.batch):
+            found[plan.run][plan.batch] = speed
+    return found
+
+
+def speeds(s: Situation) -> dict[int, float]:
+    """Images a second by size, the best of the turns."""
+    turns = in_turns(s)
+    return {size: max(turn.get(size, 0.0) for turn in turns) for size in sorted({k for turn in turns for k in turn})}
 
 
 def images_per_second(run: Run, batch: int) -> float | None:

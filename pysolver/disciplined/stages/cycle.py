@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, Plan
+from pysolver.disciplined.clues import INSTABILITY, UNDERFITTING
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, Plan
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, Comparison, Decision, Situation, final_accuracy, final_loss
+from pysolver.disciplined.stages.signs import signs, told
 
 NAME = "cycle"
 ITERATIONS = 300
 LOWER = 2.0  # the next rate that is tried is this much lower
 STEPS = 4
+HIGHER = 1.5  # the rate that is tried where the ramps fit too little to their end
+LATE = 0.85  # part of a ramp that counts as its end
 RATIO = 10  # max_lr / base_lr
 
 
@@ -18,7 +22,8 @@ def decide(s: Situation) -> Decision | list[Plan]:
     """Short cycles to max_lr and to lower rates, as long as lower is better: what a ramp bears a cycle may not."""
     batch = int(s.values["batch_size"])
     epochs = max(s.facts.short(ITERATIONS, batch), round(s.facts.epochs / 6, 2))
-    rates = [_round(s.values["max_lr"] / LOWER**step) for step in range(STEPS)]
+    top, notes = _top(s)
+    rates = [_round(top / LOWER**step) for step in range(STEPS)]
     tried: list[float] = []
     for count in range(2, STEPS + 1):
         tried = rates[:count]
@@ -32,18 +37,33 @@ def decide(s: Situation) -> Decision | list[Plan]:
             break
     value, sure, reason = comparison.choose(robust=lambda rate: rate)
     evidence = tuple(plan for rate in comparison.scores for plan in _plans(s, rate, epochs))
-    return Decision(NAME, _values(value), f"max_lr: {reason}", sure, evidence, comparison.table("max_lr"))
+    return Decision(NAME, _values(value), f"max_lr: {reason}", sure, evidence, comparison.table("max_lr"), notes)
+
+
+def _top(s: Situation) -> tuple[float, tuple[str, ...]]:
+    """The highest rate to try, by what the ramps with the chosen weight decay show on the way to max_lr."""
+    top, decay = s.values["max_lr"], s.values["weight_decay"]
+    ramps = [run for plan, run in s.results.items() if plan.shape == RAMP and plan.stage == "weight_decay"
+             and plan.weight_decay == decay and plan.high == top]  # fmt: skip
+    seen = signs(ramps)
+    if clue := seen.get(INSTABILITY):
+        begins = min(clue.rates) if clue.rates else top
+        if top / 10 < begins < top:
+            return begins, (f"{told(clue)} on all ramps to {top:.3g}: no rate above {begins:.3g} is tried",)
+    elif (clue := seen.get(UNDERFITTING)) and clue.rates and max(clue.rates) > LATE * top:
+        return HIGHER * top, (f"{told(clue)} to the end of all ramps: {HIGHER * top:.3g} is tried too",)
+    return top, ()
 
 
 def final(s: Situation) -> Decision | list[Plan]:
     """The whole training with several seeds, beside the person's own solver for as many images."""
-    f, batch = s.facts, int(s.values["batch_size"])
-    plan = Plan(FINAL, CYCLE, f.epochs, s.values["base_lr"], s.values["max_lr"],
+    f, batch, epochs = s.facts, int(s.values["batch_size"]), s.values["epochs"]
+    plan = Plan(FINAL, CYCLE, epochs, s.values["base_lr"], s.values["max_lr"],
                 (s.values["momentum"], s.values["momentum_low"]), s.values["weight_decay"], batch)  # fmt: skip
-    own = Plan(BESIDE, OWN, f.epochs, f.rate, f.rate, (f.momentum, f.momentum), f.weight_decay, f.batch)
+    own = Plan(BESIDE, OWN, epochs, f.rate, f.rate, (f.momentum, f.momentum), f.weight_decay, f.batch)
     ours = [_with_run(plan, run) for run in range(f.seeds)]
     theirs = [_with_run(own, run) for run in range(f.seeds)]
-    if missing := s.missing(ours + theirs):
+    if missing := s.missing([plan for pair in zip(ours, theirs) for plan in pair]):  # a budget may end them
         return missing
     tuned, before = list(s.runs(ours).values()), list(s.runs(theirs).values())
     if not tuned:
@@ -53,7 +73,7 @@ def final(s: Situation) -> Decision | list[Plan]:
     accuracies = [a for run in tuned if (a := final_accuracy(run)) is not None]
     if accuracies:
         values["accuracy"] = float(np.mean(accuracies))
-    reason, sure = f"{f.epochs:g} epochs: {_summary(tuned)}", FAIR
+    reason, sure = f"{epochs:g} epochs: {_summary(tuned)}", FAIR
     if before:
         table.append(("the file as it came", _summary(before)))
         reason += f"; the file as it came, in as many images: {_summary(before)}"

@@ -4,33 +4,55 @@ from __future__ import annotations
 
 import numpy as np
 
+from pysolver.disciplined.clues import OVERFITTING, UNDERFITTING
 from pysolver.disciplined.plan import RAMP, Plan
 from pysolver.disciplined.stages import LOW, SOME, Comparison, Decision, Situation, lowest_loss
 from pysolver.disciplined.stages.learning_rate import ITERATIONS
+from pysolver.disciplined.stages.signs import signs, told
 
 NAME = "weight_decay"
 SHALLOW = (1e-2, 1e-3, 1e-4)
 DEEP = (1e-4, 1e-5, 1e-6, 0.0)
 SMALLEST, LARGEST = 1e-7, 0.1
 REFINEMENTS = 3
+STEP = 3.0  # what a clue moves the decay by
 
 
 def decide(s: Situation) -> Decision | list[Plan]:
     """The grid of this kind of net; beyond its edge, or between its two best, as long as the noise allows to tell."""
     values = list(DEEP if s.facts.deep else SHALLOW)
+    notes: list[str] = []
     for refinement in range(REFINEMENTS + 1):
         if missing := s.missing([plan for value in values for plan in _plans(s, value)]):
             return missing
         comparison = _compare(s, values)
         if comparison is None:
             return Decision(NAME, {"weight_decay": s.facts.weight_decay}, "not tried: the file's value stays", LOW)
-        another = None if refinement == REFINEMENTS or not s.more else refine(comparison)
+        if refinement == REFINEMENTS or not s.more:
+            break
+        another = refine(comparison)
+        if another is None:
+            another, note = _asked_for(s, comparison)
+            notes += [note] if note else []
         if another is None:
             break
         values.append(another)
-    value, sure, reason = comparison.choose(robust=lambda v: abs(_exponent(v) - _exponent(s.facts.weight_decay)))
+    value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
     evidence = tuple(plan for v in comparison.scores for plan in _plans(s, v))
-    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"))
+    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"),
+                    tuple(notes))  # fmt: skip
+
+
+def _asked_for(s: Situation, comparison: Comparison) -> tuple[float | None, str]:
+    """What the clues on the ramps of a best value at the edge ask for, and why: overfitting more, underfitting less."""
+    best = comparison.best()
+    seen = signs(list(s.runs(_plans(s, best)).values()))
+    edges = {OVERFITTING: (max(comparison.scores), STEP), UNDERFITTING: (min(comparison.scores), 1 / STEP)}
+    for kind, (edge, factor) in edges.items():
+        wanted = _round(best * factor)
+        if kind in seen and best == edge and SMALLEST <= wanted <= LARGEST:
+            return wanted, f"{told(seen[kind])} on all ramps with {best:g}: {wanted:g} is tried too"
+    return None, ""
 
 
 def refine(comparison: Comparison) -> float | None:
@@ -66,7 +88,8 @@ def _plans(s: Situation, value: float) -> list[Plan]:
     return s.variations(Plan(NAME, RAMP, epochs, top / 1000, top, momentum, value, batch))
 
 
-def _exponent(value: float) -> float:
+def exponent(value: float) -> float:
+    """Of ten, by which decays are told apart; 0 counts as the smallest."""
     return float(np.log10(max(value, SMALLEST)))
 
 

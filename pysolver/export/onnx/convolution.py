@@ -28,14 +28,16 @@ def _windows(g: Scope, layer: layers.Spatial) -> dict:
 
 
 def _weighted(g: Scope, layer: layers.Weighted, op: str, attributes: dict, bottoms: tuple[str, ...]) -> tuple[str, ...]:
-    if not layer.spatial:
-        g.cannot("a convolution without spatial axes")
-    weights = [g.blob(index) for index in range(len(layer.blobs))]
+    matrix = tuple(layer.blobs[0].shape)
+    weights = [g.blob(0, matrix if layer.spatial else (*matrix, 1)), *(g.blob(i) for i in range(1, len(layer.blobs)))]
+    if not layer.spatial:  # a matrix for each item: ONNX wants one axis at least
+        attributes = {"kernel_shape": [1]}
     tops = []
     for x, before, after in zip(bottoms, g.bottoms, g.tops, strict=True):
         c = layer.channel_axis
         items = math.prod(before[:c])
-        folded, unfolded = (items, *before[c:]), (items, *after[c:])
+        line = () if layer.spatial else (1,)
+        folded, unfolded = (items, *before[c:], *line), (items, *after[c:], *line)
         y = g.node(op, g.reshape(x, before, folded), *weights, **attributes, group=layer.group)
         if layer.param.convolution_param.relu:
             y = rectified(g, y, layer.param.convolution_param.negative_slope)
@@ -58,6 +60,8 @@ def deconvolution(g: Scope, layer: layers.Deconvolution, *bottoms: str) -> tuple
 def im2col(g: Scope, layer: layers.Im2col, x: str) -> str:
     """A convolution whose kernels each pick one place of the window."""
     before, c = g.bottoms[0], layer.channel_axis
+    if not layer.spatial:
+        return g.reshape(x, before, g.tops[0])
     places = math.prod(layer.kernel)
     one_hot = np.eye(places, dtype=np.float32).reshape(1, places, 1, *layer.kernel)
     kernels = np.repeat(one_hot, layer.channels, 0)

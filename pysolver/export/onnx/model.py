@@ -11,7 +11,7 @@ from onnx import helper
 
 from pysolver.errors import CaffeError
 from pysolver.export.onnx.graph import Graph
-from pysolver.files import write_atomic
+from pysolver.files import write_atomic, write_together
 
 Dims = Sequence["int | str"]
 LARGEST = 2_000_000_000  # bytes in one file: protobuf takes no more than 2^31
@@ -68,7 +68,7 @@ def described(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, list[int | str]
 def save(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST) -> list[Path]:
     """Write a model; the files written. Above `largest` bytes of weights these go to PATH.data, as external data.
 
-    Each file is written whole or not at all, the weights first.
+    What is written is written whole, all of it or nothing.
     """
     path = Path(path)
     total = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
@@ -85,8 +85,7 @@ def save(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST) -> li
         _set_place(entry, weights.name, offset, len(tensor.raw_data))
         pieces.append(tensor.raw_data)
         offset += len(tensor.raw_data)
-    write_atomic(weights, b"".join(pieces))
-    write_atomic(path, light.SerializeToString())
+    write_together({weights: b"".join(pieces), path: light.SerializeToString()})
     return [path, weights]
 
 

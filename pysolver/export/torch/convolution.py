@@ -33,9 +33,8 @@ def _weighted(w: Writer, layer: layers.Weighted, cls: str, bottoms: tuple[str, .
     tops = []
     for x, before, after in zip(bottoms, w.bottoms, w.tops, strict=True):
         c = layer.channel_axis
-        if any(end > 0 for end in _missing(layer, before[c + 1 :])):
-            pads = [value for end in reversed(_missing(layer, before[c + 1 :])) for value in (0, end)]
-            x = f"F.pad({x}, {pads!r})"
+        if cls == "Conv":
+            x = _completed(layer, x, before[c + 1 :])
         if c != 1:
             x = f"{x}.reshape({', '.join(['-1', *map(str, before[c:])])})"
         y = f"{module}({x})"
@@ -45,12 +44,14 @@ def _weighted(w: Writer, layer: layers.Weighted, cls: str, bottoms: tuple[str, .
     return tuple(tops)
 
 
-def _missing(layer: layers.Spatial, sizes: tuple[int, ...]) -> list[int]:
-    """What an axis lacks for the one window that C's division grants it."""
-    return [
+def _completed(layer: layers.Spatial, x: str, sizes: tuple[int, ...]) -> str:
+    """x with zeros behind an axis that is too short for the one window that C's division grants it."""
+    missing = [
         max(0, dilation * (kernel - 1) + 1 - size - 2 * pad)
         for size, pad, kernel, dilation in zip(sizes, layer.pad, layer.kernel, layer.dilation, strict=True)
     ]
+    pads = [value for end in reversed(missing) for value in (0, end)]
+    return f"F.pad({x}, {pads!r})" if any(missing) else x
 
 
 @writes("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
@@ -67,5 +68,6 @@ def deconvolution(w: Writer, layer: layers.Deconvolution, *bottoms: str) -> tupl
 def im2col(w: Writer, layer: layers.Im2col, x: str) -> str:
     if layer.spatial != 2 or layer.channel_axis != 1:
         w.cannot("torch unfolds (N, C, H, W) only")
+    x = _completed(layer, x, w.bottoms[0][2:])
     y = f"F.unfold({x}, {short(layer.kernel)}{_options(layer)})"
     return f"{y}.reshape({', '.join(['-1', str(layer.channels * math.prod(layer.kernel)), *map(str, w.tops[0][2:])])})"

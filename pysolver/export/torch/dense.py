@@ -9,13 +9,21 @@ from pysolver.layers import dense as layers
 
 @writes("InnerProduct")
 def inner_product(w: Writer, layer: layers.InnerProduct, x: str) -> str:
-    bias = "" if len(layer.blobs) > 1 else ", bias=False"
-    weight = ("weight", layer, 0, "transposed") if layer.transpose else ("weight", layer, 0)
-    bindings = [weight, ("bias", layer, 1)][: len(layer.blobs)]
-    module = w.module(f"nn.Linear({layer.inputs}, {layer.outputs}{bias})", *bindings)
     flat = x if len(w.bottoms[0]) == layer.first + 1 else f"{x}.flatten({layer.first})"
+    kind, owner = "transposed" if layer.transpose else "plain", w.owner(0)
+    if owner is not None and owner.kind != kind:  # tied weights: the matrix of another layer, on its side
+        bias = f", {_bias(w, layer)}" if len(layer.blobs) > 1 else ""
+        y = f"F.linear({flat}, self.{owner.key}.t(){bias})"
+    else:
+        bindings = [("weight", layer, 0, kind), ("bias", layer, 1)][: len(layer.blobs)]
+        options = "" if len(layer.blobs) > 1 else ", bias=False"
+        y = f"{w.module(f'nn.Linear({layer.inputs}, {layer.outputs}{options})', *bindings)}({flat})"
     p = layer.param.inner_product_param
-    return rectified(f"{module}({flat})", p.negative_slope) if p.relu else f"{module}({flat})"
+    return rectified(y, p.negative_slope) if p.relu else y
+
+
+def _bias(w: Writer, layer: layers.InnerProduct | layers.Embed) -> str:
+    return w.module(f"nn.Parameter(torch.zeros({layer.outputs}))", ("", layer, 1), name=f"{layer.name}_bias")
 
 
 @writes("Embed")
@@ -24,4 +32,4 @@ def embed(w: Writer, layer: layers.Embed, x: str) -> str:
     y = f"{w.module(f'nn.Embedding({rows}, {layer.outputs})', ('weight', layer, 0))}({x}.long())"
     if len(layer.blobs) == 1:
         return y
-    return f"{y} + {w.module(f'nn.Parameter(torch.zeros({layer.outputs}))', ('', layer, 1), name=f'{layer.name}_bias')}"
+    return f"{y} + {_bias(w, layer)}"

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 import numpy as np
+from torch import nn
 
 from pysolver.blob import Shape
 from pysolver.errors import CaffeError
@@ -27,6 +28,8 @@ from pysolver.export.program import Program, Step, Value, unique
 from pysolver.layers.base import Layer
 
 Written = Callable[..., "str | tuple[str, ...]"]
+_METHODS = {*dir(nn.Module()), "forward"}  # an attribute of such a name would not be found, or hide what torch needs
+_NAMES = {"self", "torch", "nn", "F", "lstm_unit"}  # what lines of forward call by name
 _WRITERS: dict[str, Written] = {}
 _REFUSALS: dict[str, str] = {}
 
@@ -83,8 +86,9 @@ class Source:
     pieces: dict[str, type | Callable] = field(default_factory=dict)  # classes and functions that the file brings along
     bindings: list[Binding] = field(default_factory=list)
     attributes: set[str] = field(default_factory=set)
+    modules: dict[tuple, str] = field(default_factory=dict)  # what is written and its tensors' memory -> attribute
     constants: dict[str, Any] = field(default_factory=dict)  # buffers by attribute: tensors of the state_dict
-    owners: dict[int, str] = field(default_factory=dict)  # memory of a parameter -> its key
+    owners: dict[int, Binding] = field(default_factory=dict)  # memory of a parameter -> the first tensor that is it
     variables: dict[str, str] = field(default_factory=dict)  # blob -> variable
 
 
@@ -104,7 +108,12 @@ class Writer:
 
         bindings: (tensor of the module, layer, blob index[, kind]).
         """
+        memory = {blob.data_ptr() for _, layer, *_ in bindings for blob in layer.blobs}
+        key = (text, tuple((tensor, *rest) for tensor, _, *rest in bindings), frozenset(memory))
+        if bindings and key in self.source.modules:  # siamese layers: one module, called twice
+            return f"self.{self.source.modules[key]}"
         attribute = self.attribute(name or self.layer.name)
+        self.source.modules[key] = attribute
         self.source.init.append(f"self.{attribute} = {text}")
         for tensor, *rest in bindings:
             self._bind(Binding(f"{attribute}.{tensor}" if tensor else attribute, *rest))
@@ -128,16 +137,21 @@ class Writer:
 
     def attribute(self, name: str) -> str:
         """A free name of the module for a layer's name."""
-        taken = self.source.attributes | {"forward", "training", "modules", "parameters", "buffers", "train", "eval"}
-        found = unique(identifier(name), taken)
+        found = unique(identifier(name), self.source.attributes | _METHODS)
         self.source.attributes.add(found)
         return found
 
+    def owner(self, index: int) -> Binding | None:
+        """The tensor of an earlier module that is this parameter of the layer, if another layer shares it."""
+        return self.source.owners.get(self.layer.blobs[index].data_ptr())
+
     def _bind(self, binding: Binding) -> None:
         blob = binding.layer.blobs[binding.index]
-        owner = self.source.owners.setdefault(blob.data_ptr(), binding.key)
-        if owner != binding.key and binding.kind != "statistic":
-            self.source.init.append(f"self.{binding.key} = self.{owner}  # shared")
+        owner = self.source.owners.setdefault(blob.data_ptr(), binding)
+        if owner is not binding and binding.kind != "statistic":
+            if owner.kind != binding.kind or owner.layer.blobs[owner.index].shape != blob.shape:
+                self.cannot(f"it shares parameter {binding.index} with '{owner.layer.name}', where it has another form")
+            self.source.init.append(f"self.{binding.key} = self.{owner.key}  # shared")
         self.source.bindings.append(binding)
 
     def reader(self) -> Step | None:
@@ -168,7 +182,7 @@ def write_source(program: Program) -> Source:
     def variable(value: Value) -> str:
         """A blob is one variable, however often it is written."""
         if value.blob not in source.variables:
-            taken = {"self", "torch", "nn", "F", *source.variables.values()}
+            taken = {*_NAMES, *source.variables.values()}
             source.variables[value.blob] = unique(identifier(value.blob), taken)
         return source.variables[value.blob]
 
@@ -192,7 +206,7 @@ def write_source(program: Program) -> Source:
             merged[swallowed.outputs[0]] = step.outputs[0]
         _assign(source, step, swallowed, made, names, variable)
     name = class_name(program.name)
-    source.name = f"{name}Net" if name in source.pieces else name
+    source.name = f"{name}Net" if name in {*_NAMES, *source.pieces} else name
     return source
 
 

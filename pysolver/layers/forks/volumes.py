@@ -86,17 +86,27 @@ class Pooling3D(Layer):
         self.check(min(counts) > 0, f"a bottom {list(bottom)} is too small for the kernel {list(self.kernel)}")
         return [(*bottom[:2], *counts)]
 
+    def behind(self, size: Shape) -> Shape:
+        """How far the last window of each axis reaches beyond the volume."""
+        axes = zip(size, self.counts(size), self.kernel, self.stride, self.pad, strict=True)
+        return tuple((count - 1) * stride + kernel - length - pad for length, count, kernel, stride, pad in axes)
+
+    def divisors(self, size: Shape) -> Tensor:
+        """What the sum of each window is divided by: its part inside the padded volume."""
+        lengths = []
+        for length, count, kernel, stride, pad in zip(
+            size, self.counts(size), self.kernel, self.stride, self.pad, strict=True
+        ):
+            starts = torch.arange(count) * stride - pad
+            lengths.append(((starts + kernel).clamp(max=length + pad) - starts).float())
+        return torch.einsum("a,b,c->abc", *lengths)
+
     def forward(self, x: Tensor) -> Tensor:
         size = tuple(x.shape[2:])
-        counts = self.counts(size)
-        axes = list(zip(size, counts, self.kernel, self.stride, self.pad, strict=True))
-        behind = [(count - 1) * stride + kernel - length - pad for length, count, kernel, stride, pad in axes]
-        margins = [side for pad, rest in reversed(list(zip(self.pad, behind, strict=True))) for side in (pad, rest)]
+        sides = list(zip(self.pad, self.behind(size), strict=True))
+        margins = [margin for side in reversed(sides) for margin in side]
         if self.is_max:
-            return F.max_pool3d(F.pad(x, margins, value=-math.inf), self.kernel, self.stride)
+            least = torch.finfo(x.dtype).min  # what that fork starts from: the maximum of a window that lies outside
+            return F.max_pool3d(F.pad(x, margins, value=least), self.kernel, self.stride)
         sums = F.avg_pool3d(F.pad(x, margins), self.kernel, self.stride, divisor_override=1)
-        lengths = []
-        for length, count, kernel, stride, pad in axes:
-            starts = torch.arange(count, device=x.device) * stride - pad
-            lengths.append(((starts + kernel).clamp(max=length + pad) - starts).to(x.dtype))
-        return sums / torch.einsum("a,b,c->abc", *lengths)
+        return sums / self.divisors(size).to(x)

@@ -1,3 +1,12 @@
 """Layers of Caffe's forks."""
 
-from pysolver.export.onnx.forks import detection, mobile, normalisation, rearranging, resizing, rois  # noqa: F401
+from pysolver.export.onnx.forks import (  # noqa: F401
+    detection,
+    mobile,
+    normalisation,
+    rearranging,
+    resizing,
+    rois,
+    volumes,
+    yolo,
+)

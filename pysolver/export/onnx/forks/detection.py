@@ -41,10 +41,18 @@ def detection_output(
     places = g.node("Unsqueeze", order, g.indices([3], "last_axis"))
     chosen = g.node("GatherElements", boxes, g.node("Expand", places, g.indices([1, 1, 1, 4], "box")), axis=2)
 
-    kept = _suppress(g, layer, chosen, best, k, len(labels))
-    if -1 < p.keep_top_k < len(labels) * k:
-        kept = _best_of_image(g, kept, best, p.keep_top_k, len(labels) * k)
-    return _rows(g, kept, best, chosen, labels, k)
+    least = p.confidence_threshold if p.HasField("confidence_threshold") else _LEAST
+    straight = chosen
+    if p.code_type != _CENTER_SIZE:  # a box that is turned inside out overlaps nothing; ONNX would turn it back
+        low, high = g.split(chosen, [2, 2], 3)
+        straight = g.node("Concat", low, g.node("Max", low, high), axis=3)
+    width = len(labels) * k
+    kept = suppress(g, straight, best, k, width, min(1.0, p.nms_param.nms_threshold), least)
+    if -1 < p.keep_top_k < width:
+        kept = _best_of_image(g, kept, best, p.keep_top_k, width)
+    image, place = places_of(g, kept)
+    label = g.node("Gather", g.constant(labels, hint="labels"), g.node("Div", place, g.indices(k, "per_class")), axis=0)
+    return rows(g, kept, image, place, label, best, chosen, width)
 
 
 def _per_class(g: Scope, x: str, count: int, classes: int, width: int, labels: list[int]) -> str:
@@ -82,19 +90,15 @@ def _boxes(g: Scope, layer: layers.DetectionOutput, locations: str, priors: str,
     return found
 
 
-def _suppress(g: Scope, layer: layers.DetectionOutput, boxes: str, best: str, k: int, classes: int) -> str:
-    """Which of the candidates stay: (N, classes * k) of 0 and 1."""
-    p = layer.param.detection_output_param
-    least = p.confidence_threshold if p.HasField("confidence_threshold") else _LEAST
-    if p.code_type != _CENTER_SIZE:  # a box that is turned inside out overlaps nothing; ONNX would turn it back
-        low, high = g.split(boxes, [2, 2], 3)
-        boxes = g.node("Concat", low, g.node("Max", low, high), axis=3)
+def suppress(g: Scope, boxes: str, best: str, k: int, width: int, threshold: float, least: float) -> str:
+    """Which candidates stay: (N, width) of 0 and 1. boxes (N, groups, k, 4), best scores (N, groups, k), those on top
+    first; a group has a suppression of its own; width = groups * k."""
     pairs = g.node(
         "NonMaxSuppression",
         g.node("Reshape", boxes, g.indices([-1, k, 4], "pairs")),
         g.node("Reshape", best, g.indices([-1, 1, k], "pair_scores")),
         g.indices(k, "most"),
-        g.constant(min(1.0, p.nms_param.nms_threshold), hint="nms_threshold"),
+        g.constant(threshold, hint="nms_threshold"),
         g.constant(least, hint="confidence_threshold"),
     )
     places = g.node("Gather", pairs, g.indices([0, 2], "pair_and_box"), axis=1)
@@ -103,7 +107,7 @@ def _suppress(g: Scope, layer: layers.DetectionOutput, boxes: str, best: str, k:
     one = g.constant([1], hint="one")
     ones = g.node("Expand", one, g.node("Slice", g.node("Shape", places), *(g.indices([i], "edge") for i in (0, 1))))
     kept = g.node("ScatterND", nothing, places, ones)
-    return g.node("Reshape", kept, g.indices([-1, classes * k], "by_image"))
+    return g.node("Reshape", kept, g.indices([-1, width], "by_image"))
 
 
 def _best_of_image(g: Scope, kept: str, best: str, keep: int, count: int) -> str:
@@ -117,17 +121,21 @@ def _best_of_image(g: Scope, kept: str, best: str, keep: int, count: int) -> str
     return g.node("Mul", kept, g.node("ScatterElements", zeros, places, marks, axis=1))
 
 
-def _rows(g: Scope, kept: str, best: str, boxes: str, labels: list[int], k: int) -> str:
-    """(1, 1, K, 7): image, label, score, box of every candidate kept; if there is none, a row of -1 an image."""
-    found = g.node("NonZero", kept)  # (2, K): image, place
+def places_of(g: Scope, kept: str) -> tuple[str, str]:
+    """The image and the place of every candidate kept, (K) each."""
+    found = g.node("NonZero", kept)
     image, place = (g.node("Gather", found, g.indices(i, "row"), axis=0) for i in (0, 1))
-    label = g.node("Gather", g.constant(labels, hint="labels"), g.node("Div", place, g.indices(k, "per_class")), axis=0)
-    pairs = g.node("Transpose", found, perm=[1, 0])
-    score = g.node("GatherND", g.node("Reshape", best, g.indices([0, len(labels) * k], "scores")), pairs)
-    box = g.node("GatherND", g.node("Reshape", boxes, g.indices([0, len(labels) * k, 4], "boxes")), pairs)
+    return image, place
+
+
+def rows(g: Scope, kept: str, image: str, place: str, label: str, best: str, boxes: str, width: int) -> str:
+    """(1, 1, K, 7): image, label, score, box of every candidate kept; if there is none, a row of -1 an image."""
+    pairs = g.node("Concat", *(g.node("Unsqueeze", part, g.indices([1], "column")) for part in (image, place)), axis=1)
+    score = g.node("GatherND", g.node("Reshape", best, g.indices([0, width], "scores")), pairs)
+    box = g.node("GatherND", g.node("Reshape", boxes, g.indices([0, width, 4], "boxes")), pairs)
     column = g.indices([1], "column")
     head = [g.node("Unsqueeze", part, column) for part in (g.to_float(image), label, score)]
-    rows = g.node("Concat", *head, box, axis=1)
+    found = g.node("Concat", *head, box, axis=1)
 
     zero = g.constant(0, hint="zero")
     of_image = g.reduce("ReduceSum", kept, [1], keep=False)
@@ -138,4 +146,4 @@ def _rows(g: Scope, kept: str, best: str, boxes: str, labels: list[int], k: int)
     nobody = g.node("Concat", number, blank, axis=1)
     instead = g.node("Compress", nobody, g.node("Less", of_batch, g.constant(0.5, hint="half")), axis=0)
     g.varying(2)
-    return g.node("Reshape", g.node("Concat", rows, instead, axis=0), g.indices([1, 1, -1, 7], "rows"))
+    return g.node("Reshape", g.node("Concat", found, instead, axis=0), g.indices([1, 1, -1, 7], "rows"))

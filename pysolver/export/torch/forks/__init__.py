@@ -1,3 +1,10 @@
 """Layers of Caffe's forks."""
 
-from pysolver.export.torch.forks import detection, mobile, normalisation, rearranging, resizing  # noqa: F401
+from pysolver.export.torch.forks import (  # noqa: F401
+    detection,
+    mobile,
+    normalisation,
+    rearranging,
+    resizing,
+    volumes,
+)

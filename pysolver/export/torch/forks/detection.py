@@ -15,5 +15,6 @@ def prior_box(w: Writer, layer: layers.PriorBox, *bottoms: str) -> str:
 
 
 refuse("DetectionOutput", "torch has no non-maximum suppression (torchvision does); ONNX has: export to .onnx")
+refuse("Yolov3DetectionOutput", "torch has no non-maximum suppression (torchvision does); ONNX has: export to .onnx")
 refuse("ROIPooling", "torch has no pooling of regions (torchvision does); ONNX has: export to .onnx")
-refuse("PSROIPooling", "torch has no pooling of regions (torchvision does)")
+refuse("PSROIPooling", "torch has no pooling of regions (torchvision does); ONNX can say it: export to .onnx")

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 
 from pysolver.disciplined.engine import Engine, Listener, locked
 from pysolver.disciplined.judges import Behind, Diverged
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, SCOUT, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, Plan
 from pysolver.disciplined.recipe import Recipe
-from pysolver.disciplined.stages import Decision, Situation, Stage, batch_size, cycle, learning_rate, momentum
+from pysolver.disciplined.stages import (
+    Decision,
+    Situation,
+    Stage,
+    batch_size,
+    batch_sizes,
+    branches,
+    cycle,
+    learning_rate,
+    length,
+    momentum,
+)
 from pysolver.disciplined.stages import weight_decay as decay
 from pysolver.disciplined.trial import Judge, seconds
 from pysolver.errors import CaffeError
@@ -25,6 +37,7 @@ STAGES: dict[str, Stage] = {  # in the order in which they build on each other
     momentum.NAME: momentum.decide,
     decay.NAME: decay.decide,
     cycle.NAME: cycle.decide,
+    length.NAME: length.decide,
     FINAL: cycle.final,
 }
 
@@ -72,7 +85,8 @@ class Tuning:
         """What holds after the decisions so far; the person's own where nothing was decided."""
         f = self.recipe.facts
         values = {"batch_size": f.batch, "max_lr": f.rate, "base_lr": f.rate / 10, "momentum": f.momentum,
-                  "momentum_low": min(f.momentum, momentum.LOWEST), "weight_decay": f.weight_decay}  # fmt: skip
+                  "momentum_low": min(f.momentum, momentum.LOWEST), "weight_decay": f.weight_decay,
+                  "epochs": f.epochs}  # fmt: skip
         for decision in self.decisions:
             if decision.stage != FINAL:
                 values |= decision.values
@@ -80,7 +94,8 @@ class Tuning:
 
     def epochs(self, plans: Sequence[Plan] | None = None) -> float:
         """Epochs that some trials took, of all by default: what was given up counts as far as it went."""
-        return sum(epochs_of(self.recipe, plan, self.results[plan]) for plan in plans or self.results)
+        plans = list(self.results) if plans is None else plans
+        return sum(epochs_of(self.recipe, plan, self.results[plan]) for plan in plans)
 
     def seconds(self) -> float:
         """Seconds of training that all trials took."""
@@ -89,24 +104,37 @@ class Tuning:
     @property
     def tuning_epochs(self) -> float:
         """What it cost to decide: all but the final runs and those beside them."""
-        return self.epochs([p for p in self.results if p.stage not in (FINAL, BESIDE)] or [])
+        return self.epochs([p for p in self.results if p.stage not in (FINAL, BESIDE)])
 
 
-def chosen(names: Sequence[str]) -> dict[str, Stage]:
-    """The stages of these names, in the order in which they build on each other; CaffeError for an unknown one."""
+def chosen(
+    names: Sequence[str] = tuple(STAGES), *, compare_batch_sizes: bool = False, from_snapshot: bool = False
+) -> dict[str, Stage]:
+    """The stages of these names, in the order in which they build on each other; CaffeError for an unknown one.
+
+    compare_batch_sizes: they train against each other (Fig. 6). from_snapshot: the weight decays branch from one run
+    (Fig. 12).
+    """
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         raise CaffeError(f"there is no stage '{unknown[0]}'; the stages are: {', '.join(STAGES)}")
-    return {name: stage for name, stage in STAGES.items() if name in names}
+    stages = {name: stage for name, stage in STAGES.items() if name in names}
+    for name, wanted, other in (
+        (batch_size.NAME, compare_batch_sizes, batch_sizes.decide),
+        (decay.NAME, from_snapshot, branches.decide),
+    ):
+        if wanted and name in stages:
+            stages[name] = other
+    return stages
 
 
 def epochs_of(recipe: Recipe, plan: Plan, run: Run) -> float:
     """How many epochs a run went through."""
     last = max((int(t.iteration[-1]) for t in (run.train, run.test) if len(t)), default=0)
-    return last * recipe.batch(plan) / recipe.sizes(plan)[0]
+    return max(0, last - recipe.begin(plan)) * recipe.batch(plan) / recipe.sizes(plan)[0]
 
 
-def tune(
+def tune_recipe(
     recipe: Recipe,
     *,
     stages: Mapping[str, Stage] = MappingProxyType(STAGES),
@@ -125,6 +153,8 @@ def tune(
     tuning = Tuning(recipe)
     with locked(recipe.out), Engine(jobs, listener, executor) as engine:
         for name, stage in stages.items():
+            if name == length.NAME and not recipe.facts.open_ended:
+                continue
             decision: Decision | list[Plan] = []
             more = True
             while not isinstance(decision, Decision):
@@ -132,7 +162,8 @@ def tune(
                 decision = stage(situation)
                 if isinstance(decision, Decision):
                     break
-                more = affordable(tuning, decision, budget, name)
+                decision = bearable(tuning, decision, budget, name)
+                more = bool(decision)
                 if more:
                     announce(name, decision, tuning)
                     trials = {recipe.trial(plan): plan for plan in decision}
@@ -143,24 +174,40 @@ def tune(
             yield replace(tuning, decisions=list(tuning.decisions), results=dict(tuning.results))
 
 
-def affordable(tuning: Tuning, plans: Sequence[Plan], budget: Budget, stage: str) -> bool:
-    """Whether the budget bears these plans, and after them the final runs."""
-    cost = sum(plan.epochs for plan in plans)
+def bearable(tuning: Tuning, plans: list[Plan], budget: Budget, stage: str) -> list[Plan]:
+    """The plans if the budget bears them, else none; of the final runs as many as it bears."""
+    bears = partial(affordable, tuning, budget=budget, stage=stage)
     if stage != FINAL:
-        cost += tuning.recipe.facts.epochs * 2 * tuning.recipe.facts.seeds
+        return plans if bears(plans) else []
+    return next((plans[:count] for count in range(len(plans), 0, -1) if bears(plans[:count])), [])
+
+
+def affordable(tuning: Tuning, plans: Sequence[Plan], budget: Budget, stage: str) -> bool:
+    """Whether the budget bears these plans, and after them the final runs, which half of it is kept for at most."""
+    cost = sum(plan.epochs for plan in plans)
+    rest = (
+        0.0
+        if stage == FINAL
+        else last_epochs(tuning, max(plan.epochs for plan in plans) if stage == length.NAME else 0)
+    )
     spent, time = tuning.epochs(), tuning.seconds()
-    if budget.epochs is not None and spent + cost > budget.epochs:
+    if budget.epochs is not None and spent + cost + min(rest, budget.epochs / 2) > budget.epochs:
         return False
     if budget.seconds is None:
         return True
     pace = time / spent if spent else 0.0
-    return time + cost * pace <= budget.seconds
+    return time + cost * pace + min(rest * pace, budget.seconds / 2) <= budget.seconds
+
+
+def last_epochs(tuning: Tuning, longest: float = 0.0) -> float:
+    """Epochs of the final runs and those beside them; longest: what their length may yet become."""
+    return max(tuning.values["epochs"], longest) * 2 * tuning.recipe.facts.seeds
 
 
 def judge(plan: Plan, tuning: Tuning) -> Judge | None:
     """Who watches over a trial. Only what was over before it began is compared with, so that a repetition decides
     alike."""
-    if plan.shape in (RAMP, SCOUT):
+    if plan.shape in (RAMP, SCOUT, FIXED):
         return Diverged()
     if plan.shape == OWN or plan.stage == FINAL or plan.shape != CYCLE:
         return None

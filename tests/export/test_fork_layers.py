@@ -1,0 +1,112 @@
+"""Layers of forks that no Caffe at hand computes: exported, they equal pysolver's layers, which tests/layers holds
+against their rules written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pysolver.errors import CaffeError
+from pysolver.export import to_onnx, to_torch
+
+VOLUMES = {
+    "convolution": "type: 'Convolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 stride: 2 "
+    "pad: 1 temporal_pad: 1 }",
+    "max": "type: 'Pooling3D' pooling3d_param { kernel_size: 2 kernel_depth: 2 stride: 2 temporal_stride: 2 }",
+    "max_far": "type: 'Pooling3D' pooling3d_param { kernel_size: 1 kernel_depth: 1 stride: 3 temporal_stride: 3 }",
+    "average": "type: 'Pooling3D' pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 }",
+    "average_up": "type: 'Pooling3D' pooling3d_param { pool: AVE kernel_size: 2 kernel_depth: 3 stride: 2 }",
+}
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def inputs(**shapes: tuple[int, ...]) -> str:
+    dims = [" ".join(f"dim: {size}" for size in shape) for shape in shapes.values()]
+    tops = " ".join(f"top: '{name}'" for name in shapes)
+    return f"layer {{ name: 'in' type: 'Input' {tops} input_param {{ {' '.join(f'shape {{ {d} }}' for d in dims)} }} }}"
+
+
+def forward(net, output: str, **fed: np.ndarray) -> np.ndarray:
+    for name, value in fed.items():
+        net.blobs[name].reshape(*value.shape)
+        net.blobs[name].data[...] = value
+    net.forward()
+    return net.blobs[output].data.copy()
+
+
+@pytest.mark.parametrize("batch", [None, "dynamic"])
+@pytest.mark.parametrize("layer", VOLUMES.values(), ids=VOLUMES)
+def test_volumes(layer, batch, net_of, run):
+    net = net_of(inputs(data=(2, 3, 5, 8, 7)) + f"layer {{ name: 'l' bottom: 'data' top: 'y' {layer} }}")
+    model = to_onnx(net, batch=batch)
+    data = normal(3 if batch else 2, 3, 5, 8, 7)
+    expected = forward(net, "y", data=data)
+    np.testing.assert_allclose(run(model, data=data)["y"], expected, rtol=1e-5, atol=1e-5)  # sums of float32
+    if "stride: 3" in layer:
+        with pytest.raises(CaffeError, match="behind the volume"):
+            to_torch(net)
+    else:
+        found = to_torch(net)(torch.from_numpy(data)).detach()
+        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_regions_with_channels_of_their_own(images, net_of, run):
+    net = net_of(
+        inputs(data=(2, 12, 9, 8), rois=(5, 5))
+        + """layer { name: 'l' type: 'PSROIPooling' bottom: 'data' bottom: 'rois' top: 'y'
+                     psroi_pooling_param { output_dim: 3 group_size: 2 spatial_scale: 0.25 } }"""
+    )
+    model = to_onnx(net, batch="dynamic")
+    corners = [[0, 0, 35, 31], [2.5, 3.5, 9, 20], [30, 30, 90, 90], [-9, -9, 4, 4], [7, 7, 7, 7]]
+    rois = np.array([[i % images, *box] for i, box in enumerate(corners)], np.float32)
+    data = normal(images, 12, 9, 8)
+    expected = forward(net, "y", data=data, rois=rois)
+    assert np.abs(expected).min(axis=(1, 2, 3))[0] > 0  # the first region has a number in every bin
+    np.testing.assert_allclose(run(model, data=data, rois=rois)["y"], expected, atol=1e-6)
+
+
+YOLO = """layer { name: 'l' type: 'Yolov3DetectionOutput' bottom: 'coarse' bottom: 'fine' top: 'y'
+                  yolov3_detection_output_param { num_classes: 3 num_box: 2 mask_group_num: 2 confidence_threshold: 0.3
+                      nms_threshold: 0.4 mask: 2 mask: 3 mask: 0 mask: 1 anchors_scale: 32 anchors_scale: 16
+                      biases: 10 biases: 14 biases: 23 biases: 27 biases: 37 biases: 58 biases: 81 biases: 82 } }"""
+
+
+@pytest.mark.parametrize("shift, count", [(0, 1), (0, 3), (-20, 2)])
+def test_boxes_of_yolo(shift, count, net_of, run):
+    """Shifted by -20 no score is above the threshold."""
+    net = net_of(inputs(coarse=(2, 16, 2, 3), fine=(2, 16, 4, 6)) + YOLO)
+    model = to_onnx(net, batch="dynamic")
+    fed = {"coarse": 2 * normal(count, 16, 2, 3) + shift, "fine": 2 * normal(count, 16, 4, 6) + shift}
+    expected, found = forward(net, "y", **fed), run(model, **fed)["y"]
+    assert expected.shape[2] > 3 * count if shift == 0 else expected.shape[2] == count
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # float32 exponentials
+    with pytest.raises(CaffeError, match="suppression"):
+        to_torch(net)
+
+
+def test_what_mines_hard_examples_leaves(net_of, run):
+    """R-FCN's training head: the softmax stays."""
+    net = net_of(
+        inputs(data=(4, 6, 1, 1), rois=(4, 5, 1, 1), label=(4, 1, 1, 1), weights=(4, 8, 1, 1))
+        + """layer { name: 'ip' type: 'InnerProduct' bottom: 'data' top: 'ip' inner_product_param { num_output: 3 } }
+             layer { name: 'score' type: 'Reshape' bottom: 'ip' top: 'score'
+                     reshape_param { shape { dim: 0 dim: 3 dim: 1 dim: 1 } } }
+             layer { name: 'each' type: 'SoftmaxWithLossOHEM' bottom: 'score' bottom: 'label'
+                     top: 'each' top: 'prob' top: 'cost' loss_weight: 0 loss_weight: 0 loss_weight: 0 }
+             layer { name: 'hard' type: 'BoxAnnotatorOHEM' bottom: 'rois' bottom: 'cost' bottom: 'label'
+                     bottom: 'weights' top: 'hard_label' top: 'hard_weights'
+                     box_annotator_ohem_param { roi_per_img: 2 ignore_label: -1 } }
+             layer { name: 'loss' type: 'SoftmaxWithLoss' bottom: 'score' bottom: 'hard_label' top: 'loss'
+                     loss_param { ignore_label: -1 } }"""
+    )
+    model = to_onnx(net)
+    assert [info.name for info in model.graph.input] == ["data"]
+    data = normal(4, 6, 1, 1)
+    scores = torch.from_numpy(forward(net, "score", data=data))
+    for found in run(model, data=data).values():
+        np.testing.assert_allclose(found, torch.softmax(scores, 1), atol=1e-6)
