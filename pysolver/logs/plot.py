@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
 from pysolver.logs import style
 from pysolver.logs.curves import Curve
 
@@ -65,11 +67,10 @@ def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
-    try:
-        with matplotlib.rc_context(STYLE):
-            made.savefig(path, dpi=dpi)
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from None
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        made.savefig(file, dpi=dpi, format=ending[1:])
+    write_atomic(path, file.getvalue())
 
 
 def _panel(

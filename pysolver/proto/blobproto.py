@@ -18,6 +18,7 @@ LARGEST_COUNT = (1 << 31) - 1
 MOST_AXES = 32  # include/caffe/blob.hpp, kMaxBlobAxes
 
 _RAW = {caffe_pb2.DOUBLE: "<f8", caffe_pb2.FLOAT: "<f4", caffe_pb2.FLOAT16: "<f2"}
+_MOST = 1 << 60  # values by the axes that are not 0
 _LEGACY = ("num", "channels", "height", "width")
 
 
@@ -103,6 +104,8 @@ def _filled_shape(blob: BlobProto, stored: Sequence[float], what: str) -> tuple[
     shape = shape_of(blob)
     if len(stored) != math.prod(shape):
         raise CaffeError(f"a blob of shape {_show(shape)} needs {math.prod(shape)} {what}, the file has {len(stored)}")
+    if math.prod(filter(None, shape)) > _MOST:  # numpy makes no such array, though it may be empty
+        raise CaffeError(f"a blob of shape {_show(shape)} is too large")
     return shape
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.proto import blobproto, caffe_pb2
 
@@ -62,10 +63,17 @@ _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)  # ITU-R 709, as sci
 
 def load_image(filename: str, color: bool = True) -> np.ndarray:
     """An image file as float32 in [0, 1]: H x W x 3 in RGB (gray is repeated, alpha dropped), or H x W x 1."""
+    from pysolver.data import images  # bounds what OpenCV decodes, before it is loaded
+
     cv2 = require("cv2")
-    image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(images.load(filename), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # an empty file, or too many pixels
+        raise OSError(f"{filename}: not an image that can be read: {error.err}") from None
+    except CaffeError as error:
+        raise OSError(str(error)) from None
     if image is None:
-        raise OSError(f"{filename}: no such file, or not an image")
+        raise OSError(f"{filename}: not an image")
     image = np.atleast_3d(image)
     if np.issubdtype(image.dtype, np.integer):
         image = image / np.float32(np.iinfo(image.dtype).max)

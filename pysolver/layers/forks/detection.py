@@ -70,6 +70,10 @@ class PriorBox(Layer):
         return sizes
 
     def top_shapes(self, features: Shape, image: Shape | None = None) -> list[Shape]:
+        if len(features) != 4 or (not self.image and (image is None or len(image) != 4)):
+            self.fail(
+                f"needs bottoms (N, C, H, W), the second one for its size, not {list(features)} and {list(image or ())}"
+            )
         return [(1, 2, features[2] * features[3] * len(self.sizes) * 4)]
 
     @torch.no_grad()
