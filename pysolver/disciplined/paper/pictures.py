@@ -76,7 +76,10 @@ def _limit(axes: Axes, parts: Sequence[np.ndarray], extreme: Callable, margin: f
     if len(values):
         low, high = axes.get_ylim()
         bound = margin * float(extreme(values))
-        axes.set_ylim(**({"top": min(high, bound)} if side == "top" else {"bottom": max(low, bound)}))
+        if side == "top":
+            axes.set_ylim(top=min(high, bound))
+        else:
+            axes.set_ylim(bottom=max(low, bound))
 
 
 def _line(result: Result, experiment: Experiment, what: str, images: int) -> tuple[np.ndarray, np.ndarray]:
