@@ -187,7 +187,7 @@ class Transformer:
 
     def _crop(self, images: np.ndarray | Sequence[np.ndarray], top, left) -> np.ndarray:
         if not self.crop:
-            return images
+            return images  # type: ignore[return-value]  # one array: of several sizes only to be cropped
         rows, columns = self.crop
         if not isinstance(images, np.ndarray):
             if small := [image.shape for image in images if image.shape[1] < rows or image.shape[2] < columns]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,8 @@ from pysolver.files import write_atomic
 from pysolver.logs import style
 from pysolver.logs.curves import Curve
 
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
+STYLE: dict[Any, Any] = {
+    "font.size": 10, "axes.spines.top": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
          "pdf.fonttype": 42, "svg.fonttype": "none", "legend.frameon": False}  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def _panel(
 
 def _line(axes: Axes, curve: Curve, colour: str, dashed: bool) -> None:
     light = style.is_light(curve)
-    look = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
+    look: dict[str, Any] = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
     alpha = 0.3 if curve.faint else 0.6 if light else 1.0
     if curve.raw is not None:
         axes.plot(curve.x, curve.raw, color=colour, linewidth=0.7, alpha=0.25)

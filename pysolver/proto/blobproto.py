@@ -79,7 +79,7 @@ def from_array(data: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     return blob
 
 
-def _stored(blob: BlobProto, what: str) -> Sequence[float]:
+def _stored(blob: BlobProto, what: str) -> Sequence[float] | np.ndarray:
     """The numbers of `data` or `diff`: in double, in float or, of NVIDIA's Caffe, as bytes of a named type."""
     raw = getattr(blob, f"raw_{what}")
     if not raw:
@@ -94,13 +94,13 @@ def _is_legacy(blob: BlobProto) -> bool:
     return any(blob.HasField(name) for name in _LEGACY)
 
 
-def _values(blob: BlobProto, stored: Sequence[float], what: str) -> np.ndarray:
+def _values(blob: BlobProto, stored: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
     shape = _filled_shape(blob, stored, what)
     with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, as in C++
         return np.array(stored, np.float32).reshape(shape)
 
 
-def _filled_shape(blob: BlobProto, stored: Sequence[float], what: str) -> tuple[int, ...]:
+def _filled_shape(blob: BlobProto, stored: Sequence[float] | np.ndarray, what: str) -> tuple[int, ...]:
     shape = shape_of(blob)
     if len(stored) != math.prod(shape):
         raise CaffeError(f"a blob of shape {_show(shape)} needs {math.prod(shape)} {what}, the file has {len(stored)}")

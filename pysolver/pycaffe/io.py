@@ -115,7 +115,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
 def _bilinear(old: int, new: int, areas: bool) -> np.ndarray:
     """The new x old matrix that interpolates one axis linearly; outside is zero."""
     if areas:
-        at = (np.arange(new) + 0.5) * old / new - 0.5
+        at: np.ndarray = (np.arange(new) + 0.5) * old / new - 0.5
     else:
         at = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
     distance = np.abs(at[:, np.newaxis] - np.arange(old))
@@ -127,8 +127,8 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
     height, width = (int(size) for size in crop_dims)
     bottom, right = images[0].shape[0] - height, images[0].shape[1] - width
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    crops = [[image[y : y + height, x : x + width] for y, x in corners] for image in images]
-    crops = np.array(crops, np.float32)
+    parts = [[image[y : y + height, x : x + width] for y, x in corners] for image in images]
+    crops = np.array(parts, np.float32)
     return np.concatenate([crops, crops[:, :, :, ::-1]], axis=1).reshape(-1, height, width, crops.shape[-1])
 
 

@@ -95,7 +95,7 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         if self._bar is not None and sys.stderr.isatty():
-            self._log.stream = self
+            self._log.stream = self  # type: ignore[assignment]  # a stream as far as a log needs one
         return self
 
     def __exit__(

@@ -122,7 +122,7 @@ def _order(name: str) -> tuple[bool, int, str]:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _are_numbers(value: object) -> bool:

@@ -136,7 +136,7 @@ def _result(told: Any) -> Result:
     for field in fields(Result):
         value = getattr(made, field.name)
         if field.name not in _TABLES:
-            if type(value) not in _KINDS[field.type]:
+            if type(value) not in _KINDS[str(field.type)]:
                 raise ValueError(f"{field.name} is {value!r:.40}")
             continue
         lengths = {len(value[name]) if isinstance(value[name], list) else 0 for name in _TABLES[field.name]}

@@ -55,8 +55,8 @@ class DetectionEvaluate(Layer):
         found, objects = (rows.cpu().reshape(-1, rows.shape[-1]) for rows in (detections, truth))
         top = torch.zeros(len(self.classes) + len(found), 5)
         found, objects = found[found[:, 0].long() != -1], objects[objects[:, 0].long() != -1]
-        for rows in (found, objects):
-            if (rows[:, 1].long() == self.p.background_label_id).any():
+        for known in (found, objects):
+            if (known[:, 1].long() == self.p.background_label_id).any():
                 self.fail("Found background label in the detection results or in the dataset.")
         counted = objects if self.p.evaluate_difficult_gt else objects[objects[:, 7] == 0]
         rows = [torch.tensor([-1.0, c, (counted[:, 1].long() == c).sum(), -1, -1]) for c in self.classes]
