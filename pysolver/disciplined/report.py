@@ -8,7 +8,7 @@ from html import escape
 from pysolver.disciplined import report_plots
 from pysolver.disciplined.answer import judged_on, solver_text
 from pysolver.disciplined.clues import find_clues
-from pysolver.disciplined.plan import BESIDE, FINAL, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, Plan
 from pysolver.disciplined.show import TITLES
 from pysolver.disciplined.stages import Decision, final_accuracy, final_loss, lowest_loss
 from pysolver.disciplined.trial import seconds
@@ -25,6 +25,10 @@ ABOUT = {
     "cycle": "Section 5: short cycles to the bound and to lower rates, since a ramp may bear what a cycle does not.",
     "length": "Remark 4: the cycle's length is doubled until the test accuracy stops to gain.",
     "final": "The whole training with several seeds, beside the file as it came, in as many images.",
+}
+ABOUT_OTHERS = {  # with --compare_batch_sizes, with --from_snapshot
+    ("batch", CYCLE): "Section 4.2, Fig. 6: several sizes for the same time, each with rates of its own.",
+    ("weight_decay", FIXED): "Section 4.4, Fig. 12: one run to the plateau, from its snapshot a branch for each value.",
 }
 SURE = {"high": "sure", "fair": "fairly sure", "not sure": "not sure"}
 
@@ -75,11 +79,13 @@ def _answer(tuning: Tuning) -> str:
 def _section(tuning: Tuning, decision: Decision) -> str:
     runs = {plan: tuning.results[plan] for plan in decision.evidence if plan in tuning.results}
     picture = report_plots.draw(decision, runs, tuning)
+    others = (ABOUT_OTHERS.get((decision.stage, plan.shape)) for plan in runs)
+    about = next(filter(None, others), ABOUT[decision.stage])
     values = ", ".join(f"{name} {value:.4g}" for name, value in decision.values.items())
     notes = "".join(f"<li>{escape(_sentence(note))}</li>" for note in decision.notes)
     clues = "".join(f"<li>{escape(clue)}</li>" for clue in _clues(runs))
     return (
-        f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(ABOUT[decision.stage])}</p>'
+        f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(about)}</p>'
         f'<p class="decision"><strong>{escape(values)}</strong> <span class="sure">{SURE[decision.sure]}</span></p>'
         f"<p>{escape(_sentence(decision.reason))}</p>{picture}"
         + (_table(("", ""), decision.table) if decision.table else "")
