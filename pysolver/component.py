@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from torch import nn
@@ -66,14 +66,14 @@ class Component:
     """
 
     type_name: ClassVar[str] = ""
-    bottoms: ClassVar[Arity] = exactly(1)
-    tops: ClassVar[Arity] = exactly(1)
+    bottoms: Arity = exactly(1)
+    tops: Arity = exactly(1)
     is_loss: ClassVar[bool] = False  # missing top is created, default loss_weight 1
     allows_in_place: ClassVar[bool] = True
-    no_gradient_bottoms: ClassVar[frozenset[int]] = frozenset()  # labels, indices: never force_backward
+    no_gradient_bottoms: frozenset[int] = frozenset()  # labels, indices: never force_backward
     deviations: ClassVar[str] = ""  # where it differs from Caffe, for the table of layers
 
-    blobs: Sequence[nn.Parameter]
+    blobs: nn.ParameterList | tuple[nn.Parameter, ...]
 
     def __init__(self, param: Any, context: Context) -> None:
         self.param = param

@@ -264,10 +264,10 @@ def _policy(solver: Any) -> Policy:
 class Row(NamedTuple):
     """The hyper-parameters of one update; the fields are arrays where the iteration is one."""
 
-    iter: int
-    lr: np.float32
-    momentum: np.float32
-    weight_decay: np.float32
+    iter: Any
+    lr: Any
+    momentum: Any
+    weight_decay: Any
 
 
 def at(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Row:
@@ -281,7 +281,8 @@ def learning_rate(solver: Any, iteration: Iteration, current_step: Iteration = 0
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         i = np.asarray(iteration, np.int64)[()]
         rate = np.float32(_policy(solver).rate(solver, i, current_step))
-        return np.float32(_as_forks_start_and_end(solver, i, rate))[()]
+        rate = _as_forks_start_and_end(solver, i, rate)
+        return np.asarray(rate, np.float32)[()]
 
 
 def next_step(solver: Any, iteration: int, current_step: int) -> int:

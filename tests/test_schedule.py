@@ -234,6 +234,8 @@ def test_warm_up_of_intels_caffe():
     solver = _solver(warmup_iter=4, warmup_start_lr=0.1, lr_policy="step", gamma=0.5, stepsize=10)
     rates = [float(schedule.learning_rate(solver, i, i // 10)) for i in (0, 1, 2, 3, 4, 9, 10)]
     assert rates == pytest.approx([0.1, 0.175, 0.25, 0.325, 0.4, 0.4, 0.2], rel=1e-6)
+    solver = _solver(warmup_iter=4, warmup_start_lr=0.1, lr_policy="step", gamma=0.5, stepsize=4)
+    assert float(schedule.learning_rate(solver, 4, 1)) == pytest.approx(0.2)  # here the policy rules
 
 
 def test_ramp_and_least_rate_of_nvidias_caffe():

@@ -9,7 +9,7 @@ from typing import Any
 from pysolver.errors import UsageError
 
 
-def flag(parser: ArgumentParser, *names: str, **options: object) -> None:
+def flag(parser: ArgumentParser, *names: str, **options: Any) -> None:
     """A flag in gflags' forms: one dash or two."""
     dashed = [dashes + name for name in names for dashes in ("-", "--")]
     parser.add_argument(*dashed, dest=names[0], **options)

@@ -11,6 +11,7 @@ from pysolver.component import Arity, Component, layer_types
 from pysolver.data.source import Source
 from pysolver.export.onnx.graph import emitter, why_not
 from pysolver.export.program import leaves
+from pysolver.layers.base import Layer
 
 _HEAD = """\
 # Layers
@@ -69,7 +70,7 @@ def onnx_form(cls: type[Component]) -> str:
     name = cls.type_name
     if issubclass(cls, Source):
         return "an input"
-    if leaves(cls):
+    if issubclass(cls, Layer) and leaves(cls):
         return "nothing"
     return "yes" if name == "Split" or emitter(name) else f"no: {why_not(name)}"  # a Split is another name
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from pysolver import schedule
 from pysolver.commands import _options as o
 from pysolver.errors import CaffeError, about
+from pysolver.files import replacing
 from pysolver.proto.upgrade import read_solver
 
 
@@ -40,10 +42,21 @@ def _output(path: str) -> contextlib.AbstractContextManager[TextIO]:
     """A file to write, or standard output for `-`."""
     if path == "-":
         return contextlib.nullcontext(sys.stdout)
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot write: {error.strerror}") from error
+    return _replaced(path)
+
+
+@contextlib.contextmanager
+def _replaced(path: str) -> Iterator[TextIO]:
+    """The whole file or none; of a device or a pipe there is nothing to replace."""
+    with contextlib.ExitStack() as stack:
+        try:
+            plain = not os.path.exists(path) or os.path.isfile(path)
+            place = stack.enter_context(replacing(path)) if plain else path
+            with open(place, "w", encoding="utf-8") as file:
+                yield file
+            stack.close()
+        except OSError as error:
+            raise CaffeError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def plot_schedule(rows: Iterable[schedule.Row], file: str | Path, title: str = "") -> None:

@@ -6,6 +6,7 @@ import argparse
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,12 @@ def _benchmark(net: Net, costs: list[Cost], iterations: int) -> None:
     for iteration in range(iterations):
         before = sum(cost.milliseconds for cost in costs)
         for index, cost in enumerate(costs):
-            cost.forward += _milliseconds(lambda i=index: net.forward(i, i), device)
+            cost.forward += _milliseconds(partial(net.forward, index, index), device)
             if cost.is_source:  # the layout in which `train` computes
                 for blob in net.nodes[index].tops:
                     blob.value = channels_last(blob.value)
         for index, cost in reversed(list(enumerate(costs))):
-            cost.backward += _milliseconds(lambda i=index: net.backward(i, i), device)
+            cost.backward += _milliseconds(partial(net.backward, index, index), device)
         passed = sum(cost.milliseconds for cost in costs) - before
         emit(notices.TimedIteration(iteration + 1, passed))
     total = (clock.perf_counter() - begin) * 1000
@@ -190,9 +191,13 @@ def _time_together(net: Net, group: ranks.Alone, iterations: int, alone: float) 
         _milliseconds(net.forward_backward, net.context.device)
         waited += _milliseconds(lambda: group.average(grads), net.context.device)
 
+    def iterate() -> None:
+        for _ in range(iterations):
+            iteration()
+
     iteration()
     waited = 0.0
-    taken = _milliseconds(lambda: [iteration() for _ in range(iterations)], net.context.device) / iterations
+    taken = _milliseconds(iterate, net.context.device) / iterations
     emit, wait = net.context.emit, waited / iterations
     emit(notices.RanksTime(group.size, taken, wait, f"{wait / taken:.0%}", group.size * alone / taken))
     parts = [f"{flat.numel() * flat.element_size() / 1e6:.3g} MB" for flat in group.flat]
@@ -235,9 +240,9 @@ def _peak_memory(net: Net) -> float | None:
     device = net.context.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        allocated = torch.cuda.memory_allocated(device)
         net.forward_backward()
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.cuda.max_memory_allocated(device) - allocated
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _resident("VmRSS")

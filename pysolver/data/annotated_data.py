@@ -16,7 +16,7 @@ from pysolver.context import Context
 from pysolver.cores import usable_cores
 from pysolver.data import augmentation, datum, object_boxes
 from pysolver.data.batch_source import BatchSource, to_device
-from pysolver.data.database_records import DatabaseRecords
+from pysolver.data.database_records import Bytes, DatabaseRecords
 from pysolver.data.databases import Database, open_database, tell_opened
 from pysolver.data.images import Colour
 from pysolver.data.source import between, register
@@ -41,9 +41,9 @@ class Annotated(NamedTuple):
 class AnnotatedRecords(DatabaseRecords):
     """The records of a database of AnnotatedDatum."""
 
-    def _message(self, value: memoryview) -> caffe_pb2.AnnotatedDatum:
+    def _message(self, value: Bytes) -> caffe_pb2.AnnotatedDatum:
         try:
-            return caffe_pb2.AnnotatedDatum.FromString(value)
+            return caffe_pb2.AnnotatedDatum.FromString(value)  # type: ignore[arg-type]  # a memoryview will do
         except DecodeError:
             raise CaffeError(f"not an AnnotatedDatum ({len(value)} bytes)") from None
 
@@ -100,8 +100,8 @@ class AnnotatedData(BatchSource):
             )
             colour = Colour.GRAY if transform.force_gray else Colour.COLOR if transform.force_color else None
             self._records = AnnotatedRecords(self._database, colour or Colour.AS_STORED)
-            self.check_records(self._records.size)
-            first = self._records.first
+            first, self.records = self._records.first, self._records.size
+            self.check_records(self.records)
             self._image_shape = self._transforms[0].output_shape(first.image.shape)
             self._has_objects = first.has_objects or self.param.annotated_data_param.HasField("anno_type")
             resize = transform.resize_param
@@ -136,7 +136,7 @@ class AnnotatedData(BatchSource):
                 transform = self._transforms[drawn]
             ready = list(self._pool.map(partial(self._one, transform), records, seeds.tolist()))
             images = transform.finish(np.stack([image for image, _ in ready]))
-        labels = [record.label for record in records]
+        labels: Any = [record.label for record in records]
         if self._has_objects:
             labels = (self._yolo_rows if self._is_yolo else self._rows)([objects for _, objects in ready])
         return [images, to_device(np.array(labels, np.float32), self.context.device)][: len(self.param.top)]

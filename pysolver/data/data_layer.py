@@ -49,7 +49,8 @@ class Data(BatchSource):
         with self.about():
             self._transform = Transformer(self.param.transform_param, self.phase, self.context)
             self._store = self._open_store()
-            self.check_records(self._store.size)
+            self.records = self._store.size
+            self.check_records(self.records)
             self._image_shape = self._transform.output_shape(self._store.shape)
         shape = self.top_shapes()[0]
         self.context.emit(notices.DataSize(",".join(map(str, shape))))
@@ -66,7 +67,7 @@ class Data(BatchSource):
             records.size,
             records.first,
             records.read,
-            any_size=self._transform.takes_any_size,
+            window=self._transform.smallest,
             cache_bytes=self.context.cache_bytes,
             pinned=self.context.device.type == "cuda",
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-
-from google.protobuf.message import Message
+from typing import Any
 
 from pysolver.cores import usable_cores
 from pysolver.data import datum
@@ -15,6 +14,8 @@ from pysolver.data.images import Colour
 from pysolver.data.records import Record
 from pysolver.errors import CaffeError, about
 from pysolver.proto import caffe_pb2
+
+Bytes = bytes | memoryview
 
 
 class DatabaseRecords:
@@ -35,9 +36,9 @@ class DatabaseRecords:
         self._pool: ThreadPoolExecutor | None = None
         parsed = self._parse(*next(database.items()))
         self.is_encoded: bool = self._datum(parsed[1]).encoded
-        self.first = self._decode(parsed)
+        self.first: Any = self._decode(parsed)
 
-    def read(self, numbers: Sequence[int]) -> list[Record]:
+    def read(self, numbers: Sequence[int]) -> list[Any]:
         """The records of these numbers; quick if they rise. Raises CaffeError naming the key of a damaged one."""
         parsed = [self._parse(*self._item(number)) for number in numbers]
         if len(parsed) > 1 and self._datum(parsed[0][1]).encoded:  # OpenCV lets other threads run
@@ -45,7 +46,7 @@ class DatabaseRecords:
             return list(self._pool.map(self._decode, parsed))
         return [self._decode(record) for record in parsed]
 
-    def _item(self, number: int) -> tuple[memoryview, memoryview]:
+    def _item(self, number: int) -> tuple[Bytes, Bytes]:
         if self._places is not None:
             return self._database.at(self._places[number])
         ahead = (number - self._position) % self.size
@@ -54,25 +55,25 @@ class DatabaseRecords:
 
     # What a record holds; another kind of record overrides these three.
 
-    def _message(self, value: memoryview) -> Message:
+    def _message(self, value: Bytes) -> Any:
         return datum.parse(value)
 
-    def _datum(self, message: Message) -> caffe_pb2.Datum:
+    def _datum(self, message: Any) -> caffe_pb2.Datum:
         return message
 
-    def _record(self, name: str, message: Message) -> Record:
+    def _record(self, name: str, message: Any) -> Any:
         return Record(name, datum.pixels(message, self._colour), message.label)
 
-    def _parse(self, key: memoryview, value: memoryview) -> tuple[str, Message]:
+    def _parse(self, key: Bytes, value: Bytes) -> tuple[str, Any]:
         name = f"{self._source}: record '{bytes(key).decode(errors='backslashreplace')}'"
         with about(name):
             return name, self._message(value)
 
-    def _decode(self, parsed: tuple[str, Message]) -> Record:
+    def _decode(self, parsed: tuple[str, Any]) -> Record:
         with about(parsed[0]):
             return self._record(*parsed)
 
 
-def _endless(database: Database) -> Iterator[tuple[memoryview, memoryview]]:
+def _endless(database: Database) -> Iterator[tuple[Bytes, Bytes]]:
     while True:
         yield from database.items()

@@ -14,7 +14,7 @@ from pysolver.logs.events import Emit
 from pysolver.proto import caffe_pb2
 
 LMDB, LEVELDB = caffe_pb2.DataParameter.LMDB, caffe_pb2.DataParameter.LEVELDB
-_NAMES = {LMDB: "LMDB", LEVELDB: "LEVELDB"}
+_NAMES: dict[int, str] = {LMDB: "LMDB", LEVELDB: "LEVELDB"}
 
 
 def backend_named(name: str) -> int:
@@ -29,7 +29,10 @@ class Database(Protocol):
     """A folder of records, open for reading."""
 
     source: str
-    entries: int
+
+    @property
+    def entries(self) -> int:
+        """How many records there are."""
 
     def items(self) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
         """(key, value) in key order, from the first; a memoryview is valid until the next one is asked for."""

@@ -13,7 +13,7 @@ from pysolver.proto import caffe_pb2
 def parse(value: bytes | memoryview) -> caffe_pb2.Datum:
     """The record as a message. Raises CaffeError if it is none."""
     try:
-        return caffe_pb2.Datum.FromString(value)
+        return caffe_pb2.Datum.FromString(value)  # type: ignore[arg-type]  # a memoryview will do
     except DecodeError:
         raise CaffeError(f"not a Datum ({len(value)} bytes)") from None
 

@@ -41,7 +41,8 @@ class HDF5Data(BatchSource):
             self._files = self._open_list(param.source)
         self._rows = [file.rows for file in self._files]
         self.check(sum(self._rows) > 0, f"{param.source}: no file holds a row")
-        self.check_records(sum(self._rows))
+        self.records = sum(self._rows)
+        self.check_records(self.records)
         self._keep_all = sum(file.size for file in self._files) <= self.context.cache_bytes
 
     def _open_list(self, source: str) -> list[_File]:

@@ -53,7 +53,7 @@ class ImageData(BatchSource):
                 len(self._lines),
                 first,
                 self.read,
-                any_size=self._transform.takes_any_size,
+                window=self._transform.smallest,
                 cache_bytes=self.context.cache_bytes,
                 pinned=self.context.device.type == "cuda",
             )
@@ -67,7 +67,8 @@ class ImageData(BatchSource):
         if param.shuffle:
             self.context.emit(notices.ShufflingImages())
         self.context.emit(notices.ListedImages(len(self._lines)))
-        self.check_records(len(self._lines))
+        self.records = len(self._lines)
+        self.check_records(self.records)
         if param.rand_skip:
             self.context.emit(notices.SkippingImages(self._skipped()))
             if self._skipped() >= len(self._lines):

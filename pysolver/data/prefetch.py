@@ -76,6 +76,7 @@ def _work(
             source_make = make()
             if source_make is None:
                 return
+            item: tuple[list[Tensor], torch.cuda.Event | None] | BaseException
             try:
                 item = (source_make(index), stream.record_event() if stream else None)
             except BaseException as error:  # noqa: BLE001  handed to the thread that asks for the batch

@@ -24,7 +24,7 @@ class Store:
 
     read: decodes the records at some places. Each is read once and kept if all images fit into cache_bytes,
     in memory that is pinned if `pinned` (for copies to a GPU).
-    any_size: images of one batch may differ in height and width.
+    window: images may differ in height and width, if none is smaller than this; None: all are of one size.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class Store:
         first: Record,
         read: Callable[[Sequence[int]], list[Record]],
         *,
-        any_size: bool,
+        window: Sequence[int] | None,
         cache_bytes: int,
         pinned: bool,
     ) -> None:
         self.size = size
         self.shape = first.image.shape
         self._read = read
-        self._any_size = any_size
+        self._window = window
         self._cache = _Cache(size, first.image, pinned) if size * first.image.nbytes <= cache_bytes else None
 
     def fetch(self, places: np.ndarray) -> tuple[Images, np.ndarray]:
@@ -59,7 +59,12 @@ class Store:
     def _join(self, records: Sequence[Record]) -> Images:
         first = records[0].image.shape
         for name, image, _ in records:
-            if image.shape != first and (not self._any_size or image.shape[0] != first[0]):
+            if self._window and (image.shape[1] < self._window[0] or image.shape[2] < self._window[1]):
+                raise CaffeError(
+                    f"{name}: an image of {format_shape(image.shape)} (channels x height x width) is smaller than the "
+                    f"crop of {format_shape(self._window)}"
+                )
+            if image.shape != first and (not self._window or image.shape[0] != first[0]):
                 raise CaffeError(
                     f"{name}: an image of {format_shape(image.shape)} in a batch that starts with "
                     f"{format_shape(first)} (channels x height x width)"

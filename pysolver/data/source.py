@@ -10,10 +10,14 @@ __all__ = ["Source", "at_least", "between", "exactly", "register"]
 
 
 class Source(Component):
-    """A data layer of Caffe: no bottoms, no blobs, one tensor for each top and batch."""
+    """A data layer of Caffe: no bottoms, no blobs, one tensor for each top and batch.
+
+    records: in one pass through the data, known after set_up; None where there is no end.
+    """
 
     bottoms = exactly(0)
     blobs = ()
+    records: int | None = None
 
     def initial_tops(self) -> list[Tensor]:
         """What the tops hold before the first batch, if not zeros."""

@@ -55,9 +55,9 @@ class Transformer:
         self.is_random = param.mirror or (self._is_training and self.crop is not None)
 
     @property
-    def takes_any_size(self) -> bool:
-        """Whether images of several sizes can come in one batch."""
-        return self.crop is not None or self.resize is not None
+    def smallest(self) -> Sequence[int] | None:
+        """Height and width that images of one batch must have if they may differ in them; None: they may not."""
+        return (1, 1) if self.resize else self.crop
 
     @property
     def keeps_aspect(self) -> bool:
@@ -187,9 +187,11 @@ class Transformer:
 
     def _crop(self, images: np.ndarray | Sequence[np.ndarray], top, left) -> np.ndarray:
         if not self.crop:
-            return images
+            return images  # type: ignore[return-value]  # one array: of several sizes only to be cropped
         rows, columns = self.crop
         if not isinstance(images, np.ndarray):
+            if small := [image.shape for image in images if image.shape[1] < rows or image.shape[2] < columns]:
+                raise CaffeError(f"an image of {format_shape(small[0])} is smaller than the crop, {rows} x {columns}")
             corners = zip(images, top, left, strict=True)
             return np.stack([image[:, y : y + rows, x : x + columns] for image, y, x in corners])
         if self._is_training:

@@ -10,7 +10,7 @@ from pysolver.files import read_text
 
 
 class WindowImage(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # the file's own word, not the tuple's method
     path: str
     channels: int
     height: int

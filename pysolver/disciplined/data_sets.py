@@ -7,6 +7,8 @@ from pathlib import Path
 
 import lmdb
 
+from pysolver.errors import CaffeError
+from pysolver.files import LARGEST_LIST, read_bytes
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 
 
@@ -52,7 +54,6 @@ def lmdb_size(source: Path) -> int | None:
 
 def _lines(source: Path) -> int | None:
     try:
-        with open(source, "rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError:
+        return sum(1 for line in read_bytes(source, LARGEST_LIST).splitlines() if line.strip())
+    except CaffeError:
         return None

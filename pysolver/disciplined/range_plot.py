@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -78,7 +79,7 @@ def _accuracy(axes: Axes, run: Run, colour: str) -> None:
         if table.accuracy_name and len(table):
             lr = rates_at(told, table.iteration)
             way = ramp(lr)
-            style = {"linewidth": 1.6} if phase == "test" else {"linewidth": 0.9, "alpha": 0.4}
+            style: dict[str, Any] = {"linewidth": 1.6} if phase == "test" else {"linewidth": 0.9, "alpha": 0.4}
             axes.plot(lr[way], table.main_accuracy[way], color=colour, label=f"{phase} accuracy", **style)
     shown = [phase for phase, table in (("test", run.test), ("train", run.train)) if table.accuracy_name]
     axes.set_ylabel(f"{' (bold) and '.join(shown)} accuracy")

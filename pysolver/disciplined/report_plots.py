@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,13 +133,13 @@ def _bars(decision: Decision) -> str:
     return _svg(figure, axes, "batch", legend=False)
 
 
-def _svg(figure: object, axes: Axes, name: str, legend: bool = True) -> str:
+def _svg(figure: Any, axes: Axes, name: str, legend: bool = True) -> str:
     import matplotlib
 
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
+    for edge in axes.spines.values():
+        edge.set_color(INK)
     axes.tick_params(colors=INK, which="both", labelsize=9)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)

@@ -88,10 +88,10 @@ class Terminal(Lines):
 
         super().__init__(stream)
         self._console = Console(file=stream)
-        self._live = Live(console=self._console, refresh_per_second=2, transient=True, get_renderable=self._table)
         self._rows: dict[Trial, Progress] = {}
         self._losses: dict[Trial, tuple[float, str]] = {}  # when it was looked for, and what it was
         self._title = ""
+        self._live = Live(console=self._console, refresh_per_second=2, transient=True, get_renderable=self._table)
 
     def __enter__(self) -> Terminal:
         self._live.start()

@@ -177,10 +177,10 @@ class Trial:
 
     def result(self) -> Run | None:
         """What the log says if this very trial has run to its end or was given up; else None: it must be run."""
-        written = {name: self.folder / name for name, text in self._files() if text is not None}
         try:
-            if any((self.folder / name).read_text() != text for name, text in self._files() if name in written):
-                return None
+            for name, text in self._files():
+                if text is not None and (self.folder / name).read_bytes() != text.encode():
+                    return None
             run = read_log(self.log)
         except (CaffeError, OSError):
             return None

@@ -8,7 +8,7 @@ their neighbours as far as the others let them.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Point = tuple[float, float]
 Edge = tuple[Hashable, Hashable]
@@ -26,7 +26,7 @@ class Layout(NamedTuple):
     height: float
 
 
-def layout(sizes: Mapping[Hashable, tuple[float, float]], edges: Sequence[Edge]) -> Layout:
+def layout(sizes: Mapping[Any, tuple[float, float]], edges: Sequence[Edge]) -> Layout:
     """The places of boxes of these (width, height), the first row on top. Edges keep their order."""
     turned = _against_the_flow(sizes, edges)
     flow = [(b, a) if edge in turned else (a, b) for edge in edges for a, b in [edge]]
@@ -132,7 +132,8 @@ def _sort_rows(rows: list[list[Hashable]], above: dict, below: dict) -> None:
             beside = rows[i - 1] if down else rows[i + 1]
             at = {key: (place + 0.5) / len(beside) for place, key in enumerate(beside)}
             own = {key: (place + 0.5) / len(rows[i]) for place, key in enumerate(rows[i])}
-            rows[i].sort(key=lambda key, at=at, own=own: _mean([at[n] for n in neighbours.get(key, ())], own[key]))
+            means = {key: _mean([at[n] for n in neighbours.get(key, ())], own[key]) for key in rows[i]}
+            rows[i].sort(key=means.__getitem__)
 
 
 def _mean(values: Sequence[float], otherwise: float) -> float:

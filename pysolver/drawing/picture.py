@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 from pysolver.drawing.layout import Layout, Point, layout
 from pysolver.errors import CaffeError
@@ -113,7 +114,7 @@ def to_format(picture: Picture, ext: str) -> bytes:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, picture.width), ylim=(picture.height, 0))
     axes.axis("off")
-    words = {"fontsize": FONT * scale, "parse_math": False}
+    words: dict[str, Any] = {"fontsize": FONT * scale, "parse_math": False}
     for (_, _, label), curve in zip(picture.edges, picture.curves, strict=True):
         codes = [Path.MOVETO, *[Path.CURVE4] * (len(curve) - 1)]
         axes.add_patch(FancyArrowPatch(path=Path(curve, codes), arrowstyle="->", mutation_scale=8, color="0.4"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def _largest(found: np.ndarray, right: np.ndarray) -> float:
     return np.inf if np.isnan(largest) else largest
 
 
-def _quiet(runtime: object) -> object:
+def _quiet(runtime: Any) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     return options

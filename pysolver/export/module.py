@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def torch_form(net: Net, origin: str = "a net of Caffe", weights: str = "net.saf
 
 def _run(text: str, name: str) -> nn.Module:
     """The module that the Python file makes."""
-    scope: dict[str, object] = {"__name__": "exported"}
+    scope: dict[str, Any] = {"__name__": "exported"}
     exec(compile(text, f"<{name}>", "exec"), scope)
     return scope[name]()
 

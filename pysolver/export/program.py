@@ -10,13 +10,14 @@ Both exporters read this, so what leaves a net and what things are called is dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
+from pysolver.component import Component
 from pysolver.errors import CaffeError
 from pysolver.layers.base import Layer
 from pysolver.net.net import Net
@@ -29,7 +30,7 @@ HEADS = {
 _JUDGES = ("Accuracy", "BoxAnnotatorOHEM", "DetectionEvaluate", "EvalDetection", "HDF5Output", "Silence")
 
 
-def leaves(layer: type[Layer] | Layer) -> bool:
+def leaves(layer: type[Component] | Component) -> bool:
     """Whether a layer is only there to train or to judge, with nothing of it in the deploy form."""
     return (layer.is_loss or layer.type_name in _JUDGES) and layer.type_name not in HEADS
 
@@ -221,7 +222,7 @@ def _give_names(program: Program) -> None:
             taken.add(value.name)
 
 
-def unique(name: str, taken: set[str] | dict[str, object]) -> str:
+def unique(name: str, taken: Container[str]) -> str:
     """The name, or NAME_2, NAME_3 ... if it is taken."""
     candidate, count = name, 1
     while candidate in taken:

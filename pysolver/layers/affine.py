@@ -21,6 +21,7 @@ class Broadcast(Layer):
     takes_half = True
     bottoms = between(1, 2)
     top_is_free = True
+    first: int  # the axis of bottom 0 where the operand begins
 
     def operand_shape(self, bottom: Shape, axis: int, num_axes: int) -> Shape:
         self.check(num_axes >= -1, "num_axes must be non-negative, or -1 to extend to the end of the bottom")

@@ -31,6 +31,7 @@ __all__ = ["Layer", "at_least", "between", "exactly", "register"]
 class Layer(Component, nn.Module):
     """A part of the computed net: the base class checks what the class declares, the subclass computes."""
 
+    blobs: nn.ParameterList
     is_opaque: bool = False  # torch.compile cannot look into forward
     takes_half: bool = False  # bottoms may come in half precision; else they are made float32 before
     can_overwrite: bool = False  # `overwrite` exists

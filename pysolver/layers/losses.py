@@ -169,7 +169,8 @@ class SoftmaxWithLoss(Classes):
         return each, log_p, index, None if self.ignore is None else index != self.ignore
 
     def divisor(self, index: Tensor, valid: Tensor | None) -> Tensor | float:
-        return normaliser(self.mode, *index.shape, valid, self.param.loss_param.pre_fixed_normalizer)
+        outer, inner = index.shape
+        return normaliser(self.mode, outer, inner, valid, self.param.loss_param.pre_fixed_normalizer)
 
 
 @register("MultinomialLogisticLoss")
@@ -197,6 +198,7 @@ class InfogainLoss(Classes):
     tops = between(1, 2)
     no_gradient_bottoms = frozenset({1, 2})
     deviations = "a label outside the classes is an error"
+    matrix: Tensor  # of `source`
 
     def set_up(self, data: Shape, label: Shape, infogain: Shape | None = None) -> None:
         p = self.param.infogain_loss_param
@@ -235,7 +237,8 @@ class InfogainLoss(Classes):
             rows = rows * valid.unsqueeze(1)
         log_p = F.log_softmax(scores, 1)
         each = rows * passing(log_p.clamp(min=math.log(_LOG_THRESHOLD)), log_p)
-        loss = -each.sum() / normaliser(self.mode, *index.shape, valid, self.param.loss_param.pre_fixed_normalizer)
+        outer, inner = index.shape
+        loss = -each.sum() / normaliser(self.mode, outer, inner, valid, self.param.loss_param.pre_fixed_normalizer)
         return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
 
 

@@ -133,7 +133,8 @@ class Assembler:
         self.nets: list[Message] = []
         self.shapes: dict[str, str] = {}
         self.tops: list[str] = []
-        self.devices, self.images = 1, None
+        self.devices = 1
+        self.images: int | None = None
         self.counts: Counter[str] = Counter()
         self.displays, self.norm_lines = 0, 0
         self.failure: str | None = None
@@ -310,7 +311,9 @@ class Assembler:
         table = self._table(rows)
         if complete:
             table = table.select(
-                np.unique(np.concatenate([np.array(v.rows, int) for v in rows.outputs.values()] or [[]])).astype(int)
+                np.unique(
+                    np.concatenate([np.array(v.rows, int) for v in rows.outputs.values()] or [np.zeros(0)])
+                ).astype(int)
             )
         limits = [
             min((f for f in self.first[k + 1 :] if f is not None), default=math.inf) for k in range(len(self.first))
@@ -332,9 +335,9 @@ class Assembler:
             outputs[label][np.array(values.rows, np.int64)] = np.array(values.values)
             if values.weighted:
                 weighted.append(label)
-        rates = self._rates_at(iteration, part)
+        lr, momentum, weight_decay, told = self._rates_at(iteration, part)
         seconds, loss, speed = np.round(rows.seconds, 6), np.array(rows.loss), np.array(rows.speed)
-        return Table(iteration, seconds, part, *rates, loss, speed, outputs, tuple(weighted))
+        return Table(iteration, seconds, part, lr, momentum, weight_decay, told, loss, speed, outputs, tuple(weighted))
 
     def _rates_at(self, iteration: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
         """lr, momentum, weight decay and `told` at rows: of the iteration itself, else the last before it in its part.

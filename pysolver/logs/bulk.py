@@ -69,7 +69,7 @@ class Places:
 
 def _places(form: grammar.Form) -> Places | None:
     """The places of a form, None if a value that is kept shares its word with others."""
-    text, kinds = form.text.lstrip(), grammar.field_types(form.event)
+    text, kinds = form.text.lstrip(), form.kinds
     words = text.split()
     named = next((i for i, word in enumerate(words) if word == "{name}"), None)
 
@@ -286,9 +286,9 @@ def _store(here: Assembler, lines: Lines, part: slice, at: dict[int, np.ndarray]
             rows.extend(iteration[at[k]], seconds[at[k]], number, values[at[k], 0], values[at[k], 1])
     for rows, found in zip((here.train, here.tests.get(0)), outputs):
         for key, weighted, row, value in found:
-            column = (
-                rows.outputs.setdefault(key, Values(*key, weighted)) if key not in rows.outputs else rows.outputs[key]
-            )
+            if key not in rows.outputs:
+                rows.outputs[key] = Values(key[0], key[1], weighted)
+            column = rows.outputs[key]
             column.filled = int(row[-1])
             _extend(column.rows, row)
             _extend(column.values, value)

@@ -222,9 +222,9 @@ def curves(runs: Sequence[Run], names: Sequence[str], x: Axis, labels: Sequence[
             drawn.append(Curve(label, what, number, places, smoothed, raw=raw, dead_from=dead))
             if what != "gap":
                 drawn += _old_parts(run, what, x, label, number)
-    for what, error in missing.items():
+    for what, reason in missing.items():
         if not any(curve.what == what for curve in drawn):
-            raise error
+            raise reason
     return drawn
 
 

@@ -11,29 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
 class Event:
     """Base of everything a log says."""
-
-    __slots__ = ()
 
 
 Emit = Callable[[Event], None]  # who is told
 
 
-def event(cls: type) -> type:
-    """A frozen dataclass that is an Event."""
-    return dataclass(frozen=True, slots=True)(cls)
-
-
 # Start of `caffe train`
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class UseCpu(Event):
     """The run is on the CPU."""
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Threads(Event):
     """How many threads compute on the CPU, and why."""
 
@@ -42,7 +36,7 @@ class Threads(Event):
     why: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Overflow(Event):
     """An update that was left out, since a gradient in half precision was not finite; the next factor on the loss."""
 
@@ -50,21 +44,21 @@ class Overflow(Event):
     scale: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class UseGpus(Event):
     """The devices of the run, as one text: `0, 1`."""
 
     ids: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class UseGpu(Event):
     """The one device of `caffe test` and `caffe time`."""
 
     device: int
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class GpuName(Event):
     """Name of a device; index is None in `caffe test`, which has only one."""
 
@@ -72,21 +66,21 @@ class GpuName(Event):
     index: int | None = None
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Processes(Event):
     """How many processes train this net together, on all machines."""
 
     count: int
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class InitializingSolver(Event):
     """The solver's parameters in protobuf text form, with the newline at its end."""
 
     parameters: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class CreatingTrainNet(Event):
     """field: `net`, `train_net` (with their file), `net_param` or `train_net_param` (file is None)."""
 
@@ -94,7 +88,7 @@ class CreatingTrainNet(Event):
     file: str | None = None
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class CreatingTestNet(Event):
     """source: `net file: F`, `test_net file: F`, `net_param` or `test_net_param`."""
 
@@ -102,38 +96,38 @@ class CreatingTestNet(Event):
     source: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Finetuning(Event):
     """Weights are taken from a file."""
 
     file: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class IgnoringSourceLayer(Event):
     """A layer of the weights' source that this net does not have."""
 
     name: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class ScaffoldingDone(Event):
     """All nets are built."""
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Resuming(Event):
     """`caffe train -snapshot`."""
 
     file: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class RestoringHistory(Event):
     """The update history comes from a binary solver state."""
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class StartingOptimization(Event):
     """The last line before the solver's own."""
 
@@ -141,28 +135,28 @@ class StartingOptimization(Event):
 # Training
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Solving(Event):
     """Name of the train net."""
 
     net: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Policy(Event):
     """lr_policy."""
 
     name: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class RestoringStatus(Event):
     """Solve(file), as pycaffe's `solver.solve(file)` does it."""
 
     file: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Testing(Event):
     """Test net number `net` runs on the weights after `iteration` updates."""
 
@@ -170,14 +164,14 @@ class Testing(Event):
     net: int
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class TestLoss(Event):
     """Mean weighted loss of a test (test_compute_loss)."""
 
     value: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Output(Event):
     """One element of an output blob; phase is `Train` or `Test`, index counts elements over all outputs.
 
@@ -192,12 +186,12 @@ class Output(Event):
     weighted: float | None = None
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class TestInterrupted(Event):
     """A stop was asked for while testing."""
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Display(Event):
     """The smoothed loss; iterations per second, seconds for `interval` of them: None at the end and in old Caffes."""
 
@@ -208,7 +202,7 @@ class Display(Event):
     interval: int | None = None
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Iteration(Event):
     """The loss of one iteration, as it was computed. No line of a log says it."""
 
@@ -216,7 +210,7 @@ class Iteration(Event):
     loss: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class MultiStep(Event):
     """The multistep policy passes a stepvalue."""
 
@@ -224,7 +218,7 @@ class MultiStep(Event):
     step: int
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Rate(Event):
     """The update's hyper-parameters; plain Caffe prints only the rate."""
 
@@ -234,7 +228,7 @@ class Rate(Event):
     weight_decay: float | None = None
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Clipping(Event):
     """The gradient's norm exceeded clip_gradients; scale is their quotient."""
 
@@ -243,14 +237,14 @@ class Clipping(Event):
     scale: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class GradientNorm(Event):
     """Norm of the whole gradient, printed by the paper's Caffe on every rank."""
 
     norm: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Snapshot(Event):
     """kind: `model` or `state`; format: `binary proto` or `HDF5`."""
 
@@ -259,38 +253,38 @@ class Snapshot(Event):
     file: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class StoppedEarly(Event):
     """The run was asked to stop."""
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class GaveUp(Event):
     """Why a run is stopped before its end although nobody asked: it has no prospects."""
 
     reason: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class GoOn(Event):
     """The command that takes up a run which was asked to stop."""
 
     command: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Done(Event):
     """by: `solver` or `tool`; a complete run says it twice, a stopped one only by the tool."""
 
     by: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class RestartingData(Event):
     """A data base begins again."""
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class WaitingForData(Event):
     """A consumer found its queue empty."""
 
@@ -298,7 +292,7 @@ class WaitingForData(Event):
 # debug_info
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class DebugBlob(Event):
     """Mean absolute value of one blob.
 
@@ -313,7 +307,7 @@ class DebugBlob(Event):
     value: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class DebugTotals(Event):
     """Norms over all parameters, data then diff."""
 
@@ -326,14 +320,14 @@ class DebugTotals(Event):
 # `caffe test`
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class RunningFor(Event):
     """Number of batches to test."""
 
     iterations: int
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class BatchOutput(Event):
     """One output element of one test batch."""
 
@@ -342,14 +336,14 @@ class BatchOutput(Event):
     value: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class MeanLoss(Event):
     """Mean weighted loss over all batches."""
 
     value: float
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class MeanOutput(Event):
     """Mean of one output element over all batches."""
 
@@ -362,14 +356,14 @@ class MeanOutput(Event):
 # Net construction, as far as readers use it
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class InitializingNet(Event):
     """The filtered net in protobuf text form, with the newline at its end."""
 
     parameters: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class Top(Event):
     """A layer's top; in_place where it is also the bottom."""
 
@@ -378,14 +372,14 @@ class Top(Event):
     in_place: bool = False
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class SettingUp(Event):
     """The shapes that follow belong to this layer."""
 
     layer: str
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class TopShape(Event):
     """Dimensions as text, `64 8 24 24 `, and their product."""
 
@@ -393,6 +387,6 @@ class TopShape(Event):
     count: int
 
 
-@event
+@dataclass(frozen=True, slots=True)
 class NetReady(Event):
     """The net is complete."""

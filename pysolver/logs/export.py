@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pysolver.files import write_atomic
 from pysolver.logs.run import Run, Table
 
 
@@ -23,11 +25,12 @@ def write_csv(run: Run, folder: str | Path, delimiter: str = ",") -> list[Path]:
     paths = []
     for suffix, table in tables.items():
         paths.append(Path(folder) / (name + suffix))
-        with paths[-1].open("w", newline="") as file:
-            writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-            columns = csv_columns(_with_outputs(table))
-            writer.writerow(columns)
-            writer.writerows(zip(*(column.tolist() for column in columns.values())))
+        file = io.StringIO()
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        columns = csv_columns(_with_outputs(table))
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values())))
+        write_atomic(paths[-1], file.getvalue().encode("utf-8", "replace"))
     return paths
 
 

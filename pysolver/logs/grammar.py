@@ -42,6 +42,15 @@ class Form:
         return self.where.partition(":")[0]
 
     @cached_property
+    def kinds(self) -> dict[str, typing.Callable]:
+        """How each field is read from text; reals leniently, `| None` left aside."""
+        kinds: dict[str, typing.Callable] = {}
+        for name, hint in typing.get_type_hints(self.event).items():
+            kind = next(k for k in (typing.get_args(hint) or (hint,)) if k is not type(None))
+            kinds[name] = real if kind is float else kind
+        return kinds
+
+    @cached_property
     def spelled(self) -> tuple[str, ...]:
         """The fields in the order of the text."""
         return tuple(name for name in _FIELD.findall(self.text) if name != "*")
@@ -58,12 +67,11 @@ class Form:
 
     def write(self, event: e.Event) -> str:
         """The text of the event."""
-        kinds = field_types(self.event)
-        return _FIELD.sub(lambda m: number(getattr(event, m[1]), kinds[m[1]]), self.text)
+        return _FIELD.sub(lambda m: number(getattr(event, m[1]), self.kinds[m[1]]), self.text)
 
     def pattern(self) -> str:
         """A regular expression of the text with one unnamed group a field, in the order of the text."""
-        kinds = field_types(self.event)
+        kinds = self.kinds
         accepts = {int: r"(-?\d{1,18})", real: f"({NUMBER})"}
         pieces = _FIELD.split(self.text)  # text, field, text, field, ..., text
         blanks = " *" if pieces[0].startswith(" ") else ""
@@ -104,16 +112,6 @@ def real(text: str) -> float:
         return sign * float("inf") if "INF" in text.upper() else float("nan")
 
 
-@cache
-def field_types(event: type[e.Event]) -> dict[str, typing.Callable]:
-    """How each field is read from text; reals leniently, `| None` left aside."""
-    kinds = {}
-    for name, hint in typing.get_type_hints(event).items():
-        kind = next(k for k in (typing.get_args(hint) or (hint,)) if k is not type(None))
-        kinds[name] = real if kind is float else kind
-    return kinds
-
-
 class Alternatives:
     """Some forms as one regular expression. An empty group at the end of each tells which form it was."""
 
@@ -133,8 +131,7 @@ class Alternatives:
         if match is None:
             return None
         form, groups = self.forms[match.lastindex]
-        kinds = field_types(form.event)
-        values = {name: kinds[name](match[i]) for name, i in zip(form.spelled, groups)}
+        values = {name: form.kinds[name](match[i]) for name, i in zip(form.spelled, groups)}
         return form.event(**values, **dict(form.given))
 
 
@@ -283,8 +280,12 @@ FREQUENT = (e.Output, e.GradientNorm, e.Display, e.Rate, e.Testing, e.Clipping)
 
 
 @cache
-def _forms_of(event: type[e.Event]) -> tuple[Form, ...]:
-    return tuple(form for form in FORMS if form.event is event)
+def _forms() -> dict[type[e.Event], list[Form]]:
+    """The rows of each event."""
+    forms: dict[type[e.Event], list[Form]] = {}
+    for form in FORMS:
+        forms.setdefault(form.event, []).append(form)
+    return forms
 
 
 @cache
@@ -299,12 +300,12 @@ def _alternatives(file: str | None) -> Alternatives | None:
 
 def is_written(event: e.Event) -> bool:
     """Whether a log has a line for such events at all."""
-    return bool(_forms_of(type(event)))
+    return type(event) in _forms()
 
 
 def form_of(event: e.Event) -> Form:
     """The row that writes this event; ValueError if none can say it."""
-    for form in _forms_of(type(event)):
+    for form in _forms().get(type(event), ()):
         if form.fits(event):
             return form
     raise ValueError(f"no line of a Caffe log says {event}")

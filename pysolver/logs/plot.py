@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,10 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from pysolver.errors import CaffeError
+from pysolver.files import write_atomic
 from pysolver.logs import style
 from pysolver.logs.curves import Curve
 
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
+STYLE: dict[Any, Any] = {
+    "font.size": 10, "axes.spines.top": False, "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True,
          "pdf.fonttype": 42, "svg.fonttype": "none", "legend.frameon": False}  # fmt: skip
 
 
@@ -65,11 +69,10 @@ def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
-    try:
-        with matplotlib.rc_context(STYLE):
-            made.savefig(path, dpi=dpi)
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from None
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        made.savefig(file, dpi=dpi, format=ending[1:])
+    write_atomic(path, file.getvalue())
 
 
 def _panel(
@@ -99,7 +102,7 @@ def _panel(
 
 def _line(axes: Axes, curve: Curve, colour: str, dashed: bool) -> None:
     light = style.is_light(curve)
-    look = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
+    look: dict[str, Any] = {"color": colour, "linewidth": 1.0 if light else 1.8, "linestyle": "--" if dashed else "-"}
     alpha = 0.3 if curve.faint else 0.6 if light else 1.0
     if curve.raw is not None:
         axes.plot(curve.x, curve.raw, color=colour, linewidth=0.7, alpha=0.25)

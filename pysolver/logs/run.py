@@ -17,6 +17,11 @@ Column = np.ndarray
 _ACCURACY = re.compile(r"acc|top.?\d|prec|mAP|eval", re.IGNORECASE)
 
 
+def is_accuracy(name: str) -> bool:
+    """Whether an output of this name, without a loss weight, is taken for an accuracy."""
+    return _ACCURACY.search(name) is not None
+
+
 @dataclass(frozen=True)
 class Table:
     """One row an iteration, rising. Missing values are NaN.
@@ -71,7 +76,7 @@ class Table:
     def accuracy_name(self) -> str | None:
         """The first output that looks like an accuracy."""
         rest = [n for n in self.outputs if n not in self.weighted]
-        return next((n for n in rest if _ACCURACY.search(n)), None)
+        return next((n for n in rest if is_accuracy(n)), None)
 
     @property
     def main_loss(self) -> Column:

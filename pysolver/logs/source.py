@@ -24,6 +24,8 @@ def open_log(path: str | Path) -> BinaryIO:
     """A binary stream of the log; `-` is standard input. CaffeError if there is nothing to read."""
     if str(path) == "-":
         stream: BinaryIO = sys.stdin.buffer
+        if stream.closed:
+            raise CaffeError("-: standard input is closed")
         packed = hasattr(stream, "peek") and stream.peek(2)[:2] == _GZIP
         return gzip.open(stream) if packed else stream  # type: ignore[return-value]
     path = Path(path)

@@ -41,6 +41,7 @@ class Words:
         tagged = (self.bytes[tag - 1] == ord("]")) & (self.bytes[tag - 2] - np.uint8(48) < 10)
         wide = np.cumsum(self.starts[1:] - self.stops[:-1] != 1, dtype=np.int32)  # two blanks and more after a word
         tagged &= self.stops[last] == self.line_ends[rows]
+        tagged &= self.stops[first] - self.starts[first] <= LONGEST  # else it is no date
         return rows[begins & tagged & (wide[last - 1] == wide[first + BEFORE - 1])]
 
     def span(self, rows: np.ndarray, place: int) -> tuple[np.ndarray, np.ndarray]:

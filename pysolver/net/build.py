@@ -90,8 +90,8 @@ class _Builder:
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
         self.context.emit(notices.AddingLayer(name))
-        kind = SourceNode if isinstance(layer, Source) else LayerNode
-        node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
+        kind: Any = SourceNode if isinstance(layer, Source) else LayerNode
+        node: Node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
         self._name_tops(node)
         layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
         layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")

@@ -17,7 +17,7 @@ from pysolver.proto.upgrade import read_net
 def read_net_for(path: str, phase: int, level: int = 0, stages: Sequence[str] = (), emit: Emit = to_stderr) -> Any:
     """The upgraded NetParameter of a file with its state set, as Net(file, phase, level, stages) does."""
     param = read_net(path, emit)
-    param.state.phase = phase
+    param.state.phase = phase  # type: ignore[assignment]  # a number is one
     param.state.level = level
     param.state.stage.extend(stages)
     return param

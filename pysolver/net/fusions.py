@@ -82,7 +82,7 @@ def batch_norm_and_scale(steps: list[Step], kept: Kept) -> list[Step]:
         fused[first] = scale._replace(
             bottoms=norm.bottoms,
             needs=(norm.differentiates and norm.needs[0] and scale.needs[0],),
-            call=_AffineNorm(norm.layer, scale.layer),
+            call=_AffineNorm(norm.layer, scale.layer),  # type: ignore[arg-type]  # a tuple that can be called
             top_is_free=True,
         )
         gone.add(second)

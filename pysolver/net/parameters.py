@@ -82,7 +82,7 @@ class Parameters:
         # A leaf of its own on the owner's memory: each layer keeps its shape, values and gradients are one.
         sharer = nn.Parameter(owner.data.view(shape), requires_grad=layer.blobs[index].requires_grad)
         sharer.grad = owner.grad.view(shape)
-        layer.blobs[index] = sharer
+        layer.blobs[index] = sharer  # type: ignore[index]  # who has a blob has a list of them
         self.slots.append(Slot(layer, index, spec.name, owner_index))
         for name, values in (("lr_mult", self.lr_mults), ("decay_mult", self.decay_mults)):
             if not spec.HasField(name):

@@ -27,9 +27,15 @@ class Weighted(Protocol):
 
     name: str
     context: Context
-    layers: Sequence[Component]
-    layer_names: Sequence[str]
     parameters: Parameters
+
+    @property
+    def layers(self) -> Sequence[Component]:
+        """All layers, in their order."""
+
+    @property
+    def layer_names(self) -> Sequence[str]:
+        """Their names."""
 
     def flush_params(self) -> None:
         """Bring what was written through numpy into the parameters."""
@@ -148,7 +154,7 @@ def share_trained_layers_with(net: Weighted, other: Weighted) -> None:
             blob.data = given.data
 
 
-def _check_one_name(layers: list[Component], name: str) -> None:
+def _check_one_name(layers: Sequence[Component], name: str) -> None:
     """Layers of one name are legal, but if their blobs differ nobody can tell which are meant."""
     shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in layers if layer.name == name]
     if any(other != shapes[0] for other in shapes):
@@ -158,7 +164,7 @@ def _check_one_name(layers: list[Component], name: str) -> None:
         )
 
 
-def first_by_name(layers: list[Component]) -> dict[str, Component]:
+def first_by_name(layers: Sequence[Component]) -> dict[str, Component]:
     """Duplicate layer names are legal; loading finds the first."""
     found: dict[str, Component] = {}
     for layer in layers:

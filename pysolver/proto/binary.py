@@ -28,7 +28,7 @@ def read_binary(path: str | Path, kind: type[M]) -> M:
     except DecodeError:
         raise CaffeError(f"{path}: not a binary {name}, or damaged ({len(data)} bytes)") from None
     _mend_strings(message)
-    missing = message.FindInitializationErrors()
+    missing = message.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs forget it
     if missing:
         raise CaffeError(f"{path}: damaged: {name} lacks {', '.join(missing[:3])}")
     return message

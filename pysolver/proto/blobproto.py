@@ -18,6 +18,7 @@ LARGEST_COUNT = (1 << 31) - 1
 MOST_AXES = 32  # include/caffe/blob.hpp, kMaxBlobAxes
 
 _RAW = {caffe_pb2.DOUBLE: "<f8", caffe_pb2.FLOAT: "<f4", caffe_pb2.FLOAT16: "<f2"}
+_MOST = 1 << 60  # values by the axes that are not 0
 _LEGACY = ("num", "channels", "height", "width")
 
 
@@ -78,7 +79,7 @@ def from_array(data: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     return blob
 
 
-def _stored(blob: BlobProto, what: str) -> Sequence[float]:
+def _stored(blob: BlobProto, what: str) -> Sequence[float] | np.ndarray:
     """The numbers of `data` or `diff`: in double, in float or, of NVIDIA's Caffe, as bytes of a named type."""
     raw = getattr(blob, f"raw_{what}")
     if not raw:
@@ -93,16 +94,18 @@ def _is_legacy(blob: BlobProto) -> bool:
     return any(blob.HasField(name) for name in _LEGACY)
 
 
-def _values(blob: BlobProto, stored: Sequence[float], what: str) -> np.ndarray:
+def _values(blob: BlobProto, stored: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
     shape = _filled_shape(blob, stored, what)
     with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, as in C++
         return np.array(stored, np.float32).reshape(shape)
 
 
-def _filled_shape(blob: BlobProto, stored: Sequence[float], what: str) -> tuple[int, ...]:
+def _filled_shape(blob: BlobProto, stored: Sequence[float] | np.ndarray, what: str) -> tuple[int, ...]:
     shape = shape_of(blob)
     if len(stored) != math.prod(shape):
         raise CaffeError(f"a blob of shape {_show(shape)} needs {math.prod(shape)} {what}, the file has {len(stored)}")
+    if math.prod(filter(None, shape)) > _MOST:  # numpy makes no such array, though it may be empty
+        raise CaffeError(f"a blob of shape {_show(shape)} is too large")
     return shape
 
 

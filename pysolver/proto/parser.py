@@ -211,8 +211,8 @@ class Parser:
             token = self._take()
             value = known.values_by_name.get(token)
         elif self.kind == "number" or self.token == "-":
-            token = self._integer(field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
-            value = known.values_by_number.get(token)
+            number = self._integer(field, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
+            token, value = str(number), known.values_by_number.get(number)
         elif field.full_name == "caffe.V1LayerParameter.type":
             return self._quoted_type(field)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -37,7 +38,7 @@ def upgrade_solver_proto_text(source: str | Path, target: str | Path, emit: Emit
     return _upgrade(source, target, "solver", "text", _solver, emit)
 
 
-def _net(net: NetParameter, source: str, emit: Emit) -> tuple[NetParameter, bool, bool]:
+def _net(net: NetParameter, source: str, emit: Emit) -> tuple[bool, NetParameter, bool]:
     return net_needs_upgrade(net), *try_upgrade_net(net, source, emit)
 
 
@@ -60,7 +61,7 @@ def _upgrade(
     target: str | Path,
     what: str,
     form: str,
-    upgrade: Callable[[Message, str, Emit], tuple[bool, Message, bool]],
+    upgrade: Callable[[Any, str, Emit], tuple[bool, Message, bool]],
     emit: Emit,
 ) -> int:
     kind = NetParameter if what == "net" else SolverParameter

@@ -122,7 +122,7 @@ def _upgrade_layer(connection: V1LayerParameter, new: V1LayerParameter, source: 
     if old.HasField("type"):
         if old.type not in TYPES:
             raise CaffeError(f"{source}: layer '{old.name}': unknown type '{old.type}'; known: {', '.join(TYPES)}")
-        new.type = V1LayerParameter.LayerType.Value(TYPES[old.type])
+        new.type = V1LayerParameter.LayerType.Value(TYPES[old.type])  # type: ignore[assignment]  # a number is one
     new.blobs.extend(old.blobs)
     new.blobs_lr.extend(old.blobs_lr)
     new.weight_decay.extend(old.weight_decay)

@@ -132,6 +132,8 @@ def _upgrade_layer(old: V1LayerParameter, new: LayerParameter, emit: Emit) -> bo
         elif field.name == "layer":
             emit(notices.V0InsideV1())
             clean = False
+        elif field.name not in LayerParameter.DESCRIPTOR.fields_by_name:
+            raise CaffeError(f"layer '{old.name}': {field.name} has no place in the present form of a layer")
         elif field.is_repeated:
             getattr(new, field.name).extend(value)
         elif field.message_type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
@@ -42,5 +43,5 @@ def parse(data: bytes) -> NetParameter | None:
         net = NetParameter.FromString(reduced.SerializeToString())
     except DecodeError:
         return None
-    layers = [*net.layer, *net.layers]
+    layers: list[Any] = [*net.layer, *net.layers]
     return net if any(layer.blobs for layer in layers) else None

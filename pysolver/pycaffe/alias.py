@@ -18,7 +18,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """The module that `name` means; None if it is not for this finder."""
         raise NotImplementedError
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         real = self.real_name(name)
         return importlib.machinery.ModuleSpec(name, self, origin=real) if real else None
 

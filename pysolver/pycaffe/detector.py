@@ -41,7 +41,7 @@ class Detector(Net):
         self.context_pad = context_pad
         channels, height, width = self.blobs[name].shape[1:]
         self.crop_dims = np.array([height, width, channels])
-        mean = np.zeros((channels, 1, 1), np.float32)
+        mean: np.ndarray = np.zeros((channels, 1, 1), np.float32)
         if name in transformer.mean:
             mean = transformer.mean[name] / transformer.raw_scale.get(name, 1.0)
         if name in transformer.channel_swap:

@@ -14,6 +14,7 @@ from typing import Any
 from pysolver.drawing.picture import Box, Picture, render
 from pysolver.errors import CaffeError
 from pysolver.extras import require
+from pysolver.files import write_atomic
 from pysolver.proto import caffe_pb2
 from pysolver.proto.upgrade import upgrade_net
 from pysolver.pycaffe import mode
@@ -170,4 +171,4 @@ def draw_net_to_file(
 ) -> None:
     """Write the picture; the file's ending is its format."""
     picture = draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm)
-    Path(filename).write_bytes(picture)
+    write_atomic(filename, picture)

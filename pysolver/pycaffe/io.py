@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.proto import blobproto, caffe_pb2
 
@@ -62,10 +63,17 @@ _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)  # ITU-R 709, as sci
 
 def load_image(filename: str, color: bool = True) -> np.ndarray:
     """An image file as float32 in [0, 1]: H x W x 3 in RGB (gray is repeated, alpha dropped), or H x W x 1."""
+    from pysolver.data import images  # bounds what OpenCV decodes, before it is loaded
+
     cv2 = require("cv2")
-    image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(images.load(filename), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # an empty file, or too many pixels
+        raise OSError(f"{filename}: not an image that can be read: {error.err}") from None
+    except CaffeError as error:
+        raise OSError(str(error)) from None
     if image is None:
-        raise OSError(f"{filename}: no such file, or not an image")
+        raise OSError(f"{filename}: not an image")
     image = np.atleast_3d(image)
     if np.issubdtype(image.dtype, np.integer):
         image = image / np.float32(np.iinfo(image.dtype).max)
@@ -107,7 +115,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
 def _bilinear(old: int, new: int, areas: bool) -> np.ndarray:
     """The new x old matrix that interpolates one axis linearly; outside is zero."""
     if areas:
-        at = (np.arange(new) + 0.5) * old / new - 0.5
+        at: np.ndarray = (np.arange(new) + 0.5) * old / new - 0.5
     else:
         at = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
     distance = np.abs(at[:, np.newaxis] - np.arange(old))
@@ -119,8 +127,8 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
     height, width = (int(size) for size in crop_dims)
     bottom, right = images[0].shape[0] - height, images[0].shape[1] - width
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    crops = [[image[y : y + height, x : x + width] for y, x in corners] for image in images]
-    crops = np.array(crops, np.float32)
+    parts = [[image[y : y + height, x : x + width] for y, x in corners] for image in images]
+    crops = np.array(parts, np.float32)
     return np.concatenate([crops, crops[:, :, :, ::-1]], axis=1).reshape(-1, height, width, crops.shape[-1])
 
 

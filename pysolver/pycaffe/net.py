@@ -15,9 +15,10 @@ from pysolver.blob import Blob
 from pysolver.component import Component
 from pysolver.errors import CaffeError, about
 from pysolver.logs import notices
-from pysolver.net import net as core
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.filter import read_net_for
+from pysolver.net.net import Callback
+from pysolver.net.net import Net as CoreNet
 from pysolver.pycaffe import alias, mode
 
 __all__ = ["Blob", "LayerView", "Net"]
@@ -36,7 +37,7 @@ def check_file(path: str) -> None:
 class LayerView:
     """A layer of a net: its `type` and its parameter `blobs`."""
 
-    def __init__(self, net: core.Net, layer: Component) -> None:
+    def __init__(self, net: CoreNet, layer: Component) -> None:
         self._net = net
         self._layer = layer
 
@@ -78,27 +79,28 @@ class Net:
                 check_file(file)
         param = read_net_for(network_file, phase, level, stages or (), mode.log())
         with about(network_file):
-            self._adopt(core.Net(param, mode.context()))
+            self._adopt(CoreNet(param, mode.context()))
         if weights is not None:
             self.copy_from(weights)
 
     @classmethod
-    def over(cls, net: core.Net) -> Net:
+    def over(cls, net: CoreNet) -> Net:
         """The view of a net that a solver has made."""
         view = cls.__new__(cls)
         view._adopt(net)
         return view
 
     @property
-    def core(self) -> core.Net:
+    def core(self) -> CoreNet:
         """The net behind this view: what pysolver's own functions take."""
         return self._net
 
-    def _adopt(self, net: core.Net) -> None:
+    def _adopt(self, net: CoreNet) -> None:
         self._net = net
         self._finalizer = weakref.finalize(self, net.close)
         # A user's own Python layer is shown as it is: scripts call its methods.
-        self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in net.layers]
+        layers: Sequence[Any] = net.layers
+        self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in layers]
         self.blobs: OrderedDict[str, Blob] = OrderedDict()
         self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         for node in net.nodes:
@@ -218,7 +220,8 @@ class Net:
         inputs = self._batches({name: arrays[name] for name in self.inputs if name in arrays})
         seeds = self._batches({name: arrays[name] for name in self.outputs if name in arrays})
         values, gradients = [], []
-        for batch, seed in zip_longest(inputs, seeds, fillvalue={}):
+        none: dict[str, np.ndarray] = {}
+        for batch, seed in zip_longest(inputs, seeds, fillvalue=none):
             values.append(_copies(self.forward(blobs, **batch)))
             if backward:
                 gradients.append(_copies(self.backward(diffs, **seed)))
@@ -248,9 +251,10 @@ class Net:
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """The arrays that a MemoryData layer, which must be the first, hands out from now on; see there."""
-        if self._net.layers[0].type_name != "MemoryData":
+        layer: Any = self._net.layers[0]
+        if layer.type_name != "MemoryData":
             raise CaffeError("set_input_arrays may only be called if the first layer is a MemoryData layer")
-        self._net.layers[0].set_input_arrays(data, labels)
+        layer.set_input_arrays(data, labels)
 
     def copy_from(self, file: str) -> None:
         """Load a .caffemodel or .caffemodel.h5 by layer name."""
@@ -272,17 +276,17 @@ class Net:
     def load_hdf5(self, file: str) -> None:
         weights_hdf5.load(self._net, os.fspath(file))
 
-    def before_forward(self, callback: core.Callback) -> None:
+    def before_forward(self, callback: Callback) -> None:
         """Call it with each layer's index before the layer's forward, also when a solver trains the net."""
         self._net.add_callback("before_forward", callback)
 
-    def after_forward(self, callback: core.Callback) -> None:
+    def after_forward(self, callback: Callback) -> None:
         self._net.add_callback("after_forward", callback)
 
-    def before_backward(self, callback: core.Callback) -> None:
+    def before_backward(self, callback: Callback) -> None:
         self._net.add_callback("before_backward", callback)
 
-    def after_backward(self, callback: core.Callback) -> None:
+    def after_backward(self, callback: Callback) -> None:
         self._net.add_callback("after_backward", callback)
 
 

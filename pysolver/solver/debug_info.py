@@ -18,9 +18,9 @@ def forward(net: Net, emit: Emit) -> Tensor:
         for name, blob in zip(node.top_names, node.tops):
             emit(e.DebugBlob("Forward", node.layer.name, "top", name, "data", _mean(blob.value)))
         specs = node.layer.param.param
-        for number, blob in enumerate(node.layer.blobs):
+        for number, parameter in enumerate(node.layer.blobs):
             name = specs[number].name if number < len(specs) else ""
-            emit(e.DebugBlob("Forward", node.layer.name, "param", name or str(number), "data", _mean(blob)))
+            emit(e.DebugBlob("Forward", node.layer.name, "param", name or str(number), "data", _mean(parameter)))
     return torch.tensor(loss, device=net.context.device)
 
 
@@ -33,9 +33,9 @@ def backward(net: Net, emit: Emit) -> None:
         for name, blob, need in zip(node.bottom_names, node.bottoms, node.bottom_need):
             if need:
                 emit(e.DebugBlob("Backward", node.layer.name, "bottom", name, "diff", _mean(blob.gradient)))
-        for number, blob in enumerate(node.layer.blobs):
-            if blob.requires_grad:
-                emit(e.DebugBlob("Backward", node.layer.name, "param", str(number), "diff", _mean(blob.grad)))
+        for number, parameter in enumerate(node.layer.blobs):
+            if parameter.requires_grad:
+                emit(e.DebugBlob("Backward", node.layer.name, "param", str(number), "diff", _mean(parameter.grad)))
     data = [parameter.detach() for parameter in net.learnable_params]
     diff = [parameter.grad for parameter in net.learnable_params]
     emit(e.DebugTotals(_norm(data, 1), _norm(diff, 1), _norm(data, 2), _norm(diff, 2)))

@@ -126,7 +126,7 @@ def load_weights(net: Net, entries: Iterable[str], emit: Emit) -> None:
             net.copy_trained_layers_from(file.strip())
 
 
-def _set_state(param: Any, phase: int, last_word: Any) -> None:
+def _set_state(param: Any, phase: Any, last_word: Any) -> None:
     """Later states win for phase and level; their stages add up."""
     state = caffe_pb2.NetState(phase=phase)
     state.MergeFrom(param.state)

@@ -148,7 +148,7 @@ class Group(Alone):
     def _look_who_waits(self, late: list[str]) -> None:
         """Fill in the ranks that do not wait as this one does."""
         with contextlib.suppress(RuntimeError):
-            self._store.set(f"waited/{self.rank}", b"1")
+            self._store.set(f"waited/{self.rank}", "1")
             time.sleep(_GRACE)
             late += [str(rank) for rank in range(self.size) if not self._store.check([f"waited/{rank}"])] or ["?"]
         if self.is_root:  # its end may be that of the store, which the others ask at about this moment

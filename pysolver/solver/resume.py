@@ -7,7 +7,6 @@ torch's random generators, the window of the smoothed loss.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -105,7 +104,8 @@ def restore(point: Point, train: Net, tests: Sequence[Net]) -> None:
 
 def _pairs(point: Point, train: Net, tests: Sequence[Net]) -> list[tuple[Net, Sequence[Position]]]:
     """Each net with its positions; a test net that the point does not know has none."""
-    return [(train, point.train), *itertools.zip_longest(tests, point.test[: len(tests)], fillvalue=())]
+    known = [*point.test[: len(tests)], *[()] * len(tests)]
+    return [(train, point.train), *zip(tests, known)]
 
 
 def _matches(net: Net, positions: Sequence[Position]) -> list[tuple[Any, Position]]:

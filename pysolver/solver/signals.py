@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from pysolver.errors import CaffeError
 
@@ -41,7 +42,7 @@ class SignalHandler:
     def __init__(self, sigint: Action = Action.STOP, sighup: Action = Action.SNAPSHOT) -> None:
         self._effects = {signal.SIGTERM: Action.PREEMPT, signal.SIGHUP: sighup, signal.SIGINT: sigint}  # in this order
         self._received: set[int] = set()
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}  # what signal.signal gives and takes
 
     def __enter__(self) -> SignalHandler:
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers

@@ -26,6 +26,7 @@ from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import devices, ranks, snapshots, watchers
 from pysolver.solver.parameters import check_parameters
+from pysolver.solver.progress import ProgressBar
 from pysolver.solver.signals import Action, ActionFunction, SignalHandler, parse_effect
 from pysolver.solver.solver import Solver, Subscriber
 
@@ -181,7 +182,7 @@ def train(
             board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
             listeners.append(board)
         if options.progress is not False and group.is_root:
-            listeners.append(stack.enter_context(watchers.ProgressBar(solver, log)))
+            listeners.append(stack.enter_context(ProgressBar(solver, log)))
         solver.subscribers = listeners
         emit(e.StartingOptimization())
         solver.solve()

@@ -207,17 +207,19 @@ def adam(grads: Tensors, history: Tensors, hyper: Hyper) -> None:
     torch._foreach_mul_(grads, [float(rate * np.float32(c)) for rate in hyper.rates])
 
 
-def _add(totals: Tensors, values: Tensors, factors: Sequence[float]) -> None:
+def _add(totals: Tensors, values: Sequence[Tensor], factors: Sequence[float]) -> None:
     """totals += factor * value, in one pass over the memory for all of the same factor, as a BLAS's axpy."""
-    for factor in dict.fromkeys(factors):
-        chosen = [(total, value) for total, value, its in zip(totals, values, factors) if its == factor]
-        torch._foreach_add_(*map(list, zip(*chosen)), alpha=factor)
+    same: dict[float, list[int]] = {}
+    for place, factor in enumerate(factors):  # a NaN is like no other, and found all the same
+        same.setdefault(factor, []).append(place)
+    for factor, places in same.items():
+        torch._foreach_add_([totals[place] for place in places], [values[place] for place in places], alpha=factor)
 
 
-def _average(history: Tensors, values: Tensors, decay: np.float32) -> None:
+def _average(history: Tensors, values: Sequence[Tensor], decay: np.float32) -> None:
     """history = decay * history + (1 - decay) * values"""
     torch._foreach_mul_(history, float(decay))
-    torch._foreach_add_(history, values, alpha=float(np.float32(1) - decay))
+    torch._foreach_add_(history, list(values), alpha=float(np.float32(1) - decay))
 
 
 def _divide_by_root(values: Tensors, history: Tensors, hyper: Hyper) -> None:

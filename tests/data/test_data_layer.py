@@ -322,3 +322,11 @@ def test_shuffled_records(tmp_path, monkeypatch, make_source, counted_lmdb, cach
     assert [label for pair in zip(*shares, strict=True) for label in pair] == passes[0]
     for one in ranks:
         one.close()
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_later_image_that_is_smaller_than_the_crop(write_lmdb, make_source, cache_bytes) -> None:
+    write_lmdb("db", [raw_record(np.zeros(shape, np.uint8), 0) for shape in ((1, 5, 5), (1, 3, 6))])
+    source = make_source(DATA.format("transform_param { crop_size: 4 }", 2), cache_bytes=cache_bytes)
+    with pytest.raises(CaffeError, match=r"'d'.*: an image of 1 x 3 x 6 .* is smaller than the crop of 4 x 4"):
+        source.next_batch()

@@ -96,6 +96,14 @@ def test_windows_and_mirrors_are_uniform_and_independent() -> None:
     assert ((counts - 200) ** 2 / 200).sum() < 64.0
 
 
+def test_a_single_cut_reaches_every_place() -> None:
+    """3 rows and 4 columns of windows; 300 draws miss one of 12 once in 10^10."""
+    transformer = Transformer(caffe_pb2.TransformationParameter(crop_size=3), TRAIN, Context())
+    image, generator = np.arange(30, dtype=np.uint8).reshape(5, 6, 1), np.random.default_rng(0)
+    corners = {divmod(int(transformer.cut(image, generator)[0][0, 0, 0]), 6) for _ in range(300)}
+    assert corners == {(row, column) for row in range(3) for column in range(4)}
+
+
 def test_each_image_decides_for_itself() -> None:
     windows = seen_windows(crop=4, mirror=True)
     agree = (windows[1:] == windows[:-1]).mean(axis=0)

@@ -184,6 +184,13 @@ AT_SET_UP = [
     ('type: "PriorBox" prior_box_param { min_size: 3 variance: [1, 2] }', [X, X], 1, "4 variance"),
     ('type: "PriorBox" prior_box_param { min_size: 3 step: 2 step_h: 2 }', [X, X], 1, "not both"),
     ('type: "PriorBox" prior_box_param { min_size: 3 }', [X], 1, "second bottom"),
+    ('type: "PriorBox" prior_box_param { min_size: 3 }', [X, (2, 3)], 1, "the second one for its size"),
+    (
+        'type: "DetectionEvaluate" detection_evaluate_param { num_classes: 2147483647 overlap_threshold: 0.5 }',
+        [(1, 1, 2, 7), (1, 1, 2, 8)],
+        1,
+        "num_classes must be from 1 to 65536",
+    ),
     ('type: "DetectionOutput"', [(2, 8), (2, 6), (1, 2, 8)], 1, "num_classes"),
     (
         'type: "DetectionOutput" detection_output_param { num_classes: 3 }',

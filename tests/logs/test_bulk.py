@@ -71,6 +71,7 @@ NVIDIA = "".join(
         lines(0, 1000).replace("I0321 09:01:36.326753", "I0321 09:01:36.32", 50),
         "".join(line for n, line in enumerate(lines(0, 2000).splitlines(keepends=True)) if n % 97),
         NVIDIA,
+        lines(0, 300) + "I" + "9" * 20000 + lines(300, 320)[1:],  # a date as long as that, near the end
     ],
     ids=lambda text: text[44:60],
 )

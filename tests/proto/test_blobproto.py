@@ -116,3 +116,8 @@ def test_raw_bytes_as_nvidias_caffe_writes_them(name, kind):
     blob.raw_data = blob.raw_data[:-1]
     with pytest.raises(CaffeError, match="raw_data are no array"):
         check(blob)
+
+
+def test_a_shape_beyond_memory_is_an_error_though_it_is_empty():
+    with pytest.raises(CaffeError, match=r"\(2147483647 2147483647 2147483647 0\) is too large"):
+        to_array(BlobProto(shape=BlobShape(dim=[2147483647] * 3 + [0])))

@@ -278,3 +278,10 @@ def test_tools_write_what_could_be_upgraded_and_fail(tmp_path, log):
     assert upgrade_files.upgrade_net_proto_text(source, tmp_path / "out") == 1
     assert read_net(tmp_path / "out") == net("layer { name: 'r' type: 'ReLU' }")
     assert ["E", "Encountered error(s) while upgrading prototxt; see details above."] in log()
+
+
+def test_a_field_of_a_fork_that_has_no_place_in_the_present_form():
+    old = NetParameter()
+    old.layers.add(name="down", type=V1LayerParameter.RELU).down_sampling_param.SetInParent()
+    with pytest.raises(CaffeError, match="layer 'down': down_sampling_param has no place"):
+        upgrade_net(old, "net.prototxt", lambda event: None)

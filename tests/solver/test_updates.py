@@ -192,3 +192,10 @@ def test_unknown_regularisation_matters_only_with_a_decay():
     updates.regularise(grads, params, [np.float32(0)], "L3")
     with pytest.raises(CaffeError, match="Unknown regularization type: L3"):
         updates.regularise(grads, params, [np.float32(0.1)], "L3")
+
+
+def test_a_factor_that_is_no_number_makes_the_weights_none():
+    """NaN is not equal to itself: it must be found among the factors all the same."""
+    totals = [torch.ones(2), torch.ones(2), torch.ones(2)]
+    updates._add(totals, [torch.ones(2)] * 3, [float("nan"), 2.0, float("nan")])
+    assert [bool(total.isnan().all()) for total in totals] == [True, False, True] and (totals[1] == 3).all()

@@ -36,4 +36,4 @@ def prepare(name: str, out: str | Path, source_dir: str | Path | None = None, fo
         return publish(paths, imagenet.writer(source_dir))
     if name == "voc":
         return publish(paths, voc.writer(source_dir))
-    return publish(paths, partial(write_data_set, _LOADERS[name](source_dir)))
+    return publish(paths, partial(write_data_set, _LOADERS[name](None if source_dir is None else Path(source_dir))))

@@ -16,6 +16,7 @@ from pysolver.data.prepare.cifar_pickle import NotABatch, read_batch
 from pysolver.data.prepare.download import fetch
 from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
+from pysolver.files import read_bytes
 
 _HOME = "https://www.cs.toronto.edu/~kriz/"
 _PIXELS = 3 * 32 * 32
@@ -94,7 +95,7 @@ def _read_folder(kind: _Kind, folder: Path) -> dict[str, bytes]:
     for place in (folder, *(folder / name for name in kind.folders)):
         for names in (kind.binary_names, kind.train + kind.test):
             if all((place / name).is_file() for name in names):
-                return {name: (place / name).read_bytes() for name in names}
+                return {name: read_bytes(place / name, _LARGEST_FILE) for name in names}
     for archive in (kind.binary_archive, kind.python_archive):
         if (folder / archive).is_file():
             return _read_archive(kind, folder / archive)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pysolver.data.prepare.imageset import convert_imageset
 from pysolver.data.prepare.mean import compute_image_mean
@@ -52,5 +53,5 @@ def _convert(folder: Path, classes: list[str], database: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", errors="surrogateescape") as listed:
         listed.writelines(lines)
         listed.flush()
-        stored = {"resize_width": _SIZE, "resize_height": _SIZE, "encode_type": "jpg"}
+        stored: dict[str, Any] = {"resize_width": _SIZE, "resize_height": _SIZE, "encode_type": "jpg"}
         convert_imageset(f"{folder}/", listed.name, database, shuffle=True, seed=_SEED, **stored)

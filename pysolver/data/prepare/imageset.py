@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -80,7 +81,7 @@ def convert_imageset(
     backend: str = "lmdb",
     seed: int | None = None,
     emit: Emit = to_stderr,
-    **flags: bool | int | str,
+    **flags: Any,
 ) -> int:
     """Write the images of list_file into a new database; returns how many. flags: the fields of Conversion.
 

@@ -5,7 +5,9 @@ As SSD's scripts make it: training on the trainval sets of 2007 and 2012, test o
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,36 +51,52 @@ def writer(source_dir: str | Path | None) -> Callable[[Path, Path, Path], None]:
     return partial(_write, devkit, train, test)
 
 
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """CaffeError for a file that cannot be read; FileNotFoundError passes."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise CaffeError(f"{path}: cannot be read: {error}") from None
+
+
 class Devkit:
     """The files below VOCdevkit, in a folder or in archives."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._archives = [tarfile.open(path) for path in sorted(root.glob("VOC*.tar"))]  # noqa: SIM115  kept open
-        self._members = {
-            member.name: (archive, member) for archive in self._archives for member in archive if member.isfile()
-        }
+        self._members: dict[str, tuple[tarfile.TarFile, tarfile.TarInfo]] = {}
+        for path in sorted(root.glob("VOC*.tar")):
+            with _readable(path):
+                archive = tarfile.open(path, "r:")  # noqa: SIM115  kept open
+                self._members |= {member.name: (archive, member) for member in archive if member.isfile()}
         if not self._members and not (root / "VOCdevkit").is_dir():
             raise CaffeError(f"{root}: neither VOC*.tar nor a folder VOCdevkit is there")
 
     def listed(self, year: str, part: str) -> list[Item]:
         """The images of a set; none if the set is not there."""
         try:
-            text = self.read(f"{year}/ImageSets/Main/{part}.txt").decode()
+            names = self.read(f"{year}/ImageSets/Main/{part}.txt").decode("utf-8", "replace").split()
         except FileNotFoundError:
             return []
-        return [(year, name) for name in text.split()]
+        for name in names:
+            if not re.fullmatch(r"\w[\w.-]*", name):  # it becomes part of a path
+                raise CaffeError(f"{year}/ImageSets/Main/{part}.txt: {name!r:.60} is no name of an image")
+        return [(year, name) for name in names]
 
     def read(self, path: str) -> bytes:
         """A file below VOCdevkit; FileNotFoundError if it is not there, CaffeError if it is too large."""
         path = f"VOCdevkit/{path}"
-        if path in self._members:
-            archive, member = self._members[path]
-            file = archive.extractfile(member)
-        else:
-            file = open(self._root / path, "rb")  # noqa: SIM115  closed below
-        with file:
-            data = file.read(_LARGEST + 1)
+        with _readable(path):
+            if path in self._members:
+                archive, member = self._members[path]
+                file = archive.extractfile(member)
+            else:
+                file = open(self._root / path, "rb")  # noqa: SIM115  closed below
+            with file:
+                data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             raise CaffeError(f"{path}: larger than {_LARGEST} bytes")
         return data

@@ -24,8 +24,9 @@ of a multistep policy as parts of the run. `paper = [99.25, 0.03]` is what the p
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ else:
 AXES = ("iteration", "epoch", "rate", "momentum")
 SERIES = ("test loss", "test accuracy", "train loss", "gap")
 LARGEST_FILE = 1 << 20
+MOST = 1_000_000  # epochs, images of a batch, runs
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,10 @@ def read(path: str | Path) -> Experiment:
     with about(str(path)):
         try:
             told = tomllib.loads(read_bytes(path, LARGEST_FILE).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # of TOML, of the text, or of a number with thousands of digits
             raise CaffeError(str(error)) from None
+        except RecursionError:
+            raise CaffeError("nested too deeply") from None
         return _experiment(path.stem, told)
 
 
@@ -117,12 +121,60 @@ def _order(name: str) -> tuple[bool, int, str]:
     return not name.startswith("table"), int(number or 0), name
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value <= MOST
+
+
+_TEXT = "a text", lambda value: isinstance(value, str)
+_TEXTS = "a list of texts", _are_texts
+_COUNT = f"a whole number from 1 to {MOST}", _is_count
+_LENGTH = f"a number above 0, at most {MOST}", lambda value: _is_number(value) and 0 < value <= MOST
+_RANGE = 'a number, or a text such as "0.01 to 0.1"', lambda value: isinstance(value, str) or _is_number(value)
+_TABLE = "a table", lambda value: isinstance(value, dict)
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("title", "shows", "x", "cost", "note", "net", "data", "after", "group"), _TEXT),
+    **dict.fromkeys(("claims", "draw"), _TEXTS),
+    **dict.fromkeys(("tests", "runs", "batch"), _COUNT),
+    **dict.fromkeys(("epochs", "width"), _LENGTH),
+    **dict.fromkeys(("rate", "momentum"), _RANGE),
+    "log_x": ("true or false", lambda value: isinstance(value, bool)),
+    "weight_decay": ("a number", _is_number),
+    "drops": ("a list of numbers", _are_numbers),
+    "solver": _TABLE,
+    "paper": ("accuracy and deviation, such as [99.25, 0.03]", lambda value: _are_numbers(value) and len(value) == 2),
+}
+
+
+def _check(told: Mapping[str, Any], where: str) -> None:
+    for key, value in told.items():
+        what, holds = _KINDS.get(key, ("", lambda value: True))  # unknown keys are told elsewhere
+        if not holds(value):
+            raise CaffeError(f"{where}{key} must be {what}, not {value!r:.60}")
+
+
 def _experiment(name: str, told: dict[str, Any]) -> Experiment:
     curves = told.pop("curves", {})
+    if not isinstance(curves, dict) or not all(isinstance(curve, dict) for curve in curves.values()):
+        raise CaffeError("curves must be tables: [curves.NAME]")
+    _check(told, "")
     own = {f.name for f in fields(Experiment)} - {"name", "curves"}
     shared = {key: told.pop(key) for key in list(told) if key not in own}
     if not curves:
         raise CaffeError("has no [curves.NAME]")
+    if missing := [key for key in ("title", "shows") if key not in told]:
+        raise CaffeError(f"has no {missing[0]}")
     made = Experiment(name=name, curves=tuple(_curve(n, shared, c) for n, c in curves.items()), **_tuples(told))
     for what, allowed in (((made.x,), AXES), (made.draw, SERIES)):
         for word in what:
@@ -135,6 +187,7 @@ def _experiment(name: str, told: dict[str, Any]) -> Experiment:
 
 
 def _curve(name: str, shared: dict[str, Any], own: dict[str, Any]) -> Curve:
+    _check(own, f"curve '{name}': ")
     told = {**shared, **own, "solver": {**shared.get("solver", {}), **own.get("solver", {})}}
     known = {f.name for f in fields(Curve)}
     if unknown := sorted(set(told) - known):

@@ -62,6 +62,9 @@ def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: 
         _limit(axes, quarter, np.max, 1.5, "top")
     if what.endswith("accuracy") and late:  # nor must the first steps from chance
         _limit(axes, late, np.min, 0.995, "bottom")
+        low = axes.get_ylim()[0]  # else the margin above is one of all that was cut off, beyond 100 %
+        best = max(float(np.nanmax(part)) for part in late)
+        axes.set_ylim(top=min(100.0, best + 0.06 * (best - low)))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -73,7 +76,10 @@ def _limit(axes: Axes, parts: Sequence[np.ndarray], extreme: Callable, margin: f
     if len(values):
         low, high = axes.get_ylim()
         bound = margin * float(extreme(values))
-        axes.set_ylim(**({"top": min(high, bound)} if side == "top" else {"bottom": max(low, bound)}))
+        if side == "top":
+            axes.set_ylim(top=min(high, bound))
+        else:
+            axes.set_ylim(bottom=max(low, bound))
 
 
 def _line(result: Result, experiment: Experiment, what: str, images: int) -> tuple[np.ndarray, np.ndarray]:

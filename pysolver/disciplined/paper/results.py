@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,16 +114,38 @@ def read_results(folder: Path, experiment: Experiment) -> list[Result]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(read_bytes(path, LARGEST_FILE).decode().splitlines(), 1):
+    for number, line in enumerate(read_bytes(path, LARGEST_FILE).decode("utf-8", "replace").splitlines(), 1):
         try:
-            found.append(Result(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            found.append(_result(json.loads(line)))
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise CaffeError(f"{path}:{number}: is no result: {error}") from None
     names = {curve.name for curve in experiment.curves}
     for result in found:
         if result.curve not in names:
             raise CaffeError(f"{path}: has a curve '{result.curve}' that {experiment.name} has not")
     return found
+
+
+_KINDS = {"str": (str,), "int": (int,), "float": (int, float)}
+_TABLES = {"test": ("iteration", "loss", "accuracy", "gap", "rate", "momentum"), "train": ("iteration", "loss")}
+
+
+def _result(told: Any) -> Result:
+    """The run of a line; TypeError or ValueError if anything in it is of another kind."""
+    made = Result(**told)
+    for field in fields(Result):
+        value = getattr(made, field.name)
+        if field.name not in _TABLES:
+            if type(value) not in _KINDS[str(field.type)]:
+                raise ValueError(f"{field.name} is {value!r:.40}")
+            continue
+        lengths = {len(value[name]) if isinstance(value[name], list) else 0 for name in _TABLES[field.name]}
+        if len(lengths) != 1 or not all(lengths):
+            raise ValueError(f"the columns of {field.name} have not all the same length")
+        for name in _TABLES[field.name]:
+            if not all(entry is None or type(entry) in (int, float) for entry in value[name]):
+                raise ValueError(f"{field.name}: {name} has something else than numbers")
+    return made
 
 
 def keep(folder: Path, experiment: Experiment, results: Sequence[Result]) -> None:

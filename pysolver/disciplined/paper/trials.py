@@ -10,7 +10,7 @@ from typing import Any
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.trial import Backend, Trial, changed, here
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
 from pysolver.proto.upgrade import read_net
 
@@ -82,7 +82,21 @@ def folder_of(experiment: Experiment, curve: Curve, number: int, out: Path, scal
 
 
 def solver_of(experiment: Experiment, curve: Curve, variation: Variation, scale: float) -> SolverParameter:
-    """The curve's solver. Its length is a whole number of test intervals, so that the last weights are tested."""
+    """The curve's solver. Its length is a whole number of test intervals, so that the last weights are tested.
+
+    CaffeError for a value that no solver takes, or data that are not known.
+    """
+    where = f"{experiment.name}: curve '{curve.name}'"
+    if curve.data not in DATA:
+        raise CaffeError(f"{where}: data '{curve.data}' is not known; there are: {', '.join(DATA)}")
+    with about(where):
+        try:
+            return _solver_of(experiment, curve, variation, scale)
+        except (ValueError, TypeError, OverflowError) as error:  # what a message says of a value
+            raise CaffeError(str(error)) from None
+
+
+def _solver_of(experiment: Experiment, curve: Curve, variation: Variation, scale: float) -> SolverParameter:
     images = DATA[curve.data].train
     wanted = curve.epochs * scale * images / variation.batch
     tests = max(FEWEST_TESTS, round(experiment.tests * min(1, scale) ** 0.5))  # fewer in short runs: they cost time

@@ -133,7 +133,7 @@ class Comparison:
         error = self.standard_error()
         return float(gap / max(error, 1e-9)) if np.isfinite(error) else float("nan")
 
-    def choose(self, robust: Callable[[float], float]) -> tuple[float, str, str]:
+    def choose(self, robust: Callable[[float], float | tuple[float, float]]) -> tuple[float, str, str]:
         """The value to take, how sure, and in words why. robust: a key, lower for what is taken when noise decides."""
         best = self.best()
         if not np.isfinite(self.mean(best)):

@@ -32,7 +32,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     full = {size: row for size, row in scores.items() if len(row) == s.facts.runs}
     if len(full) < 2:
         return batch_size.decide(s)
-    comparison = Comparison(full)
+    comparison = Comparison({float(size): row for size, row in full.items()})
     value, sure, reason = comparison.choose(robust=lambda size: (abs(size - own), size))
     table = tuple(
         (f"batch size {size:g}, {cycles[size][0].epochs:.3g} epochs to {rates[size]:.3g}", score)
@@ -41,7 +41,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     words = f"in {span:.3g} seconds each, with rates of its own: {reason}"
     evidence = tuple(plan for size in full for plan in cycles[size])
     notes = tuple(f"batch size {size}: {step.reason}" for size, step in bounds.items() if isinstance(step, Decision))
-    return Decision(NAME, {"batch_size": value}, words, sure if s.more else LOW, evidence, table, notes)
+    return Decision(NAME, {"batch_size": int(value)}, words, sure if s.more else LOW, evidence, table, notes)
 
 
 def _cycles(s: Situation, size: int, rate: float, epochs: float) -> list[Plan]:

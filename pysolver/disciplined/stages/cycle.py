@@ -31,6 +31,8 @@ def decide(s: Situation) -> Decision | list[Plan]:
             return missing
         comparison = _compare(s, tried, epochs)
         if comparison is None:
+            if s.values["max_lr"] == s.facts.rate:
+                return Decision(NAME, _values(s.facts.rate), "not tried: the file's own rate stays the highest", LOW)
             top = _round(s.values["max_lr"] / LOWER)
             return Decision(NAME, _values(top), "not tried: half of what the range test bears, to be safe", LOW)
         if comparison.best() != tried[-1]:

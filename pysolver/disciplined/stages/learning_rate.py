@@ -35,7 +35,7 @@ def decide(s: Situation, top: float | None = None, epochs: float | None = None) 
     top = _first_top(s, scout)
     epochs = epochs or s.facts.short(ITERATIONS, _batch(s))
     notes: list[str] = []
-    plans: list[Plan] = []
+    plans = []
     seen: set[tuple[float, float]] = set()
     lengthened, borne = False, None
     for _ in range(ATTEMPTS):

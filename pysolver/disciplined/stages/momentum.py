@@ -33,7 +33,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     if missing := s.missing(ramp):
         return missing
     found = learning_rate.reading(list(s.runs(ramp).values()))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if found is not None and found.max_lr is not None and found.break_seen:
         values["max_lr"] = found.max_lr
         notes = (f"with the momentum going down from {value:g} to {LOWEST:g} the range test bears {found.max_lr:g}",)

@@ -58,7 +58,7 @@ def argmax(g: Scope, layer: layers.ArgMax, x: str) -> str:
     places = g.to_float(g.node("Sub", g.indices(size - 1, "largest"), places))
     if layer.along is not None:
         return places
-    rows = (shape[0], 1, layer.top_k)
+    rows: tuple[int, ...] = (shape[0], 1, layer.top_k)
     if layer.with_values:
         parts = [g.reshape(part, (shape[0], layer.top_k), rows) for part in (places, values)]
         places, rows = g.node("Concat", *parts, axis=1), (shape[0], 2, layer.top_k)

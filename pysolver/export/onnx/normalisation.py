@@ -35,10 +35,11 @@ def batch_norm(g: Scope, layer: layers.BatchNorm, x: str) -> str:
             y = g.node("Add", g.node("Mul", y, g.blob(3, spread)), g.blob(4, spread))
         return y
     if layer.is_nvidia:
-        return normalise(g, x, *(g.values(index) for index in (3, 4, 0, 1)), layer.eps)
+        stored = {name: g.values(index) for name, index in (("scale", 3), ("shift", 4), ("mean", 0), ("variance", 1))}
+        return normalise(g, x, **stored, eps=layer.eps)
     weight = float(g.values(2)[0])
-    mean, variance = (g.values(index) * np.float32(1 / weight if weight else 0) for index in (0, 1))
-    return normalise(g, x, np.ones_like(mean), np.zeros_like(mean), mean, variance, layer.eps)
+    sums, squares = (g.values(index) * np.float32(1 / weight if weight else 0) for index in (0, 1))
+    return normalise(g, x, np.ones_like(sums), np.zeros_like(sums), sums, squares, layer.eps)
 
 
 def normalise(

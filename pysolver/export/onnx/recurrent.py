@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from pysolver.export.onnx.graph import Scope, emits
 from pysolver.export.program import array_of
@@ -62,7 +62,7 @@ def _body(
     """The graph of one step. names: each state's new value by the state's letter; `y` is the output."""
     at = f"{layer.name}/step/"
 
-    def info(name: str, size: int) -> object:
+    def info(name: str, size: int) -> ValueInfoProto:
         return helper.make_tensor_value_info(at + name, TensorProto.FLOAT, (streams, size))
 
     states = [key for key in names if key != "y"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pysolver.export.torch import pieces
 from pysolver.export.torch.source import Writer, number, swallowed_by, writes
 from pysolver.layers import normalisation as layers
@@ -21,7 +23,8 @@ def batch_norm(w: Writer, layer: layers.BatchNorm, x: str) -> str:
     kind = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}.get(len(w.bottoms[0]))
     if kind is None:
         w.cannot(f"torch has no batch normalisation of {len(w.bottoms[0])} axes")
-    options, bindings = [f"eps={number(layer.eps)}"], []
+    options = [f"eps={number(layer.eps)}"]
+    bindings: list[Any] = []
     following = swallowed_by(w)
     stored = "statistic"
     if layer.is_nvidia:

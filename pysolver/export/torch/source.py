@@ -83,7 +83,7 @@ class Source:
     name: str = "Net"
     init: list[str] = field(default_factory=list)
     forward: list[str] = field(default_factory=list)
-    pieces: dict[str, type] = field(default_factory=dict)  # classes that the file brings along
+    pieces: dict[str, type | Callable] = field(default_factory=dict)  # classes and functions that the file brings along
     bindings: list[Binding] = field(default_factory=list)
     attributes: set[str] = field(default_factory=set)
     modules: dict[tuple, str] = field(default_factory=dict)  # what is written and its tensors' memory -> attribute
@@ -115,8 +115,8 @@ class Writer:
         attribute = self.attribute(name or self.layer.name)
         self.source.modules[key] = attribute
         self.source.init.append(f"self.{attribute} = {text}")
-        for tensor, layer, index, *kind in bindings:
-            self._bind(Binding(f"{attribute}.{tensor}" if tensor else attribute, layer, index, *kind))
+        for tensor, *rest in bindings:
+            self._bind(Binding(f"{attribute}.{tensor}" if tensor else attribute, *rest))
         return f"self.{attribute}"
 
     def parameter(self, index: int, shape: Shape) -> str:

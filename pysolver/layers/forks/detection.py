@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class PriorBox(Layer):
         for ratio in p.aspect_ratio:
             if all(abs(ratio - known) >= 1e-6 for known in ratios):
                 ratios += [ratio, 1 / ratio] if p.flip else [ratio]
-        sizes = []
+        sizes: list[tuple[float, float]] = []
         for index, low in enumerate(int(size) for size in p.min_size):
             sizes.append((low, low))
             if p.max_size:
@@ -70,6 +71,10 @@ class PriorBox(Layer):
         return sizes
 
     def top_shapes(self, features: Shape, image: Shape | None = None) -> list[Shape]:
+        if len(features) != 4 or (not self.image and (image is None or len(image) != 4)):
+            self.fail(
+                f"needs bottoms (N, C, H, W), the second one for its size, not {list(features)} and {list(image or ())}"
+            )
         return [(1, 2, features[2] * features[3] * len(self.sizes) * 4)]
 
     @torch.no_grad()
@@ -77,7 +82,7 @@ class PriorBox(Layer):
         p, (rows, columns) = self.param.prior_box_param, features.shape[2:]
         height, width = self.image or image.shape[2:]
         step_h, step_w = self.step or (height / rows, width / columns)
-        like = {"device": features.device, "dtype": features.dtype}
+        like: dict[str, Any] = {"device": features.device, "dtype": features.dtype}
         y = (torch.arange(rows, **like) + p.offset) * step_h
         x = (torch.arange(columns, **like) + p.offset) * step_w
         middle = torch.stack([x.expand(rows, -1), y.unsqueeze(1).expand(-1, columns)], -1).unsqueeze(2)
@@ -85,8 +90,8 @@ class PriorBox(Layer):
         corners = torch.cat([middle - half, middle + half], -1) / torch.tensor([width, height] * 2, **like)
         if p.clip:
             corners = corners.clamp(0, 1)
-        variances = list(p.variance) or [0.1]
-        variances = torch.tensor(variances * (4 // len(variances)), **like).expand_as(corners)
+        given = list(p.variance) or [0.1]
+        variances = torch.tensor(given * (4 // len(given)), **like).expand_as(corners)
         return torch.stack([corners.flatten(), variances.flatten()]).unsqueeze(0)
 
 
@@ -123,7 +128,8 @@ class DetectionOutput(Layer):
     @torch.no_grad()
     def forward(self, locations: Tensor, scores: Tensor, priors: Tensor, images: Tensor | None = None) -> Tensor:
         p = self.param.detection_output_param
-        known = boxes.Priors(*priors.cpu().reshape(2, -1, 4), p.code_type, p.variance_encoded_in_target)
+        corners, variances = priors.cpu().reshape(2, -1, 4)
+        known = boxes.Priors(corners, variances, p.code_type, p.variance_encoded_in_target)
         items = len(locations)
         locations_by_class = locations.cpu().reshape(items, -1, self.location_classes, 4).transpose(1, 2)
         scores_by_class = scores.cpu().reshape(items, -1, self.classes).transpose(1, 2)
@@ -141,7 +147,7 @@ class DetectionOutput(Layer):
         p = self.param.detection_output_param
         least = p.confidence_threshold if p.HasField("confidence_threshold") else -math.inf
         top_k = p.nms_param.top_k if p.nms_param.HasField("top_k") else -1
-        rows = []
+        parts = []
         for label in range(self.classes):
             if label == p.background_label_id:
                 continue
@@ -149,8 +155,8 @@ class DetectionOutput(Layer):
             own = found[0 if p.share_location else label][candidates]
             kept = boxes.suppress(own, scores[label][candidates], p.nms_param.nms_threshold, top_k, p.nms_param.eta)
             head = torch.tensor([image, label], dtype=own.dtype).expand(len(kept), 2)
-            rows.append(torch.cat([head, scores[label][candidates[kept]].unsqueeze(1), own[kept]], 1))
-        rows = torch.cat(rows) if rows else scores.new_zeros(0, 7)
+            parts.append(torch.cat([head, scores[label][candidates[kept]].unsqueeze(1), own[kept]], 1))
+        rows = torch.cat(parts) if parts else scores.new_zeros(0, 7)
         if -1 < p.keep_top_k < len(rows):
             best = rows[:, 2].argsort(descending=True, stable=True)[: p.keep_top_k]
             rows = rows[best.sort().values]

@@ -10,6 +10,8 @@ from pysolver.files import read_text
 from pysolver.layers.base import Layer, exactly, register
 from pysolver.layers.forks import boxes
 
+_MOST = 1 << 16  # classes: each has a row in every output
+
 
 @register("DetectionEvaluate")
 class DetectionEvaluate(Layer):
@@ -29,6 +31,7 @@ class DetectionEvaluate(Layer):
     def set_up(self, detections: Shape, truth: Shape) -> None:
         p = self.p = self.param.detection_evaluate_param
         self.check(p.HasField("num_classes"), "Must provide num_classes.")
+        self.check(0 < p.num_classes <= _MOST, f"num_classes must be from 1 to {_MOST}, not {p.num_classes}")
         self.check(p.overlap_threshold > 0, "overlap_threshold must be positive")
         self.classes = [label for label in range(p.num_classes) if label != p.background_label_id]
         self.sizes: list[tuple[float, float]] = []
@@ -52,8 +55,8 @@ class DetectionEvaluate(Layer):
         found, objects = (rows.cpu().reshape(-1, rows.shape[-1]) for rows in (detections, truth))
         top = torch.zeros(len(self.classes) + len(found), 5)
         found, objects = found[found[:, 0].long() != -1], objects[objects[:, 0].long() != -1]
-        for rows in (found, objects):
-            if (rows[:, 1].long() == self.p.background_label_id).any():
+        for known in (found, objects):
+            if (known[:, 1].long() == self.p.background_label_id).any():
                 self.fail("Found background label in the detection results or in the dataset.")
         counted = objects if self.p.evaluate_difficult_gt else objects[objects[:, 7] == 0]
         rows = [torch.tensor([-1.0, c, (counted[:, 1].long() == c).sum(), -1, -1]) for c in self.classes]

@@ -106,7 +106,8 @@ class MultiBoxLoss(Loss):
         return truth[2] if len(truth) > 2 else 1
 
     def forward(self, locations: Tensor, scores: Tensor, priors: Tensor, truth: Tensor) -> Tensor:
-        known = Priors(*priors.detach().cpu().reshape(2, -1, 4), self.p.code_type, self.p.encode_variance_in_target)
+        corners, variances = priors.detach().cpu().reshape(2, -1, 4)
+        known = Priors(corners, variances, self.p.code_type, self.p.encode_variance_in_target)
         items, count = len(locations), len(known.corners)
         locations = locations.reshape(items, count, self.slots, 4)
         costs = self._costs(scores.reshape(items, count, self.p.num_classes))
@@ -120,8 +121,8 @@ class MultiBoxLoss(Loss):
             loss = loss + self.p.loc_weight * self._location_losses(locations[i], answer.positives).sum()
             matches += len(answer.positives.priors)
         p = caffe_pb2.LossParameter
-        divisor = {p.FULL: items * count, p.VALID: matches, p.BATCH_SIZE: items, p.NONE: 1}[self.mode]
-        return loss / max(1, divisor)
+        divisors: dict[int, int] = {p.FULL: items * count, p.VALID: matches, p.BATCH_SIZE: items, p.NONE: 1}
+        return loss / max(1, divisors[self.mode])
 
     def _objects(self, rows: Tensor, items: int) -> list[Objects]:
         """The objects of each image; rows of image -1 are filling."""

@@ -61,7 +61,8 @@ def codes(places: Tensor, targets: Tensor) -> Tensor:
 def suppressed(places: Tensor, scores: Tensor, threshold: float, before: int, after: int) -> Tensor:
     """Non-maximum suppression among the `before` best; indices of the first `after` kept, best first."""
     order = scores.argsort(descending=True, stable=True)[:before]
-    left, kept = places[order], []
+    left = places[order]
+    kept: list[Tensor] = []
     while len(order) and len(kept) < after:
         kept.append(order[0])
         stays = boxes.overlaps(left[:1], left, pixel=1)[0] <= threshold
@@ -91,7 +92,8 @@ class Proposals(Layer):
                 f"{count} anchors need scores (1, {2 * count}, H, W), boxes (1, {4 * count}, H, W) and an image "
                 f"(1, 3), not {list(scores)}, {list(found)} and {list(image)}"
             )
-        return [(1, 5), (1, 1)][: self.top_count]
+        tops: list[Shape] = [(1, 5), (1, 1)]
+        return tops[: self.top_count]
 
     @torch.no_grad()
     def forward(self, scores: Tensor, found: Tensor, image: Tensor) -> tuple[Tensor, ...]:
@@ -221,7 +223,7 @@ class AnchorTargetLayer(Layer):
                 f"not {list(scores)}, {list(objects)} and {list(image)}"
             )
         height, width = scores[2:]
-        return [(1, 1, count * height, width)] + [(1, 4 * count, height, width)] * 3
+        return [(1, 1, count * height, width), *[(1, 4 * count, height, width)] * 3]
 
     @torch.no_grad()
     def forward(self, scores: Tensor, objects: Tensor, image: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
@@ -272,7 +274,7 @@ class ProposalTargetLayer(Layer):
     def top_shapes(self, proposals: Shape, objects: Shape) -> list[Shape]:
         if proposals[1:2] != (5,) or objects[1:2] != (5,):
             self.fail(f"needs proposals (R, 5) and objects (G, 5), not {list(proposals)} and {list(objects)}")
-        return [(1, 5, 1, 1), (1, 1, 1, 1)] + [(1, 4 * self.classes, 1, 1)] * 3
+        return [(1, 5, 1, 1), (1, 1, 1, 1), *[(1, 4 * self.classes, 1, 1)] * 3]
 
     @torch.no_grad()
     def forward(self, proposals: Tensor, objects: Tensor) -> tuple[Tensor, ...]:

@@ -76,11 +76,11 @@ class ROIPooling(Regions):
         rows = _bins(top, (bottom - top + 1).clamp(min=1), self.height, x.shape[2])
         columns = _bins(left, (right - left + 1).clamp(min=1), self.width, x.shape[3])
         planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(x.shape[:2]) * x[0, 0].numel()
-        winners = [
+        found = [
             self._in_region(x[image], [part[i] for part in (*rows, *columns)])
             for i, image in enumerate(images.tolist())
         ]
-        winners = torch.stack(winners) if winners else x.new_zeros(0, x.shape[1], self.height, self.width).long()
+        winners = torch.stack(found) if found else x.new_zeros(0, x.shape[1], self.height, self.width).long()
         return torch.where(winners < 0, -1, winners + planes[images][:, :, None, None])
 
     def _in_region(self, image: Tensor, bounds: list[Tensor]) -> Tensor:

@@ -118,3 +118,18 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(CaffeError, match="2008_2.jpg: listed, but not there"):
         prepare("voc", tmp_path / "out", source)
     assert not list((tmp_path / "out").glob("voc*"))
+
+
+@pytest.mark.parametrize(
+    "name, content, error",
+    [
+        ("VOC1.tar", b"no archive" * 99, "VOC1.tar: cannot be read"),
+        ("VOCdevkit/VOC2007/ImageSets/Main/trainval.txt", b"1 ../../../secret", "'../../../secret' is no name"),
+        ("VOCdevkit/VOC2007/ImageSets/Main/trainval.txt", b"1\xff", "is no name of an image"),
+    ],
+)
+def test_what_a_stranger_may_have_put_there(tmp_path, name, content, error):
+    _devkit(tmp_path, False)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CaffeError, match=error):
+        voc.writer(tmp_path)

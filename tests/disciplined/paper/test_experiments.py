@@ -128,3 +128,43 @@ def test_reading_and_judging_need_no_torch():
     code = "import sys, pysolver.disciplined.paper.run, pysolver.disciplined.paper.page; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+GOOD = """title = "t"\nshows = "s"\nnet = "n"\ndata = "mnist"\nbatch = 64\nepochs = 1\nrate = 0.1\nmomentum = 0.9
+weight_decay = 0.0\n[curves.a]\n"""
+
+
+@pytest.mark.parametrize(
+    "old, new, error",
+    [
+        ("batch = 64", "batch = 0", "batch must be a whole number from 1 to 1000000, not 0"),
+        ("batch = 64", 'batch = "many"', "batch must be a whole number"),
+        ("epochs = 1", "epochs = inf", "epochs must be a number above 0"),
+        ("[curves.a]", "[curves.a]\nsolver = 3", "curve 'a': solver must be a table, not 3"),
+        ("[curves.a]", "curves = 3", r"curves must be tables: \[curves.NAME\]"),
+        ('shows = "s"', "", "has no shows"),
+        ("rate = 0.1", "rate = " + "9" * 5000, "digits"),
+        ("rate = 0.1", "rate = " + "[" * 5000, "nested too deeply|Invalid|recursion"),
+    ],
+)
+def test_a_file_with_a_mistake_names_the_key(tmp_path: Path, old: str, new: str, error: str):
+    (tmp_path / "fig1.toml").write_text(GOOD)
+    read(tmp_path / "fig1.toml")
+    (tmp_path / "fig1.toml").write_text(GOOD.replace(old, new))
+    with pytest.raises(CaffeError, match=f"fig1.toml: .*({error})"):
+        read(tmp_path / "fig1.toml")
+
+
+@pytest.mark.parametrize(
+    "old, new, error",
+    [
+        ("mnist", "minst", "fig1: curve 'a': data 'minst' is not known; there are: mnist"),
+        ("[curves.a]", "[curves.a.solver]\nbas_lr = 1", "fig1: curve 'a': .*bas_lr"),
+        ("rate = 0.1", 'rate = "0.1-0.2/1e999"', "fig1: curve 'a': "),
+    ],
+)
+def test_what_no_solver_takes(tmp_path: Path, old: str, new: str, error: str):
+    (tmp_path / "fig1.toml").write_text(GOOD.replace(old, new))
+    e = read(tmp_path / "fig1.toml")
+    with pytest.raises(CaffeError, match=error):
+        solver_of(e, e.curves[0], Variation.of(e.curves[0], 1), 1)

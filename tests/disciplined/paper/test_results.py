@@ -143,3 +143,25 @@ def test_the_page_is_made_from_the_kept_runs():
     assert page.text(experiments.values(), kept) == written, "run pysolver reproduce --page docs/paper.md"
     pictures = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
     assert pictures == {name for name, runs in kept.items() if runs}
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ('"seed": 1', '"seed": "1"'),
+        ('"loss": [2.3, 0.5, 0.25]', '"loss": [2.3, 0.5]'),
+        ('"loss": [2.3, 0.5, 0.25]', '"los": [2.3, 0.5, 0.25]'),
+        ('"loss": [2.3, 0.5, 0.25]', '"loss": [2.3, "x", 0.25]'),
+        ('"test": {', '"test": [{'),
+        ('"curve"', '"curv"'),
+        ('{"curve"', "[" * 50000 + '{"curve"'),
+    ],
+)
+def test_a_line_that_is_no_result_is_named(tmp_path: Path, old: str, new: str):
+    keep(tmp_path, EXPERIMENT, results(99, 99.1))
+    path = tmp_path / "table9.jsonl"
+    first, *rest = path.read_text().splitlines()
+    assert old in first
+    path.write_text("\n".join([*rest, first.replace(old, new, 1)]))
+    with pytest.raises(CaffeError, match=r"table9.jsonl:8: is no result"):
+        read_results(tmp_path, EXPERIMENT)

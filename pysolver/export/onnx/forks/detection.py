@@ -124,7 +124,8 @@ def _best_of_image(g: Scope, kept: str, best: str, keep: int, count: int) -> str
 def places_of(g: Scope, kept: str) -> tuple[str, str]:
     """The image and the place of every candidate kept, (K) each."""
     found = g.node("NonZero", kept)
-    return tuple(g.node("Gather", found, g.indices(i, "row"), axis=0) for i in (0, 1))
+    image, place = (g.node("Gather", found, g.indices(i, "row"), axis=0) for i in (0, 1))
+    return image, place
 
 
 def rows(g: Scope, kept: str, image: str, place: str, label: str, best: str, boxes: str, width: int) -> str:
