@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,6 +126,10 @@ def _of_kind(layer, position: int, shape: tuple, inputs: list[Value], generator:
         return generator.integers(0, inputs[0].shape[0], shape).astype(np.float32)
     if kind == "Filter" and position == len(inputs) - 1:
         return generator.integers(0, 2, shape).astype(np.float32)
+    if kind == "Proposal" and position == 2:  # an image as large as the map, not scaled
+        height, width = inputs[0].shape[2:]
+        sizes = np.array([height * layer.stride, width * layer.stride, *[1] * (math.prod(shape) - 2)])
+        return sizes.astype(np.float32).reshape(shape)
     if kind in ("ROIPooling", "PSROIPooling") and position == 1:
         images, _, height, width = inputs[0].shape
         limits = np.array([images, width, height, width, height])

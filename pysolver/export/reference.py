@@ -33,5 +33,7 @@ def _forward(step: Step, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         return (torch.softmax(inputs[0], step.layer.class_axis),)
     if head == "Sigmoid":
         return (torch.sigmoid(inputs[0]),)
+    if step.layer.type_name == "MarginInnerProduct":
+        return (inputs[0].flatten(1) @ step.layer.unit_rows().T,)
     tops = step.layer(*inputs)
     return tuple(tops) if isinstance(tops, (tuple, list)) else (tops,)

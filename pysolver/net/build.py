@@ -13,7 +13,7 @@ from pysolver.blob import Blob
 from pysolver.component import create, layer_types
 from pysolver.context import Context
 from pysolver.data.source import Source
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
 from pysolver.net.filter import filter_net
@@ -93,8 +93,9 @@ class _Builder:
         kind: Any = SourceNode if isinstance(layer, Source) else LayerNode
         node: Node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
         self._name_tops(node)
-        layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
-        layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")
+        with about(f"layer '{name}'"):
+            layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
+            layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")
         shapes = [blob.shape for blob in node.bottoms]
         layer.set_up(*shapes)
         node.shape_tops()
@@ -122,7 +123,11 @@ class _Builder:
             if in_place and not layer.allows_in_place:
                 layer.fail(f"does not allow in-place computation: its top '{name}' must have another name")
             if name in self.blobs and not in_place:
-                raise CaffeError(f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}')")
+                other = next((made.layer.name for made in self.nodes if name in made.top_names), layer.name)
+                raise CaffeError(
+                    f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}'; layer '{other}' makes it "
+                    "too: rename one, or let each into one phase by include { phase: })"
+                )
             self.context.emit(e.Top(layer.name, name, in_place))
             if not in_place:
                 self.blobs[name] = Blob((), self.context.device)

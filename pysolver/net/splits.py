@@ -87,7 +87,8 @@ def _meant(name: str, made: list[str], later: Sequence[Any], phase: str) -> str:
     near += [f"'{top}', which a layer further down makes" for top in difflib.get_close_matches(name, ahead, 1)]
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f": no layer of the {phase} net makes it (there are: {', '.join(made[-20:]) or 'none before it'})"
+    there = ", ".join(made[-20:]) or "none before it; layers whose include names another phase are left out"
+    return f": no layer of the {phase} net makes it (there are: {there})"
 
 
 def _loss_weights(

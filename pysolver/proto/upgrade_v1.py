@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
@@ -132,7 +134,7 @@ def _upgrade_layer(old: V1LayerParameter, new: LayerParameter, emit: Emit) -> bo
         elif field.name == "layer":
             emit(notices.V0InsideV1())
             clean = False
-        elif field.name not in LayerParameter.DESCRIPTOR.fields_by_name:
+        elif not _has_place(field):
             raise CaffeError(f"layer '{old.name}': {field.name} has no place in the present form of a layer")
         elif field.is_repeated:
             getattr(new, field.name).extend(value)
@@ -141,6 +143,13 @@ def _upgrade_layer(old: V1LayerParameter, new: LayerParameter, emit: Emit) -> bo
         else:
             setattr(new, field.name, value)
     return clean
+
+
+def _has_place(field: FieldDescriptor) -> bool:
+    """Whether the present form has a field of this name and of this message."""
+    place = LayerParameter.DESCRIPTOR.fields_by_name.get(field.name)
+    messages = [each.message_type and each.message_type.full_name for each in (field, place or field)]
+    return place is not None and messages[0] == messages[1]
 
 
 def refuse_both_forms(net: NetParameter, source: str) -> None:

@@ -110,3 +110,84 @@ def test_what_mines_hard_examples_leaves(net_of, run):
     scores = torch.from_numpy(forward(net, "score", data=data))
     for found in run(model, data=data).values():
         np.testing.assert_allclose(found, torch.softmax(scores, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("width, height", [(True, False), (False, True), (True, True), (False, False)])
+def test_flip(width, height, net_of, run):
+    p = f"flip_param {{ flip_width: {str(width).lower()} flip_height: {str(height).lower()} }}"
+    net = net_of(inputs(data=(2, 3, 4, 5)) + f"layer {{ name: 'l' type: 'Flip' bottom: 'data' top: 'y' {p} }}")
+    data = normal(3, 3, 4, 5)
+    expected = data[:, :, :: -1 if height else 1, :: -1 if width else 1]
+    np.testing.assert_array_equal(run(to_onnx(net, batch="dynamic"), data=data)["y"], expected)
+    np.testing.assert_array_equal(to_torch(net)(torch.from_numpy(data)), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 12), (2, 3, 2, 2)])
+def test_without_its_margin_a_face_net_is_an_inner_product(shape, net_of, run):
+    """SphereFace's heads: the label, lambda and the loss leave, weights have length 1."""
+    net = net_of(
+        inputs(data=shape, label=(2,))
+        + """layer { name: 'fc6' type: 'MarginInnerProduct' bottom: 'data' bottom: 'label' top: 'fc6' top: 'lambda'
+                     margin_inner_product_param { num_output: 4 type: QUADRUPLE lambda_min: 5 } }
+             layer { name: 'loss' type: 'SoftmaxWithLoss' bottom: 'fc6' bottom: 'label' top: 'loss' }"""
+    )
+    weights = net.params["fc6"][0].data.astype(np.float64)
+    scores = normal(3, *shape[1:]).reshape(3, -1) @ (weights / np.linalg.norm(weights, axis=1)[:, None]).T
+    expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    model = to_onnx(net, batch="dynamic")
+    assert [info.name for info in model.graph.input] == ["data"]
+    data = normal(3, *shape[1:])
+    np.testing.assert_allclose(run(model, data=data)["prob"], expected, rtol=1e-5)  # rounding of float32
+    np.testing.assert_allclose(to_torch(net)(torch.from_numpy(data)).detach(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(net.params["fc6"][0].data, weights)
+
+
+YOLO2 = """layer { name: 'l' type: 'YoloDetectionOutput' bottom: 'coarse' bottom: 'fine' top: 'y'
+                   yolo_detection_output_param { num_classes: 3 num_box: 2 confidence_threshold: 0.3
+                       nms_threshold: 0.4 biases: 0.5 biases: 0.7 biases: 1.2 biases: 0.9 } }"""
+
+
+@pytest.mark.parametrize("shift, count", [(0, 1), (0, 3), (-20, 2)])
+def test_boxes_of_yolo_2(shift, count, net_of, run):
+    """The objectness of a box is shifted with the rest: by -20 no score is above the threshold."""
+    net = net_of(inputs(coarse=(2, 16, 2, 3), fine=(2, 16, 4, 6)) + YOLO2)
+    model = to_onnx(net, batch="dynamic")
+    fed = {"coarse": 2 * normal(count, 16, 2, 3) + shift, "fine": 2 * normal(count, 16, 4, 6) + shift}
+    expected, found = forward(net, "y", **fed), run(model, **fed)["y"]
+    assert expected.shape[2] > 3 * count if shift == 0 else expected.shape[2] == count
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # float32 exponentials
+
+
+@pytest.mark.parametrize("image", [[60, 70, 1], [60, 70, 2, 0.5]])
+@pytest.mark.parametrize("limits", ["pre_nms_topn: 12 post_nms_topn: 30", "post_nms_topn: 5", ""])
+def test_proposals(image, limits, net_of, run):
+    net = net_of(
+        inputs(scores=(1, 12, 4, 5), codes=(1, 24, 4, 5), image=(1, len(image)))
+        + f"""layer {{ name: 'l' type: 'Proposal' bottom: 'scores' bottom: 'codes' bottom: 'image' top: 'rois' top: 'y'
+                proposal_param {{ {limits} ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 min_size: 12
+                                  nms_thresh: 0.5 }} }}"""
+    )
+    generator = np.random.default_rng(0)
+    fed = {
+        "scores": generator.random((1, 12, 4, 5), np.float32),
+        "codes": 0.3 * normal(1, 24, 4, 5),
+        "image": np.array([image], np.float32),
+    }
+    rois = forward(net, "rois", **fed)
+    found = run(to_onnx(net), **fed)
+    least, most = {"pre": (6, 12), "pos": (5, 5), "": (13, 119)}[limits[:3]]
+    assert least <= len(rois) <= most
+    np.testing.assert_allclose(found["rois"], rois, rtol=1e-5, atol=1e-4)  # pixels, of float32 exponentials
+    np.testing.assert_array_equal(found["y"], net.blobs["y"].data)
+    with pytest.raises(CaffeError, match="suppression"):
+        to_torch(net)
+
+
+def test_judges_of_segmentation_leave(net_of):
+    net = net_of(
+        inputs(data=(2, 3, 4, 4), label=(2, 1, 4, 4))
+        + """layer { name: 'score' type: 'ReLU' bottom: 'data' top: 'score' }
+             layer { name: 'seg' type: 'SegAccuracy' bottom: 'score' bottom: 'label' top: 'seg' }"""
+    )
+    graph = to_onnx(net).graph
+    assert [[info.name for info in ends] for ends in (graph.input, graph.output)] == [["data"], ["score"]]

@@ -177,7 +177,7 @@ def test_multipliers_come_from_owner_and_sharer():
 
 BAD = [
     (ip("a", "nowhere", "a", 2), "Unknown bottom blob 'nowhere'"),
-    (INPUT + ip("a", "x", "y", 2), "Top blob 'y' produced by multiple sources"),
+    (INPUT + ip("a", "x", "y", 2), r"Top blob 'y' produced by multiple sources. \(layer 'a'; layer '\w+' makes it too"),
     (INPUT + "layer { name: 'l' type: 'Relu' bottom: 'x' top: 'r' }", "layer 'l': Unknown layer type: Relu"),
     (
         INPUT + "layer { name: 'l' type: 'Flatten' bottom: 'x' top: 'x' }",

@@ -280,8 +280,9 @@ def test_tools_write_what_could_be_upgraded_and_fail(tmp_path, log):
     assert ["E", "Encountered error(s) while upgrading prototxt; see details above."] in log()
 
 
-def test_a_field_of_a_fork_that_has_no_place_in_the_present_form():
+@pytest.mark.parametrize("field", ["down_sampling_param", "relu6_param"])  # not there, there as another message
+def test_a_field_of_a_fork_that_has_no_place_in_the_present_form(field):
     old = NetParameter()
-    old.layers.add(name="down", type=V1LayerParameter.RELU).down_sampling_param.SetInParent()
-    with pytest.raises(CaffeError, match="layer 'down': down_sampling_param has no place"):
+    getattr(old.layers.add(name="down", type=V1LayerParameter.RELU), field).SetInParent()
+    with pytest.raises(CaffeError, match=f"layer 'down': {field} has no place"):
         upgrade_net(old, "net.prototxt", lambda event: None)

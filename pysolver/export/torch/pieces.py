@@ -19,6 +19,17 @@ class Scale(nn.Module):
         return x * self.weight if self.bias is None else x * self.weight + self.bias
 
 
+class UnitLinear(nn.Module):
+    """The inner products of x with the weight's rows, each made of length 1."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(outputs, inputs))
+
+    def forward(self, x):
+        return F.linear(x, F.normalize(self.weight, dim=1, eps=0))
+
+
 class FrozenBatchNorm(nn.Module):
     """weight * (x - mean) * inverse_deviation + bias for each channel."""
 

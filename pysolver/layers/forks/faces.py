@@ -134,11 +134,15 @@ class MarginInnerProduct(Layer):
             self.fail(f"needs {self.blobs[0].shape[1]} features and one label an item, not {list(data)}, {list(label)}")
         return [(data[0], self.p.num_output), (1,)][: self.top_count]
 
+    def unit_rows(self) -> Tensor:
+        """The weights with rows of length 1."""
+        return F.normalize(self.blobs[0], dim=1, eps=0)
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         p, weight = self.p, self.blobs[0]
         self.forwards += 1
         weakness = max(p.base * (1 + p.gamma * self.forwards) ** -p.power, p.lambda_min)
         with torch.no_grad():
-            weight.copy_(F.normalize(weight, dim=1, eps=0))
+            weight.copy_(self.unit_rows())
         top = _Margin.apply(x.flatten(1), weight, self.labels(label).flatten(), p.type, weakness)
         return (top, x.new_full((1,), weakness)) if self.top_count > 1 else top

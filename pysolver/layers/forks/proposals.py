@@ -39,22 +39,23 @@ def everywhere(reference: Tensor, height: int, width: int, stride: int) -> Tenso
     return (reference + shifts).reshape(-1, 4)
 
 
-def _centre_and_size(places: Tensor) -> tuple[Tensor, Tensor]:
+def centre_and_size(places: Tensor) -> tuple[Tensor, Tensor]:
+    """Of boxes (B, 4), (B, 2) each."""
     size = places[:, 2:] - places[:, :2] + 1
     return places[:, :2] + size / 2, size
 
 
 def moved(places: Tensor, codes: Tensor) -> Tensor:
     """Boxes (B, 4) moved by dx dy (of their size) and enlarged by e^dw e^dh."""
-    centre, size = _centre_and_size(places)
+    centre, size = centre_and_size(places)
     centre, half = codes[:, :2] * size + centre, codes[:, 2:].exp() * size / 2
     return torch.cat([centre - half, centre + half], 1)
 
 
 def codes(places: Tensor, targets: Tensor) -> Tensor:
     """What `moved` needs to make the targets of the boxes."""
-    centre, size = _centre_and_size(places)
-    other_centre, other_size = _centre_and_size(targets)
+    centre, size = centre_and_size(places)
+    other_centre, other_size = centre_and_size(targets)
     return torch.cat([(other_centre - centre) / size, (other_size / size).log()], 1)
 
 

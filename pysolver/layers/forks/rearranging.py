@@ -82,5 +82,10 @@ class Flip(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
+        return x.flip(self.axes)
+
+    @property
+    def axes(self) -> list[int]:
+        """The axes that are turned round."""
         p = self.param.flip_param
-        return x.flip([axis for axis, flips in ((2, p.flip_height), (3, p.flip_width)) if flips])
+        return [axis for axis, flips in ((2, p.flip_height), (3, p.flip_width)) if flips]

@@ -2,8 +2,10 @@
 
 from pysolver.export.onnx.forks import (  # noqa: F401
     detection,
+    faces,
     mobile,
     normalisation,
+    proposals,
     rearranging,
     resizing,
     rois,

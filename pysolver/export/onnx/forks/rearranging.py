@@ -1,6 +1,8 @@
-"""Permute of SSD and Reorg of YOLO."""
+"""Permute of SSD, Reorg of YOLO, Flip."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from pysolver.export.onnx.graph import Scope, emits
 from pysolver.layers.forks import rearranging as layers
@@ -21,3 +23,13 @@ def reorg(g: Scope, layer: layers.Reorg, x: str) -> str:
         parts, order = (items, coarse, height, s, width, s), [0, 3, 5, 1, 2, 4]
     y = g.node("Transpose", g.reshape(x, g.bottoms[0], parts), perm=order)
     return g.reshape(y, tuple(parts[i] for i in order), g.tops[0])
+
+
+@emits("Flip")
+def flip(g: Scope, layer: layers.Flip, x: str) -> str:
+    axes = layer.axes
+    if not axes:
+        return x
+    last, before_first = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes)
+    named = (("last", last), ("before_first", before_first), ("axes", axes), ("steps", last))
+    return g.node("Slice", x, *(g.indices(values, hint) for hint, values in named))

@@ -2,6 +2,7 @@
 
 from pysolver.export.torch.forks import (  # noqa: F401
     detection,
+    faces,
     mobile,
     normalisation,
     rearranging,

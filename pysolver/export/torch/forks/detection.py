@@ -14,7 +14,7 @@ def prior_box(w: Writer, layer: layers.PriorBox, *bottoms: str) -> str:
     return w.constant(layer(*(torch.empty(shape) for shape in w.bottoms)))
 
 
-refuse("DetectionOutput", "torch has no non-maximum suppression (torchvision does); ONNX has: export to .onnx")
-refuse("Yolov3DetectionOutput", "torch has no non-maximum suppression (torchvision does); ONNX has: export to .onnx")
+for kind in ("DetectionOutput", "YoloDetectionOutput", "Yolov3DetectionOutput", "Proposal"):
+    refuse(kind, "torch has no non-maximum suppression (torchvision does); ONNX has: export to .onnx")
 refuse("ROIPooling", "torch has no pooling of regions (torchvision does); ONNX has: export to .onnx")
 refuse("PSROIPooling", "torch has no pooling of regions (torchvision does); ONNX can say it: export to .onnx")

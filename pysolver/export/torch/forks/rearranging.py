@@ -1,4 +1,4 @@
-"""Permute of SSD and Reorg of YOLO."""
+"""Permute of SSD, Reorg of YOLO, Flip."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def reorg(w: Writer, layer: layers.Reorg, x: str) -> str:
         parts, order = (items, coarse, height, s, width, s), (0, 3, 5, 1, 2, 4)
     turned = f"{w.reshape(x, w.bottoms[0], parts)}.permute{order}"
     return w.reshape(turned, tuple(parts[i] for i in order), w.tops[0])
+
+
+@writes("Flip")
+def flip(w: Writer, layer: layers.Flip, x: str) -> str:
+    return f"{x}.flip({layer.axes})"
