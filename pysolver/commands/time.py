@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ def call(args: argparse.Namespace) -> None:
     if args.processes > 1 and ranks.place() is None:
         starter.start(["time", *args.words], args.processes, answers=False)
         return
-    with starter.told_to_the_starter() if ranks.place() else contextlib.nullcontext():
+    with starter.as_rank():
         time(
             model,
             iterations=args.iterations,

@@ -101,6 +101,7 @@ class AnnotatedData(BatchSource):
             colour = Colour.GRAY if transform.force_gray else Colour.COLOR if transform.force_color else None
             self._records = AnnotatedRecords(self._database, colour or Colour.AS_STORED)
             first, self.records = self._records.first, self._records.size
+            self.check_records(self.records)
             self._image_shape = self._transforms[0].output_shape(first.image.shape)
             self._has_objects = first.has_objects or self.param.annotated_data_param.HasField("anno_type")
             resize = transform.resize_param

@@ -37,17 +37,17 @@ def gpu_ids(flag: str) -> list[int]:
     return ids
 
 
-def of_rank(ids: Sequence[int], local_rank: int, flag: str) -> int:
-    """The GPU of a process, by its number on its machine; CaffeError if --gpu names too few."""
+def of_rank(ids: Sequence[int], local_rank: int, wish: str) -> int:
+    """The GPU of a process, by its number on its machine; CaffeError if there are too few. wish: who asks for GPUs."""
     if local_rank >= len(ids):
-        raise CaffeError(f"--gpu={flag}: there is no GPU for process {local_rank} of this machine")
+        raise CaffeError(f"{wish}: there is no GPU for process {local_rank} of this machine, each needs one of its own")
     return ids[local_rank]
 
 
 def named(flag: str, local_rank: int = 0) -> torch.device:
     """The device that --gpu names for a process of this machine; the CPU where the flag is empty."""
     ids = gpu_ids(flag)
-    return torch.device("cuda", of_rank(ids, local_rank, flag)) if ids else torch.device("cpu")
+    return torch.device("cuda", of_rank(ids, local_rank, f"--gpu={flag}")) if ids else torch.device("cpu")
 
 
 def cuda_or_cpu(wanted: int, emit: Emit) -> int | None:

@@ -1,7 +1,8 @@
 """Starts the processes of a training on this machine and watches over them, with torch's elastic agent.
 
 The agent is what torchrun runs: it hands each process its rank, ends all when one fails, and starts them again if it
-may. Here it also passes the signals of this process on, and of all failures it reports the one that began it.
+may. Here it also passes the signals of this process on, reports of all failures the one that began it, and starts
+nothing again that would fail again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from torch.distributed.elastic.agent.server.api import WorkerSpec
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -28,7 +29,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from pysolver.cores import usable_cores
 from pysolver.errors import CaffeError
-from pysolver.solver.ranks import STARTER, LostRank
+from pysolver.solver.ranks import STARTER, LostRank, place
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK = 0.1  # seconds between two looks at the processes
@@ -57,12 +58,22 @@ def start(arguments: Sequence[str], processes: int, max_restarts: int = 0, answe
             monitor_interval=_LOOK,
             local_addr="localhost",
         )
-        agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=folder), shutdown_timeout=10)
+        agent = _Agent(spec, DefaultLogsSpecs(log_dir=folder), shutdown_timeout=10)
         with _signals_passed_on(agent) if answers else contextlib.nullcontext():
             result = agent.run()
         spec.rdzv_handler.shutdown()
     if result.is_failed():
         raise CaffeError(_root_cause(result.failures))
+
+
+class _Agent(LocalElasticAgent):
+    """Starts the processes again when one was lost, but not after a rank's own CaffeError: that would come back."""
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result = super()._monitor_workers(worker_group)
+        if any(failure.error_file_data.get("returns") for failure in result.failures.values()):
+            self._remaining_restarts = 0
+        return result
 
 
 @contextlib.contextmanager
@@ -118,24 +129,25 @@ def _class_of(failure: ProcessFailure) -> int:
 
 
 @contextlib.contextmanager
-def told_to_the_starter() -> Iterator[None]:
-    """In a process that start() started: an error of the block is kept for the starter to tell, and ends it.
+def as_rank() -> Iterator[None]:
+    """The block is the work of a rank, if this process is one: it does not outlive who started it.
 
-    In one that torchrun started: it tells its errors itself. Neither outlives who started it.
+    If start() did, an error of the block ends the process, and start() tells it; else the process tells it itself.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if place() and "TORCHELASTIC_RUN_ID" in os.environ:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.environ.get(STARTER) != str(os.getppid()):
+    if place() is None or os.environ.get(STARTER) != str(os.getppid()):
         yield
         return
     try:
         yield
     except Exception as error:
-        words = str(error) if isinstance(error, CaffeError) else f"{type(error).__name__}: {error}"
+        lost, foreseen = isinstance(error, LostRank), isinstance(error, CaffeError)
+        words = str(error) if foreseen else f"{type(error).__name__}: {error}"
         told = {"message": words, "timestamp": time.time(), "rank": os.environ["RANK"]}
         with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
-            json.dump({**told, "lost": isinstance(error, LostRank)}, file)
-        if not isinstance(error, CaffeError):
+            json.dump({**told, "lost": lost, "returns": foreseen and not lost}, file)
+        if not foreseen:
             raise
         sys.exit(1)

@@ -255,14 +255,16 @@ def _choose_device(param: Any, gpu: str, emit: Subscriber) -> tuple[torch.device
 
     A rank has the GPU of its number on its machine. The ids are those of all processes here.
     """
-    place = ranks.place()
-    ids = devices.gpu_ids(gpu)
+    local_rank, processes = ranks.place() or (0, 1)
+    ids, wish = devices.gpu_ids(gpu), f"--gpu={gpu}"
     if not ids and param.HasField("solver_mode") and param.solver_mode == caffe_pb2.SolverParameter.GPU:
-        number = devices.cuda_or_cpu(place[0] if place else param.device_id, emit)
-        ids = [] if number is None else list(range(number + 1)) if place else [number]
+        number = devices.cuda_or_cpu(param.device_id if processes == 1 else 0, emit)
+        ids, wish = [] if number is None else [number], "solver_mode: GPU"
+        if ids and processes > 1:
+            ids = list(range(min(processes, torch.cuda.device_count())))
     if not ids:
         return torch.device("cpu"), []
-    param.device_id = devices.of_rank(ids, place[0] if place else 0, gpu)
+    param.device_id = devices.of_rank(ids, local_rank, wish)
     return torch.device("cuda", param.device_id), ids
 
 

@@ -204,14 +204,14 @@ def database(tmp_path):
     return path
 
 
-def _source(database, text="", phase="TRAIN", batch=2, tops=2):
+def _source(database, text="", phase="TRAIN", batch=2, tops=2, **context):
     param = parse_text(
         f'name: "data" type: "AnnotatedData" phase: {phase} data_param {{ source: "{database}" batch_size: {batch} '
         f"backend: LMDB }} {text}",
         LayerParameter,
     )
     param.top.extend(["data", "label"][:tops])
-    source = create(param, Context(seed=5))
+    source = create(param, Context(seed=5, **context))
     source.set_up()
     return source
 
@@ -229,6 +229,17 @@ def test_batches_in_key_order(database):
     images, labels = source.next_batch()
     assert labels.reshape(-1, 8)[:, :2].tolist() == [[1, 4]]  # the third image has no object
     source.close()
+
+
+@pytest.mark.parametrize(("rank", "rows"), [(0, [[0, 1]]), (1, [[0, 2], [0, 2], [1, 4]])])
+def test_ranks_read_every_second_record(rank, rows, database):
+    """The rows' image and label: the first has records 0 and 2, which has no object, the second 1 and 3."""
+    resized = "transform_param { resize_param { height: 30 width: 40 } }"
+    source = _source(database, resized, rank=rank, world_size=2)
+    assert source.next_batch()[1].reshape(-1, 8)[:, :2].tolist() == rows
+    source.close()
+    with pytest.raises(CaffeError, match="4 records for 5 processes: each needs one of its own"):
+        _source(database, resized, rank=rank, world_size=5)
 
 
 def test_no_object_at_all_is_a_row_of_minus_one(database):

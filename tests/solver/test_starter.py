@@ -89,6 +89,7 @@ def endless(folder: Path, databases: Path, extra: str = "") -> Path:
             pytest.param(to, number, marks=pytest.mark.long)
             for to, number in (
                 ("the starter", signal.SIGTERM),
+                (0, signal.SIGINT),
                 (0, signal.SIGTERM),
                 (1, signal.SIGINT),
                 (1, signal.SIGTERM),
@@ -107,10 +108,11 @@ def test_a_stop_to_any_process_stops_all_and_snapshots(to, number, tmp_path, dat
 
 
 @pytest.mark.long
-def test_hang_up_snapshots_and_goes_on(tmp_path, databases):
+@pytest.mark.parametrize("to", ["the starter", 0, 1])
+def test_hang_up_snapshots_and_goes_on(to, tmp_path, databases):
     folder = endless(tmp_path / "run", databases)
     job = Job(folder, "--processes=2").reach(6)
-    os.kill(job.process.pid, signal.SIGHUP)
+    os.kill(job.process.pid if to == "the starter" else job.ranks()[to], signal.SIGHUP)
     end = time.monotonic() + LIMIT
     while not list(folder.glob("*.solverstate")) and time.monotonic() < end:
         time.sleep(0.05)
@@ -241,6 +243,8 @@ def test_mistakes_are_told_once(tmp_path, databases):
     net = (folder / "net.prototxt").read_text()
     (folder / "net.prototxt").write_text(net.replace('"InnerProduct"', '"InnerProdukt"', 1))
     assert re.match(r"pysolver: (rank 1: )?net.prototxt: layer 'ip1'", refused(folder, "--processes=2"))
+    again = Job(folder, "--processes=2", "--max_restarts=2")
+    assert again.end() == 1 and again.log.count("Initializing solver from parameters") == 1, "it would come back"
     assert "torch finds no CUDA device here" in refused(folder, "--gpu=0,1")
     bad = Job(folder, "--processes=2", "--max_restarts=-1")
     assert bad.process.wait(LIMIT) == 2 and "must be at least 0, not -1" in bad.log
