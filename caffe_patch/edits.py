@@ -142,7 +142,10 @@ def _fields() -> Insertion:
         for name in _NUMBERS:
             if source.find_all(text, rf"\b{name}\s*=", (start, end)):
                 raise PlaceNotFound(f"the end of SolverParameter: it has a field {name} already, not from this patch")
-        return text.rindex("\n", start, end) + 1
+        line = text.rfind("\n", start, end)
+        if line < 0:
+            raise PlaceNotFound("the end of SolverParameter: the message stands in one line")
+        return line + 1
 
     def numbered(text: str) -> str:
         filled = template
@@ -164,7 +167,8 @@ def _free_numbers(text: str) -> dict[str, int]:
 
 
 def _numbers_in_message(text: str) -> list[re.Match]:
-    return source.find_all(text, r"=\s*(\d+)\s*[;\[]", source.message_body(text, "SolverParameter"))
+    # protobuf's numbers end at 536,870,911
+    return source.find_all(text, r"=\s*(\d{1,9})\s*[;\[]", source.message_body(text, "SolverParameter"))
 
 
 def _next_id() -> Insertion:

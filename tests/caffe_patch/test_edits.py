@@ -174,3 +174,16 @@ def test_a_class_that_opens_twenty_thousand_times():
         source.class_body("class SGDSolver {}\n" * 20_000, "SGDSolver")
     text = "} class SGDSolver; { class SGDSolver { int f() { } } }"
     assert text[slice(*source.class_body(text, "SGDSolver"))] == " int f() { } "
+
+
+def test_what_is_no_field_number_and_a_message_in_one_line(tmp_path, capsys):
+    root = stand_in.build(tmp_path, "bvlc-master")
+    schema = root / "src/caffe/proto/caffe.proto"
+    text = schema.read_text()
+    start, end = source.message_body(text, "SolverParameter")
+    schema.write_text(text[:start] + text[start:end].replace("= 1;", f"= {'9' * 6000};", 1) + text[end:])
+    assert main(["check", str(root)]) == 1 and "every place" in capsys.readouterr().out
+    body = re.sub(r"//[^\n]*", "", text[start:end]).replace("\n", " ")
+    schema.write_text(text[:start] + body + text[end:])
+    assert main(["apply", str(root)]) == 1
+    assert "Nothing was changed" in capsys.readouterr().err
