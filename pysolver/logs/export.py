@@ -27,7 +27,7 @@ def write_csv(run: Run, folder: str | Path, delimiter: str = ",") -> list[Path]:
         paths.append(Path(folder) / (name + suffix))
         file = io.StringIO()
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        columns = csv_columns(_with_outputs(table))
+        columns = csv_columns(_with_outputs(table) if table is run.train else table)
         writer.writerow(columns)
         writer.writerows(zip(*(column.tolist() for column in columns.values())))
         write_atomic(paths[-1], file.getvalue().encode("utf-8", "replace"))

@@ -69,7 +69,7 @@ WRONG = [
     (["train", "--solver=nowhere.prototxt"], 1, "nowhere.prototxt: file not found"),
     (["train", "--solver={}", "--weights=w", "--snapshot=s"], 1, "Give a snapshot to resume training or weights"),
     (["train", "--solver={}", "--sigint_effect=explode"], 1, 'Invalid signal effect "explode"'),
-    (["schedule", "--solver={}", "--csv", "/nowhere/a.csv"], 1, "/nowhere/a.csv: cannot write"),
+    (["schedule", "--solver={}", "--csv", "/nowhere/a.csv"], 1, "/nowhere/a.csv: cannot be written: No such file"),
     (["data", "letters", "out"], 1, "letters"),
     (["run", "nowhere.py"], 1, "nowhere.py"),
 ]

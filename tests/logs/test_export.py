@@ -55,6 +55,24 @@ def test_csv_of_several_test_nets(tmp_path):
     assert [p.suffix for p in paths] == [".train", ".test", ".test1"]
 
 
+def test_csv_keeps_the_tests_of_a_dead_net(tmp_path, log_file):
+    """Every test has its row, with a rate line of its own or not; of a dead net there is nothing to believe."""
+    told = "I0101 00:00:00.0 1 sgd_solver.cpp:112] Iteration 0, lr = 50, momentum = 0.9, weight decay = 0\n"
+    text = "".join(
+        f"I0101 00:00:{i:02}.0 1 solver.cpp:347] Iteration {i}, Testing net (#0)\n"
+        f"I0101 00:00:{i:02}.0 1 solver.cpp:414]     Test net output #0: accuracy = 1\n"
+        f"I0101 00:00:{i:02}.0 1 solver.cpp:414]     Test net output #1: loss = nan (* 1 = nan loss)\n"
+        + told
+        * (i == 0)
+        for i in (0, 10, 20)
+    )
+    _, test = write_csv(read_log(log_file(text)), tmp_path)
+    rows = list(csv.DictReader(test.open()))
+    assert [(row["NumIters"], row["accuracy"], row["loss"]) for row in rows] == [
+        (number, "nan", "nan") for number in ("0.0", "10.0", "20.0")
+    ]
+
+
 def test_csv_without_any_test(tmp_path, log_file):
     """Scripts expect both files."""
     text = "".join(line for line in lines(0, 50).splitlines(keepends=True) if "Test" not in line)
