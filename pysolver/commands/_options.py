@@ -8,6 +8,8 @@ from typing import Any
 
 from pysolver.errors import UsageError
 
+MOST = (1 << 31) - 1  # of anything that is counted, as in Caffe
+
 
 def flag(parser: ArgumentParser, *names: str, **options: Any) -> None:
     """A flag in gflags' forms: one dash or two."""
@@ -89,6 +91,8 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    if value > MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST}, not {text:.40}")
     return value
 
 

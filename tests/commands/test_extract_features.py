@@ -6,6 +6,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from pysolver.commands import main
 from pysolver.commands.extract_features import extract_features
 from pysolver.context import Context
 from pysolver.errors import CaffeError
@@ -63,3 +64,10 @@ def test_bad_input_leaves_nothing_behind(net, tmp_path) -> None:
         with pytest.raises(CaffeError, match=message):
             extract_features("w.caffemodel", "net.prototxt", blobs, databases, 1, kind, mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_more_batches_than_can_be_counted_are_wrong_usage(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["extract_features", "w.caffemodel", "net.prototxt", "ip", "feat", "99999999999999999999", "lmdb"])
+    assert end.value.code == 2
+    assert "BATCHES: must be at most 2147483647, not 99999999999999999999" in capsys.readouterr().err
