@@ -41,7 +41,8 @@ def _places(g: Scope, layer: layers.Proposal, codes: str, image: str, total: int
     """The anchors moved by their codes and clipped to the image, (total, 4)."""
     by_place = g.node("Transpose", codes, perm=[0, 2, 3, 1])
     shift, growth = g.split(g.node("Reshape", by_place, g.indices([total, 4], "codes")), [2, 2], 1)
-    anchors = layers.everywhere(layer.reference, *g.bottoms[0][2:], layer.stride)
+    height, width = g.bottoms[0][2:]
+    anchors = layers.everywhere(layer.reference, height, width, layer.stride)
     middle, size = (part.numpy() for part in layers.centre_and_size(anchors))
     centre = g.node("Add", g.node("Mul", shift, g.constant(size, hint="size")), g.constant(middle, hint="centre"))
     half = g.node("Mul", g.node("Exp", growth), g.constant(size / 2, hint="half"))
