@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -43,7 +44,9 @@ class Job:
         return self.out.read_text()
 
     def ranks(self) -> list[int]:
-        """The process ids, rank 0 first."""
+        """The process ids, rank 0 first; none once the job has ended."""
+        if self.process.poll() is not None:
+            return []
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return sorted(map(int, children.split()))
 
@@ -139,19 +142,20 @@ def test_a_killed_starter_leaves_no_process(tmp_path, databases):
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
 
-def kill_some(folder: Path, rng: random.Random, kills: int) -> None:
-    """Train to the end with so many restarts, killing a rank at a moment by chance before each."""
+def kill_some(folder: Path, rng: random.Random, kills: int) -> int:
+    """Train to the end, killing a rank at so many moments by chance; how many of them came before the end."""
     job = Job(folder, "--processes=2", f"--max_restarts={kills}")
+    done = 0
     for _ in range(kills):
-        before, end = job.ranks(), time.monotonic() + rng.uniform(2, 9)
+        end = time.monotonic() + rng.uniform(1, 7)
         while time.monotonic() < end and job.process.poll() is None:
             time.sleep(0.02)
-        if job.process.poll() is None and (ranks := job.ranks() or before):
-            try:
+        if ranks := job.ranks():
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(ranks), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+                done += 1
     assert job.end() == 0, job.log[-3000:]
+    return done
 
 
 def check_kills(folder: Path, reference: Path) -> None:
@@ -178,10 +182,11 @@ def test_a_restart_ends_as_if_nothing_had_been(tmp_path, databases, reference):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_20_kills_at_random_moments(tmp_path, databases, reference):
-    rng = random.Random(5)
-    for number in range(10):
+    rng, kills, number = random.Random(5), 0, 0
+    while kills < 20:
+        assert number < 30, f"only {kills} of the moments came before the end"
         folder = tiny_training.write(tmp_path / str(number), databases)
-        kill_some(folder, rng, 2)
+        kills, number = kills + kill_some(folder, rng, 2), number + 1
         check_kills(folder, reference)
 
 
