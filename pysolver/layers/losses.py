@@ -270,12 +270,8 @@ class SigmoidCrossEntropyLoss(Loss):
         return each.sum() / normaliser(self.mode, x.shape[0], math.prod(x.shape[1:]), valid, fixed)
 
 
-@register("EuclideanLoss")
-class EuclideanLoss(Loss):
-    """sum of (a - b)^2 / (2 N), with gradients to both bottoms (euclidean_loss_layer.cpp).
-
-    Errors: bottoms with different counts an item.
-    """
+class DistanceLoss(Loss):
+    """Two bottoms of the same count an item, else an error; gradients go to both."""
 
     no_gradient_bottoms = frozenset()
 
@@ -283,6 +279,14 @@ class EuclideanLoss(Loss):
         if math.prod(a[1:]) != math.prod(b[1:]):
             self.fail(f"Inputs must have the same dimension, not {list(a)} and {list(b)}")
         return super().top_shapes(a, b)
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(DistanceLoss):
+    """sum of (a - b)^2 / (2 N), with gradients to both bottoms (euclidean_loss_layer.cpp).
+
+    Errors: bottoms with different counts an item.
+    """
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, exactly, register
-from pysolver.layers.losses import Loss, SoftmaxWithLoss, normalisation_mode, normaliser
+from pysolver.layers.losses import DistanceLoss, Loss, SoftmaxWithLoss, normalisation_mode, normaliser
 from pysolver.proto import caffe_pb2
 
 
@@ -148,15 +148,8 @@ class BoxAnnotatorOHEM(Layer):
 
 
 @register("L1Loss")
-class L1Loss(Loss):
+class L1Loss(DistanceLoss):
     """sum of |a - b| / N, with gradients to both bottoms, 0 where they are equal (NVIDIA's l1_loss_layer.cpp)."""
-
-    no_gradient_bottoms = frozenset()
-
-    def top_shapes(self, a: Shape, b: Shape) -> list[Shape]:
-        if math.prod(a[1:]) != math.prod(b[1:]):
-            self.fail(f"Inputs must have the same dimension, not {list(a)} and {list(b)}")
-        return super().top_shapes(a, b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b.reshape(a.shape)).abs().sum() / a.shape[0]
