@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pysolver import memory
 from pysolver.commands import _options as o
 from pysolver.context import Context
 from pysolver.errors import about
@@ -34,6 +35,7 @@ def open_net(
     else:
         log(e.UseCpu())
         log(devices.take_threads())
+        memory.keep_freed()
     param = read_net_for(model, phase, level, stage.split(","), log)
     with about(model):
         net = Net(param, Context(device, listener=log, **context))

@@ -10,7 +10,7 @@ Two ways to compute, on the same layers:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -143,7 +143,11 @@ class Net:
         """The next batch through the whole net: the weighted loss, 0-d; the outputs' blobs show the result."""
         if self.layer_by_layer:
             return torch.tensor(self.forward(), device=self.context.device)
-        return self._run().detach()
+        batch = self._next_batch()
+        with torch.inference_mode():
+            loss, values = self._call(*batch)
+        self._show([value.clone() for value in values])  # which autograd may meet again, unlike those of inference
+        return loss.clone()
 
     @naming_layers()
     def forward_backward(self) -> Tensor:
@@ -152,7 +156,8 @@ class Net:
             loss = self.run()
             self.backward()
             return loss
-        loss = self._run()
+        loss, values = self._call(*self._next_batch())
+        self._show([value.detach() for value in values])
         if loss.requires_grad:
             (self.loss_scale.scaled(loss) if self.loss_scale else loss).backward()
         return loss.detach()
@@ -164,7 +169,8 @@ class Net:
                 layer.forward = torch.compiler.disable(layer.forward)  # here, since it imports for seconds
         self._call = torch.compile(self.function, backend=backend, dynamic=False)
 
-    def _run(self) -> Tensor:
+    def _next_batch(self) -> list[Tensor]:
+        """What the function takes, from the sources; the blobs that nobody looks at are let go."""
         self.flush_params()
         batch = [value for node in self.nodes if isinstance(node, SourceNode) for value in node.batch()]
         for node in self.nodes:
@@ -172,10 +178,12 @@ class Net:
                 node.check_shapes()
                 node.forget()
         self._choose_kept()
-        loss, values = self._call(*batch)
+        return batch
+
+    def _show(self, values: Sequence[Tensor]) -> None:
+        """The blobs of the slots that are kept have these values now."""
         for index, value in zip(self.function.kept, values):
-            self.function.blobs[index].value = value.detach()
-        return loss
+            self.function.blobs[index].value = value
 
     def _choose_kept(self) -> None:
         """Outputs, and whatever somebody looks at; the other blobs would show what is past."""
