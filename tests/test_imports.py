@@ -21,7 +21,7 @@ FLOORS = (
     ("net",),
     ("data", "layers", "component", "blob", "context"),
     ("proto",),
-    ("logs", "schedule", "solver_types"),
+    ("logs", "schedule", "policies", "solver_types"),
     ("errors", "extras", "files", "cores"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,11 @@ from pysolver.proto import caffe_pb2
 def _check_volume(layer: Layer, bottom: Shape) -> None:
     if len(bottom) != 5:
         layer.fail(f"needs a bottom (N, C, length, H, W), not {list(bottom)}")
+
+
+def _first(field: int | Sequence[int], default: int) -> int:
+    """What a field says that is single in one message and repeated in the other."""
+    return field if isinstance(field, int) else next(iter(field), default)
 
 
 @register("Convolution3D")
@@ -35,11 +41,7 @@ class Convolution3D(Convolution):
         _check_volume(self, bottom)
         own = self.param.HasField("convolution3d_param")
         p = self.param.convolution3d_param if own else self.param.convolution_param
-        size, stride, pad = (
-            [p.kernel_size, p.stride, p.pad]
-            if own
-            else [next(iter(values), default) for values, default in ((p.kernel_size, 0), (p.stride, 1), (p.pad, 0))]
-        )
+        size, stride, pad = _first(p.kernel_size, 0), _first(p.stride, 1), _first(p.pad, 0)
         self.channel_axis, self.spatial, self.channels = 1, 3, bottom[1]
         self.outputs, self.group, self.dilation = p.num_output, 1, (1, 1, 1)
         self.kernel = (p.kernel_depth, size, size)
