@@ -69,7 +69,7 @@ REFUSED = {
         torch_pooling pad_3d kernel_size_3d stride_3d avg_include_pad axis kernel_depth temporal_stride""",
     "ReLUParameter": "fuse",
     "ReshapeParameter": "pixelshuffler",
-    "ROIPoolingParameter": "pooled_size pad_ratio",
+    "ROIPoolingParameter": "pooled_size",
     "ReductionParameter": "k",
     "DetectionEvaluateParameter": "use_polygon",
     "DetectionOutputParameter": "use_polygon objectness_score input_height input_width",
@@ -112,6 +112,7 @@ COMPUTED = {
     "ParameterParameter": "blob_filler",
     "LossParameter": "pre_fixed_normalizer weight_by_label_freqs class_weighting",
     "PoolingParameter": "ceil_mode",
+    "ROIPoolingParameter": "pad_ratio bi_type is_multi_interpolate",
     "SolverParameter": """
         rampup_interval rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
 }

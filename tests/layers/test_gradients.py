@@ -122,6 +122,8 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("mvn_param { across_channels: true eps: 1e-12 }", [X], 1),
         ("mvn_param { normalize_variance: false }", [(2, 3, 4)], 1),
     ],
+    "MaskPooling": [("", [X, (2, 1, 4, 5)], 1)],
+    "MaskResize": [("mask_resize_param { output_height: 3 output_width: 7 }", [X], 1)],
     "MultiBoxLoss": [
         ("multibox_loss_param { num_classes: 3 code_type: CENTER_SIZE }", [(2, 12), (2, 9), PRIORS, OBJECTS], 1),
         (
@@ -154,7 +156,9 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("power_param { power: -0.5 shift: 1 }", [Positive(X)], 1),
     ],
     "RNN": [(f"recurrent_param {{ num_output: 3 {SMALL} }}", [(3, 2, 4), CONT, (2, 5)], 1)],
+    "ROIAlign": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 pad_ratio: 0.2 }", [X, REGIONS], 1)],
     "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
+    "ROIWarping": [("roi_warping_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
     "ReLU": [("", [X], 1), ("relu_param { negative_slope: 0.1 }", [X], 1)],
     "ReLU6": [("", [X], 1), ("relu6_param { negative_slope: 0.1 }", [X], 1)],
     "Reduction": [
