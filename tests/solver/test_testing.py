@@ -27,6 +27,6 @@ def test_a_test_is_the_mean_of_batch_means(folder):
 
 
 def test_a_weighted_loss_is_a_float_product():
-    """Caffe multiplies floats: 3 times the float 0.1, which is 13421773 / 2^27, is rounded to 24 bits; 2^129 is none."""
+    """Caffe multiplies floats: 3 times 13421773 / 2^27, the float 0.1, is rounded to 24 bits; 2^129 is none."""
     assert testing.weighted(np.float32(3), float(np.float32(0.1)))[1] == 10066330 / 2**25
     assert testing.weighted(np.float32(2**127), 4.0) == (4.0, float("inf"))
