@@ -13,6 +13,8 @@ from pysolver.export import to_onnx, to_torch
 VOLUMES = {
     "convolution": "type: 'Convolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 stride: 2 "
     "pad: 1 temporal_pad: 1 }",
+    "deconvolution": "type: 'Deconvolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 "
+    "stride: 2 pad: 1 }",
     "max": "type: 'Pooling3D' pooling3d_param { kernel_size: 2 kernel_depth: 2 stride: 2 temporal_stride: 2 }",
     "max_far": "type: 'Pooling3D' pooling3d_param { kernel_size: 1 kernel_depth: 1 stride: 3 temporal_stride: 3 }",
     "average": "type: 'Pooling3D' pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 }",

@@ -81,6 +81,13 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         (f"convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 stride: 2 group: 2 {WEIGHTS} }}", [X], 1),
         (f"convolution_param {{ num_output: 3 kernel_size: 2 dilation: 2 {WEIGHTS} }}", [(2, 2, 4)], 1),
     ],
+    "Deconvolution3D": [
+        (
+            f"convolution3d_param {{ num_output: 2 kernel_size: 2 kernel_depth: 2 stride: 2 {WEIGHTS} }}",
+            [(1, 2, 2, 2, 3)],
+            1,
+        )
+    ],
     "DepthwiseConvolution": [(f"convolution_param {{ num_output: 4 group: 4 kernel_size: 3 {WEIGHTS} }}", [X], 1)],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", [X], 1)],
     "ELU": [("elu_param { alpha: 0.7 }", [X], 1)],

@@ -1,4 +1,5 @@
-"""Convolution3D and Pooling3D of C3D (Tran et al., 2015): over (N, C, length, H, W), with square windows in a frame."""
+"""Convolution3D, Deconvolution3D and Pooling3D of C3D (Tran et al., 2015): over (N, C, length, H, W), with
+square windows in a frame."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
-from pysolver.layers.convolution import Convolution
+from pysolver.layers.convolution import Convolution, Deconvolution, Weighted
 from pysolver.proto import caffe_pb2
 
 
@@ -25,13 +26,11 @@ def _first(field: int | Sequence[int], default: int) -> int:
     return field if isinstance(field, int) else next(iter(field), default)
 
 
-@register("Convolution3D")
-class Convolution3D(Convolution):
-    """Convolution with kernels (kernel_depth, kernel_size, kernel_size), in steps of (temporal_stride, stride, stride),
-    with zeros (temporal_pad, pad, pad) around (convolution3d_layer.cpp).
-
-    The fields are those of convolution3d_param or, in files of C3D 1.0, of convolution_param. filter_group only saves
-    that fork's memory, group is not read. Weights (O, C, kernel...). Errors: as Convolution; a bottom without 5 axes.
+class Volume(Weighted):
+    """What both share: kernels (kernel_depth, kernel_size, kernel_size), steps (temporal_stride, stride, stride), zeros
+    around (temporal_pad, pad, pad). The fields are those of convolution3d_param or, in files of C3D 1.0, of
+    convolution_param. filter_group only saves that fork's memory, group is not read.
+    Errors: as Convolution; a bottom without 5 axes.
     """
 
     bottoms = exactly(1)
@@ -53,6 +52,18 @@ class Convolution3D(Convolution):
         self.add_blob(self.weight_shape(), p.weight_filler)
         if p.bias_term:
             self.add_blob((self.outputs,), p.bias_filler)
+
+
+@register("Convolution3D")
+class Convolution3D(Volume, Convolution):
+    """Convolution of volumes, weights (O, C, kernel...) (convolution3d_layer.cpp). Fields and errors: see Volume."""
+
+
+@register("Deconvolution3D")
+class Deconvolution3D(Volume, Deconvolution):
+    """The transpose of Convolution3D, weights (C, O, kernel...) (deconvolution3d_layer.cpp). Fields and errors: see
+    Volume.
+    """
 
 
 @register("Pooling3D")
