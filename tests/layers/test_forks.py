@@ -27,11 +27,14 @@ def regions(count: int, images: int, size: int) -> np.ndarray:
     return np.concatenate([RNG.integers(0, images, (count, 1)), boxes_], 1).astype(np.float32)
 
 
-def test_roi_pooling(make):
+@pytest.mark.parametrize("pad", [0, 0.25])
+def test_roi_pooling(pad, make):
     scale, ph, pw = 0.25, 3, 2
     x, rois = RNG.standard_normal((2, 3, 7, 9)).astype(np.float32), regions(12, 2, 36)
     expected = np.zeros((12, 3, ph, pw))
     for r, (image, *corners) in enumerate(rois):
+        more = [(corners[2] - corners[0] + 1) * pad, (corners[3] - corners[1] + 1) * pad]
+        corners = [corners[0] - more[0], corners[1] - more[1], corners[2] + more[0], corners[3] + more[1]]
         x1, y1, x2, y2 = (c_round(c * scale) for c in corners)
         height, width = (
             np.float32(max(y2 - y1 + 1, 1)) / np.float32(ph),
@@ -47,7 +50,7 @@ def test_roi_pooling(make):
                 if window.size:
                     expected[r, :, i, j] = window.max((1, 2))
     layer = make(
-        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} }}',
+        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} pad_ratio: {pad} }}',
         x.shape,
         rois.shape,
     )

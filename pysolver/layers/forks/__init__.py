@@ -14,6 +14,7 @@ from pysolver.layers.forks import (  # noqa: F401
     region_losses,
     resizing,
     rois,
+    sampling,
     volumes,
     yolo,
     yolo_losses,
