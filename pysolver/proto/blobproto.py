@@ -98,7 +98,9 @@ def _fifth(blob: BlobProto) -> tuple[int, ...]:
     """(width,) of a blob of C3D 1.0, whose axes have the numbers 1 to 5 and whose data those of diff here."""
     if blob.data or not blob.diff or not blob.HasField("width"):
         return ()
-    return tuple(field.data for field in UnknownFieldSet(blob) if field.field_number == 5 and field.wire_type == 0)[-1:]
+    fields = UnknownFieldSet(blob)
+    known = (fields[index] for index in range(len(fields)))
+    return tuple(field.data for field in known if field.field_number == 5 and field.wire_type == 0)[-1:]
 
 
 def _is_legacy(blob: BlobProto) -> bool:

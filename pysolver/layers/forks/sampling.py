@@ -26,7 +26,7 @@ def bilinear(x: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor
         parts.append((low, (low + 1).clamp(max=length - 1), (1 - share) * inside, share * inside))
     (top, bottom, upper, lower), (left, right, west, east) = parts
     planes = x.transpose(0, 1).flatten(1)
-    total = 0
+    total = planes.new_zeros(())
     for row, by_row in ((top, upper), (bottom, lower)):
         for column, by_column in ((left, west), (right, east)):
             cells = (images[:, None, None] * height + row[:, :, None]) * width + column[:, None, :]

@@ -4,6 +4,7 @@ square windows in a frame."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,11 @@ def _check_volume(layer: Layer, bottom: Shape) -> None:
         layer.fail(f"needs a bottom (N, C, length, H, W), not {list(bottom)}")
 
 
+def _first(field: int | Sequence[int], default: int) -> int:
+    """What a field says that is single in one message and repeated in the other."""
+    return field if isinstance(field, int) else next(iter(field), default)
+
+
 class Volume(Weighted):
     """What both share: kernels (kernel_depth, kernel_size, kernel_size), steps (temporal_stride, stride, stride), zeros
     around (temporal_pad, pad, pad). The fields are those of convolution3d_param or, in files of C3D 1.0, of
@@ -34,11 +40,7 @@ class Volume(Weighted):
         _check_volume(self, bottom)
         own = self.param.HasField("convolution3d_param")
         p = self.param.convolution3d_param if own else self.param.convolution_param
-        size, stride, pad = (
-            [p.kernel_size, p.stride, p.pad]
-            if own
-            else [next(iter(values), default) for values, default in ((p.kernel_size, 0), (p.stride, 1), (p.pad, 0))]
-        )
+        size, stride, pad = _first(p.kernel_size, 0), _first(p.stride, 1), _first(p.pad, 0)
         self.channel_axis, self.spatial, self.channels = 1, 3, bottom[1]
         self.outputs, self.group, self.dilation = p.num_output, 1, (1, 1, 1)
         self.kernel = (p.kernel_depth, size, size)
