@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pysolver.context import Context
+from pysolver.data.records import Shelf
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
@@ -113,6 +114,7 @@ def train(
     subscribers: Sequence[Subscriber] = (),
     action: ActionFunction = lambda: Action.NONE,
     advise: Advise = lambda param: (),
+    shelf: Shelf | None = None,
 ) -> Run:
     """Train the net of a solver file, from the start, from weights, or from a snapshot; CaffeError if it cannot.
 
@@ -120,7 +122,7 @@ def train(
     log: who writes the log, by default on stderr. Where it cannot be written any more (its reader has gone, the disk
     is full), the run ends with a snapshot, and a CaffeError. subscribers: they hear the events too.
     action: asked once per iteration what is wanted from outside. advise: what it says about the SolverParameter is
-    logged as warnings.
+    logged as warnings. shelf: what earlier trainings of this process decoded, and where this one leaves what it does.
 
     One process trains, unless the environment names it a rank of several (torchrun): then all of them train one net.
     """
@@ -162,6 +164,7 @@ def train(
                 rank=group.rank,
                 world_size=group.size,
                 cache_bytes=options.cache_data,
+                shelf=shelf,
                 allow_python_layers=options.allow_python_layers,
                 precision=options.precision,
                 compile=options.compile,

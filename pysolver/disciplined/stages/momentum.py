@@ -23,8 +23,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     scores = {v: [final_loss(run) for run in s.runs(row).values()] for v, row in plans.items()}
     full = {v: row for v, row in scores.items() if len(row) == f.runs}
     if not full:
-        values = {"momentum": f.momentum, "momentum_low": min(f.momentum, LOWEST)}
-        return Decision(NAME, values, "not tried: the file's value stays", LOW)
+        return Decision(NAME, {}, "not tried: the file's value stays", LOW)
     comparison = Comparison(full)
     value, sure, reason = comparison.choose(robust=lambda v: abs(v - 0.95))
     evidence = tuple(plan for v in full for plan in plans[v])
