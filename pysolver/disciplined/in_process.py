@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from pysolver.data.records import Shelf
-from pysolver.disciplined.trial import Judge
+from pysolver.disciplined.judges import Judge
 from pysolver.logs import events as e
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.writer import CaffeLog

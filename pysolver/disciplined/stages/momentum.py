@@ -15,7 +15,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     """Short cycles from each value down; then the range test again with the winner's bounds."""
     f = s.facts
     if not f.momentum:
-        return Decision(NAME, {"momentum": 0.0, "momentum_low": 0.0}, "this solver type takes no momentum", LOW)
+        return Decision(NAME, {}, "this solver type takes no momentum", LOW)
     epochs = f.short(ITERATIONS, int(s.values["batch_size"]))
     plans = {value: s.variations(_cycle(s, value, epochs)) for value in VALUES}
     if missing := s.missing([plan for row in plans.values() for plan in row]):
