@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from pysolver.context import Context
+from pysolver.data.records import Shelf
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
@@ -114,6 +115,7 @@ def train(
     subscribers: Sequence[Subscriber] = (),
     action: ActionFunction = lambda: Action.NONE,
     advise: Advise = lambda param: (),
+    shelf: Shelf | None = None,
 ) -> Run:
     """Train the net of a solver file, from the start, from weights, or from a snapshot; CaffeError if it cannot.
 
@@ -121,7 +123,7 @@ def train(
     log: who writes the log, by default on stderr. Where it cannot be written any more (its reader has gone, the disk
     is full), the run ends with a snapshot, and a CaffeError. subscribers: they hear the events too.
     action: asked once per iteration what is wanted from outside. advise: what it says about the SolverParameter is
-    logged as warnings.
+    logged as warnings. shelf: what earlier trainings of this process decoded, and where this one leaves what it does.
 
     One process trains, unless the environment names it a rank of several (torchrun): then all of them train one net.
     """
@@ -146,7 +148,8 @@ def train(
         if options.compile and device.type == "cpu":
             emit(notices.NotCompiled())
         snapshot = _choose_start(param, options, group, emit)
-        solver = _build(param, options, device, group, emit, _or_lost_log(action, log))
+        context = _context(options, device, group, shelf)
+        solver = _build(param, options, context, group, emit, _or_lost_log(action, log))
         stack.callback(solver.close)
         if snapshot:
             emit(e.Resuming(snapshot))
@@ -164,28 +167,31 @@ def train(
     return recorder.run(options.solver)
 
 
-def _build(
-    param: SolverParameter,
-    options: TrainOptions,
-    device: torch.device,
-    group: ranks.Alone,
-    subscribers: Sequence[Subscriber],
-    action: ActionFunction,
-) -> Solver:
-    """The solver with its nets, seeded."""
-    if param.random_seed < 0:
-        torch.seed()
+def _context(options: TrainOptions, device: torch.device, group: ranks.Alone, shelf: Shelf | None) -> Context:
     seed = int(group.spread(str(secrets.randbits(31)).encode()))  # of the data, unless there is a random_seed
-    context = Context(
+    return Context(
         device,
         seed + group.rank,
         rank=group.rank,
         world_size=group.size,
         cache_bytes=options.cache_data,
+        shelf=shelf,
         allow_python_layers=options.allow_python_layers,
         precision=options.precision,
         compile=options.compile,
     )
+
+
+def _build(
+    param: SolverParameter,
+    options: TrainOptions,
+    context: Context,
+    group: ranks.Alone,
+    subscribers: Sequence[Subscriber],
+    action: ActionFunction,
+) -> Solver:
+    if param.random_seed < 0:
+        torch.seed()
     return Solver(
         param,
         context,

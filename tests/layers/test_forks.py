@@ -251,3 +251,26 @@ def test_every_object_gets_a_prior():
     match = boxes.match(priors, truth, 0.5, per_prediction=False, inside_only=False)
     assert match.objects.tolist() == [1, 0, -1]
     assert boxes.match(priors, truth[:1], 0.5, per_prediction=True, inside_only=False).objects.tolist() == [0, 0, -1]
+
+
+def test_a_detection_output_takes_the_images_as_a_fourth_bottom(make):
+    """For `visualize`: they change nothing."""
+    locations, scores = torch.zeros(1, 8), torch.tensor([[0.1, 0.9, 0.8, 0.2]])
+    priors = torch.tensor([[[0.1, 0.1, 0.3, 0.3, 0.5, 0.5, 0.9, 0.9], [0.1, 0.1, 0.2, 0.2] * 2]])
+    text = 'type: "DetectionOutput" detection_output_param { num_classes: 2 keep_top_k: 1 nms_param { top_k: 9 } }'
+    bottoms = (locations, scores, priors)
+    found = make(text, *(tuple(b.shape) for b in bottoms))(*bottoms)
+    np.testing.assert_allclose(found.flatten(), [0, 1, 0.9, 0.1, 0.1, 0.3, 0.3], rtol=1e-6)
+    images = torch.zeros(1, 3, 4, 4)
+    assert torch.equal(make(text, *(tuple(b.shape) for b in (*bottoms, images)))(*bottoms, images), found)
+
+
+@pytest.mark.parametrize(("shape", "built"), [((1, 1, 5, 8), True), ((256, 3, 30, 32), True), ((1, 1, 5, 7), False)])
+def test_a_multibox_loss_takes_the_labels_of_a_benchmark(make, shape: tuple, built: bool):
+    """Intel's ssd benchmark fills `label` with the shape of its images: the fork asks only for whole rows of 8."""
+    made = lambda: make('type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 }', (1, 8), (1, 4), (1, 2, 8), shape)  # noqa: E731
+    if built:
+        made()
+    else:
+        with pytest.raises(CaffeError, match="objects"):
+            made()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pysolver.layers.forks import (  # noqa: F401
+    cascade,
     detection,
     evaluation,
     faces,
