@@ -6,13 +6,15 @@ import contextlib
 import threading
 from pathlib import Path
 
-from pysolver.disciplined.trial import Judge
+from pysolver.data.records import Shelf
+from pysolver.disciplined.judges import Judge
 from pysolver.logs import events as e
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.writer import CaffeLog
 from pysolver.solver.signals import Action
 from pysolver.solver.train import TrainOptions, train
 
+_SHELF = Shelf()  # the trials of a tuning read the same few data sets
 _ALONE = threading.Lock()  # a process has one stderr: a dask worker may have several threads
 
 
@@ -27,6 +29,7 @@ def train_into(solver: Path, log: Path, judge: Judge | None = None, start: Path 
             TrainOptions(str(solver), snapshot=str(start) if start else None, progress=False),
             subscribers=[watcher] if watcher else [],
             action=watcher.action if watcher else lambda: Action.NONE,
+            shelf=_SHELF,
         )
 
 

@@ -11,7 +11,6 @@ Two ways to compute, on the same layers:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from pysolver.net.build import build_graph
 from pysolver.net.function import NetFunction
 from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.precision import LossScale
+from pysolver.proto.caffe_pb2 import NetParameter
 
 Callback = Callable[[int], None]  # told a layer's index
 MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
@@ -40,7 +40,7 @@ class Net:
     layer_by_layer: `run` and `forward_backward` go through forward and backward, so that all diffs can be read.
     """
 
-    def __init__(self, param: Any, context: Context | None = None) -> None:
+    def __init__(self, param: NetParameter, context: Context | None = None) -> None:
         self.context = context or Context()
         with naming_layers():
             graph = build_graph(param, self.context)
@@ -212,7 +212,7 @@ class Net:
 
     # ---- weights in, weights out -------------------------------------------------------------------------
 
-    def to_proto(self, with_diff: bool = False) -> Any:
+    def to_proto(self, with_diff: bool = False) -> NetParameter:
         """The net with its weights, as a caffemodel holds it."""
         return weights.to_proto(self, with_diff)
 

@@ -31,6 +31,9 @@ _ESCAPE = re.compile(
     rb"|u(?P<short>[0-9a-fA-F]{4})|U(?P<long>00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})|(?P<bad>))"
 )
 _PLAIN = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\""))
+_PLACEHOLDER = re.compile(
+    r"[$%@&][^\s;,}]{1,40}\}{0,2}|\{\{?\s*\w+\s*\}\}?|<\w+>"
+)  # ${N}, $#n#$, @N@, %d, {{ n }}, <N>
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
@@ -98,6 +101,10 @@ class Parser:
         if self.kind == "symbol" and self.token in "\"'":
             self._fail("this string does not end in its line")
         token = self.token if len(self.token) <= 60 else self.token[:60] + "..."
+        blank = _PLACEHOLDER.match(self.text, self.start)
+        if blank or (self.kind == "name" and what.startswith(("a number", "an integer"))):
+            word = blank[0] if blank else token
+            self._fail(f"expected {what}, found {word}: if it is a placeholder of a template, fill it in first")
         self._fail(f"expected {what}, found {token}")
 
     # Messages
