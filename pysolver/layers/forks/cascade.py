@@ -13,6 +13,7 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, at_least, between, exactly, register
 from pysolver.layers.forks.proposals import centre_and_size
+from pysolver.proto.caffe_pb2 import BoxGroupOutputParameter, BoxOutputParameter
 
 
 def overlap(box: Tensor, boxes: Tensor, mode: str, pixel: int = 1) -> Tensor:
@@ -108,7 +109,7 @@ class Proposer(Coded):
 
     bottoms = at_least(1)
     tops = between(1, 2)
-    p: object
+    p: BoxOutputParameter | BoxGroupOutputParameter
 
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:
         shapes: list[Shape] = [(1, 5, 1, 1), (1, 6, 1, 1)]
@@ -148,6 +149,8 @@ class BoxOutput(Proposer):
     place, moved and grown by the codes, which field_xyr and field_whr bound; x2 = x1 + width. Errors: other numbers of
     bottoms; maps of several batches.
     """
+
+    p: BoxOutputParameter
 
     def set_up(self, *bottoms: Shape) -> None:
         super().set_up(*bottoms)
@@ -191,6 +194,8 @@ class BoxGroupOutput(Proposer):
     and grown by the codes, which field_xyr and field_whr bound; both ends belong to it. Errors: an odd number of
     bottoms; other shapes.
     """
+
+    p: BoxGroupOutputParameter
 
     bottoms = at_least(2)
 

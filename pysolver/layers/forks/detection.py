@@ -30,17 +30,21 @@ class PriorBox(Layer):
 
     def set_up(self, features: Shape, image: Shape | None = None) -> None:
         p = self.param.prior_box_param
-        self.check(len(p.min_size) > 0, "must provide min_size.")
-        self.check(min(p.min_size) > 0, "min_size must be positive.")
-        self.check(len(p.max_size) in (0, len(p.min_size)), "needs no max_size or one for each min_size")
-        for low, high in zip(p.min_size, p.max_size):
-            self.check(high > low, f"max_size must be greater than min_size, not {high:g} with {low:g}")
+        self.check_sizes()
         self.check(len(p.variance) in (0, 1, 4), f"Must and only provide 4 variance, or one, not {len(p.variance)}")
         self.check(all(value > 0 for value in p.variance), "variance must be positive")
         self.image = self._pair("img_size", "img_h", "img_w")
         self.step = self._pair("step", "step_h", "step_w")
         self.check(self.image is not None or image is not None, "needs img_size, or the image as second bottom")
         self.sizes = self._sizes()
+
+    def check_sizes(self) -> None:
+        p = self.param.prior_box_param
+        self.check(len(p.min_size) > 0, "must provide min_size.")
+        self.check(min(p.min_size) > 0, "min_size must be positive.")
+        self.check(len(p.max_size) in (0, len(p.min_size)), "needs no max_size or one for each min_size")
+        for low, high in zip(p.min_size, p.max_size):
+            self.check(high > low, f"max_size must be greater than min_size, not {high:g} with {low:g}")
 
     def _pair(self, both: str, height: str, width: str) -> tuple[float, float] | None:
         """(height, width) from one field or two, None if unset."""
@@ -93,6 +97,23 @@ class PriorBox(Layer):
         given = list(p.variance) or [0.1]
         variances = torch.tensor(given * (4 // len(given)), **like).expand_as(corners)
         return torch.stack([corners.flatten(), variances.flatten()]).unsqueeze(0)
+
+
+@register("PriorBoxClustered")
+class PriorBoxClustered(PriorBox):
+    """PriorBox with boxes of width x height pixels, pair by pair, and no other (OpenVINO's PriorBoxClustered-1).
+
+    Errors: as PriorBox; no width, or not a height for each.
+    """
+
+    def check_sizes(self) -> None:
+        p = self.param.prior_box_param
+        self.check(len(p.width) == len(p.height) > 0, "needs a height for each width, and at least one")
+        self.check(min(*p.width, *p.height) > 0, "width and height must be positive")
+
+    def _sizes(self) -> list[tuple[float, float]]:
+        p = self.param.prior_box_param
+        return list(zip(p.width, p.height, strict=True))
 
 
 @register("DetectionOutput")
