@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_the_page_stands_alone_and_says_everything(tuning):
         re.findall(r' id="([^"]+)"', page)
     )
     assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
+
+
+def test_no_legend_lies_on_its_curves(tuning):
+    """Each is a part of the picture, not of its axes, and so below them."""
+    page = (tuning.recipe.out / "report.html").read_text()
+    for picture in re.findall(r"<svg.*?</svg>", page, re.S):
+        tree = ElementTree.fromstring(picture)
+        legends = [e for e in tree.iter() if e.get("id", "").endswith("-legend_1")]
+        inside = [e for axes in tree.iter() if re.search(r"-axes_\d+$", axes.get("id", "")) for e in axes.iter()]
+        assert not set(legends) & set(inside)
+        assert legends or "batch-figure" in picture
 
 
 LOOK = """
