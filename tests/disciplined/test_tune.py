@@ -185,6 +185,20 @@ def test_several_test_nets_are_all_in_the_answer(problem, monkeypatch):
     assert not tuning.recipe.trial(plan).solver.count("test_net")
 
 
+def test_ctrl_c_says_how_it_goes_on(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+
+    class Session:
+        tuning = Tuning(recipe("solver.prototxt", Path("stopped"), epochs=1))
+
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pysolver.commands.tune.tune", lambda *words, **named: Session())
+    assert main([*QUICK, "--out=stopped"]) == 130
+    assert capsys.readouterr().out.endswith("interrupted: the same command goes on from here\n")
+
+
 def test_from_python_and_in_a_notebook(problem, monkeypatch):
     monkeypatch.chdir(problem)
     session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])
