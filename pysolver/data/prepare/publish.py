@@ -26,7 +26,8 @@ def targets(name: str, out: str | Path, force: bool, *others: str) -> list[Path]
 
 
 def publish(paths: list[Path], write: Callable[..., None]) -> list[Path]:
-    """Let `write`, given a path for each, make these things beside; then move them to their paths, over what is there."""
+    """Let `write`, given a path for each, make these things beside; then move them to their paths, over what is
+    there."""
     with staging_folder(paths[0].parent, paths[0].name) as staging:
         staged = [staging / path.name for path in paths]
         write(*staged)
