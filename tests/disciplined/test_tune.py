@@ -20,7 +20,8 @@ import pysolver.disciplined
 from pysolver.commands import main
 from pysolver.data import datum
 from pysolver.data.prepare import prepare
-from pysolver.disciplined import answer
+from pysolver.data.records import Shelf
+from pysolver.disciplined import answer, in_process
 from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.stages import Decision
@@ -144,6 +145,7 @@ def test_a_worker_decodes_each_record_once(problem, monkeypatch):
     monkeypatch.chdir(problem)
     decoded, pixels = [], datum.pixels
     monkeypatch.setattr(datum, "pixels", lambda *given: decoded.append(1) or pixels(*given))
+    monkeypatch.setattr(in_process, "_SHELF", Shelf())  # other tests read the same files in this process
     made = recipe("solver.prototxt", problem / "decoded", epochs=1)
     first, second = (Plan("batch", SPEED, 1.1, 1e-4, 1e-4, (0.9, 0.9), 0, 128, run) for run in range(2))
     made.trial(first).run()
