@@ -10,7 +10,13 @@ class CaffeError(RuntimeError):
     """What Caffe answers with a failed CHECK: one clear line that names file, layer and field.
 
     It is a RuntimeError because that is what pycaffe raises for a missing file.
+
+    layer: the name of the layer that it is about, for those who know the file and can say in which line that stands.
     """
+
+    def __init__(self, message: str, layer: str | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class UsageError(CaffeError):
@@ -23,4 +29,4 @@ def about(what: object) -> Iterator[None]:
     try:
         yield
     except CaffeError as error:
-        raise CaffeError(f"{what}: {error}") from None
+        raise CaffeError(f"{what}: {error}", error.layer) from None

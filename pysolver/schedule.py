@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import difflib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
@@ -252,9 +253,10 @@ CYCLICAL = tuple(name for name, policy in POLICIES.items() if _max_lr in policy.
 
 def _policy(solver: Any) -> Policy:
     if solver.lr_policy not in POLICIES:
-        raise CaffeError(
-            f"Unknown learning rate policy: {solver.lr_policy} (lr_policy is one of {', '.join(sorted(POLICIES))})"
-        )
+        near = difflib.get_close_matches(solver.lr_policy.lower(), POLICIES, 1)
+        hint = f"did you mean '{near[0]}'? " if near else "" if solver.lr_policy else "it is not set; "
+        known = ", ".join(sorted(POLICIES))
+        raise CaffeError(f"Unknown learning rate policy: {solver.lr_policy} ({hint}lr_policy is one of {known})")
     return POLICIES[solver.lr_policy]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a net is said with the name of its file, whoever builds it."""
+"""What is wrong with a net is said with the name of its file and the line of the layer, whoever builds it."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_the_file_of_the_net_is_named(tmp_path, monkeypatch, build):
     (tmp_path / "tests.prototxt").write_text(
         common + 'train_net: "good.prototxt" test_net: "bad.prototxt" test_iter: 1 test_interval: 1'
     )
-    with pytest.raises(CaffeError, match=r"^bad.prototxt: layer 'ip' \(InnerProduct\): num_output must be positive"):
+    with pytest.raises(CaffeError, match=r"^bad.prototxt:3: layer 'ip' \(InnerProduct\): num_output must be positive"):
         build()

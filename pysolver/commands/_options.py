@@ -78,9 +78,16 @@ def required(value: str | None, message: str) -> str:
     return value
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not '{text:.40}'") from None
+
+
 def natural(text: str) -> int:
     """An argument that counts what there may be none of."""
-    value = int(text)
+    value = _integer(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
     return value
@@ -88,7 +95,7 @@ def natural(text: str) -> int:
 
 def positive(text: str) -> int:
     """An argument that counts something."""
-    value = int(text)
+    value = _integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
     if value > MOST:

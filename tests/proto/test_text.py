@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import message_factory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
-from pysolver.proto.caffe_pb2 import BlobProto, Datum, NetParameter, SolverParameter, V1LayerParameter
+from pysolver.proto.caffe_pb2 import BlobProto, Datum, LayerParameter, NetParameter, SolverParameter, V1LayerParameter
 from pysolver.proto.text import parse_text, read_text, to_text
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +152,7 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ("solver_mode: 2", "1:14: solver_mode has no value 2; known values: CPU, GPU"),
         ("base_lr: 1\nbase_lr: 2", "2:1: SolverParameter has one 'base_lr', but it is given twice"),
         ("device_id: 5000000000", "1:12: device_id: 5000000000 is out of range: -2147483648 to 2147483647"),
-        ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"'),
+        ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"; leave out the quotes'),
         ("max_iter: 1e3", "1:11: expected an integer for max_iter, found 1e3"),
         ("lr_policy: fixed", "1:12: expected a string in quotes for lr_policy, found fixed"),
         ("gamma 0.1", "1:7: expected ':' after gamma, found 0.1"),
@@ -171,7 +172,7 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ),
         (
             "net_param { layer { name: 'a' layer { name: 'b' } }",
-            "1:31: LayerParameter has no field 'layer'; is a '}' missing above?",
+            "1:31: LayerParameter has no field 'layer'; is the '}' missing that closes line 1?",
         ),
         ("net_param {\n layer { clip_param { max: 1 } } }", "2:21: ClipParameter needs min"),
         (
@@ -268,7 +269,7 @@ def test_fields_stand_in_the_order_of_their_numbers():
 
 def _values(field):
     if field.message_type:
-        return messages(field.message_type.name)
+        return messages(field.message_type)
     if field.enum_type:
         return st.sampled_from([value.number for value in field.enum_type.values])
     int32, int64 = 2**31, 2**63
@@ -284,11 +285,10 @@ def _values(field):
 
 
 @st.composite
-def messages(draw, name):
+def messages(draw, descriptor):
     """A message with up to four fields set, and those it requires."""
-    kind = getattr(caffe_pb2, name)
-    message = kind()
-    fields = [field for field in kind.DESCRIPTOR.fields if not field.name.endswith("_again")]  # not without its first
+    message = message_factory.GetMessageClass(descriptor)()
+    fields = [field for field in descriptor.fields if not field.name.endswith("_again")]  # not without its first
     required = [field for field in fields if field.is_required]
     drawn = draw(st.lists(st.sampled_from(fields), max_size=4, unique=True))
     for field in dict.fromkeys([*required, *drawn]):
@@ -302,8 +302,11 @@ def messages(draw, name):
     return message
 
 
+KINDS = (NetParameter, SolverParameter, LayerParameter, Datum, BlobProto)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(["NetParameter", "SolverParameter", "LayerParameter", "Datum", "BlobProto"]).flatmap(messages))
+@given(st.sampled_from([kind.DESCRIPTOR for kind in KINDS]).flatmap(messages))
 def test_print_then_parse_is_the_identity(message):
     assert parse_text(to_text(message), type(message)) == message
 
