@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+from typing import ClassVar, NamedTuple, NoReturn, TypeVar
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class Arity(NamedTuple):
@@ -75,7 +76,7 @@ class Component:
 
     blobs: nn.ParameterList | tuple[nn.Parameter, ...]
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         self.param = param
         self.name: str = param.name
         self.phase: int = param.phase
@@ -85,7 +86,7 @@ class Component:
     # ---- what a subclass says -----------------------------------------------------------------------------
 
     @classmethod
-    def chosen(cls, param: Any, context: Context) -> type[Component]:
+    def chosen(cls, param: LayerParameter, context: Context) -> type[Component]:
         """The class that computes `param`, whose type is this one's."""
         return cls
 
@@ -177,7 +178,7 @@ def layer_types() -> dict[str, type[Component]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-def create(param: Any, context: Context) -> Component:
+def create(param: LayerParameter, context: Context) -> Component:
     """The layer or source that `param` (LayerParameter) describes (LayerRegistry::CreateLayer)."""
     context.emit(notices.MakingLayer(param.name))
     cls = _REGISTRY.get(param.type)

@@ -10,5 +10,6 @@ from pysolver.data import (  # noqa: F401
     inputs,
     memory_data,
     segmentation_data,
+    video_data,
     window_data,
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 _UNREAD = ("rand_skip", "force_encoded_color", "scale", "mean_file", "crop_size", "mirror")
 
@@ -33,7 +32,7 @@ class Data(BatchSource):
 
     tops = between(1, 2)
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.data_param
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +19,7 @@ from pysolver.data.source import exactly, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 @register("ImageData")
@@ -31,7 +31,7 @@ class ImageData(BatchSource):
 
     tops = exactly(2)
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.image_data_param
         self._colour = images.Colour.COLOR if self._param.is_color else images.Colour.GRAY

@@ -13,6 +13,7 @@ from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import changed, seconds
 from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.files import write_atomic
+from pysolver.logs.run import Run
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
 
@@ -129,6 +130,6 @@ def to_json(tuning: Tuning) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _last(run: Any) -> float | None:
+def _last(run: Run) -> float | None:
     losses = run.test.main_loss
     return float(losses[-1]) if len(losses) and math.isfinite(losses[-1]) else None

@@ -19,10 +19,11 @@ from pysolver.disciplined.reading import analyse
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
+from pysolver.policies import CYCLICAL
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
 from pysolver.proto.upgrade import read_net
 
-CYCLES = tuple(policy for policy in schedule.CYCLICAL if policy != "1cycle")  # again and again
+CYCLES = tuple(policy for policy in CYCLICAL if policy != "1cycle")  # again and again
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Case:
     @property
     def cyclical(self) -> bool:
         """Whether the rate goes up and down."""
-        return self.solver.lr_policy in schedule.CYCLICAL
+        return self.solver.lr_policy in CYCLICAL
 
     @property
     def is_range_test(self) -> bool:

@@ -18,7 +18,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from pysolver.disciplined.trial import Judge, Trial
+from pysolver.disciplined.judges import Judge
+from pysolver.disciplined.trial import Trial
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs.run import Run

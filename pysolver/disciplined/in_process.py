@@ -6,7 +6,7 @@ import contextlib
 import threading
 from pathlib import Path
 
-from pysolver.disciplined.trial import Judge
+from pysolver.disciplined.judges import Judge
 from pysolver.logs import events as e
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.writer import CaffeLog

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pysolver.disciplined.engine import Engine, Listener, locked
-from pysolver.disciplined.judges import Behind, Diverged
+from pysolver.disciplined.judges import Behind, Diverged, Judge
 from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, Plan
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import (
@@ -27,7 +27,7 @@ from pysolver.disciplined.stages import (
     momentum,
 )
 from pysolver.disciplined.stages import weight_decay as decay
-from pysolver.disciplined.trial import Judge, seconds
+from pysolver.disciplined.trial import seconds
 from pysolver.errors import CaffeError
 from pysolver.logs.run import Run
 

@@ -28,7 +28,16 @@ HEADS = {
     **dict.fromkeys(("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "InfogainLoss"), "Softmax"),
     "SigmoidCrossEntropyLoss": "Sigmoid",
 }
-_JUDGES = ("Accuracy", "BoxAnnotatorOHEM", "DetectionEvaluate", "EvalDetection", "HDF5Output", "SegAccuracy", "Silence")
+_JUDGES = (
+    "Accuracy",
+    "BboxAccuracy",
+    "BoxAnnotatorOHEM",
+    "DetectionEvaluate",
+    "EvalDetection",
+    "HDF5Output",
+    "SegAccuracy",
+    "Silence",
+)
 
 
 def leaves(layer: type[Component] | Component) -> bool:

@@ -21,6 +21,7 @@ from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
 from pysolver.net.splits import insert_splits
 from pysolver.proto import dialects
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 from pysolver.proto.text import to_text
 
 AUTOMATIC = "(automatic)"  # the name of a loss top that the prototxt leaves out
@@ -35,10 +36,10 @@ class Graph:
     blobs: dict[str, Blob]
     outputs: list[str]
     parameters: Parameters
-    param: Any  # filtered and split NetParameter
+    param: NetParameter  # filtered and split NetParameter
 
 
-def build_graph(param: Any, context: Context) -> Graph:
+def build_graph(param: NetParameter, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
     filtered = filter_net(param, context)
     context.emit(e.InitializingNet(to_text(filtered)))
@@ -51,7 +52,7 @@ def build_graph(param: Any, context: Context) -> Graph:
 
 
 class _Builder:
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: NetParameter, context: Context) -> None:
         self.param = param
         self.context = context
         self.nodes: list[Node] = []
@@ -80,7 +81,7 @@ class _Builder:
 
     # ---- forwards: one layer after the other ---------------------------------------------------------------
 
-    def _add(self, layer_param: Any) -> Node:
+    def _add(self, layer_param: LayerParameter) -> Node:
         name = layer_param.name
         if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
             raise CaffeError(
@@ -107,7 +108,7 @@ class _Builder:
         self.parameters.add(layer, self.context)
         return node
 
-    def _take_bottoms(self, layer_param: Any) -> list[Blob]:
+    def _take_bottoms(self, layer_param: LayerParameter) -> list[Blob]:
         bottoms = []
         for index, name in enumerate(layer_param.bottom):
             if name not in self.available:

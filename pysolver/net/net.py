@@ -28,6 +28,7 @@ from pysolver.net.function import NetFunction
 from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.origin import Origin
 from pysolver.net.precision import LossScale
+from pysolver.proto.caffe_pb2 import NetParameter
 
 Callback = Callable[[int], None]  # told a layer's index
 MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
@@ -54,7 +55,7 @@ class Net:
     layer_by_layer: `run` and `forward_backward` go through forward and backward, so that all diffs can be read.
     """
 
-    def __init__(self, param: Any, context: Context | None = None, origin: str = "") -> None:
+    def __init__(self, param: NetParameter, context: Context | None = None, origin: str = "") -> None:
         self.context = context or Context()
         self.origin, self.state = Origin(origin), param.state
         with self.origin.telling(self.state):
@@ -219,7 +220,7 @@ class Net:
 
     # ---- weights in, weights out -------------------------------------------------------------------------
 
-    def to_proto(self, with_diff: bool = False) -> Any:
+    def to_proto(self, with_diff: bool = False) -> NetParameter:
         """The net with its weights, as a caffemodel holds it."""
         return weights.to_proto(self, with_diff)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pysolver.component import naming_layers
 from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.net.filter import is_included
+from pysolver.proto.caffe_pb2 import NetState
 from pysolver.proto.text import layers_with_lines
 
 
@@ -21,7 +21,7 @@ class Origin:
     name: str = ""
 
     @contextlib.contextmanager
-    def telling(self, state: Any) -> Iterator[None]:
+    def telling(self, state: NetState) -> Iterator[None]:
         """CaffeErrors of the block say `net.prototxt:12: `, the line of the layer that they are about.
 
         state: the net's NetState, which tells layers of one name apart.
@@ -30,11 +30,11 @@ class Origin:
             with naming_layers():
                 yield
         except CaffeError as error:
-            if not self.name or str(error).startswith(self.name):  # a pass within a pass
+            if not self.name or str(error).startswith(f"{self.name}:"):  # a pass within a pass
                 raise
             raise CaffeError(f"{self.name}{self._line(error.layer, state)}: {error}") from error.__cause__
 
-    def _line(self, layer: str | None, state: Any) -> str:
+    def _line(self, layer: str | None, state: NetState) -> str:
         """`:12`, or nothing where that cannot be said."""
         try:
             found = [at for at in layers_with_lines(self.name) if at[1].name == layer] if layer else []

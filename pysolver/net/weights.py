@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from pysolver.net.origin import Origin
 from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary
+from pysolver.proto.caffe_pb2 import BlobProto, NetParameter, NetState
 from pysolver.proto.seal import seal
 from pysolver.proto.upgrade import read_weights
 
@@ -28,7 +30,7 @@ class Weighted(Protocol):
 
     name: str
     origin: Origin
-    state: Any
+    state: NetState
     context: Context
     parameters: Parameters
 
@@ -44,7 +46,7 @@ class Weighted(Protocol):
         """Bring what was written through numpy into the parameters."""
 
 
-def to_proto(net: Weighted, with_diff: bool = False) -> Any:
+def to_proto(net: Weighted, with_diff: bool = False) -> NetParameter:
     """NetParameter with every layer as it is used, and its blobs (Net::ToProto)."""
     net.flush_params()
     proto = caffe_pb2.NetParameter(name=net.name)
@@ -104,9 +106,9 @@ def solver_state_given(path: str) -> CaffeError:
     )
 
 
-def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
+def copy_from_proto(net: Weighted, proto: NetParameter, path: str) -> None:
     """Copy the blobs of each source layer into the first layer of its name, all checks before the first copy."""
-    copies: list[tuple[nn.Parameter, Any]] = []
+    copies: list[tuple[nn.Parameter, BlobProto]] = []
     targets = first_by_name(net.layers)
     for source in proto.layer:
         layer = targets.get(source.name)
@@ -147,7 +149,7 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
 
 
-def assign(blob: nn.Parameter, values: Any) -> None:
+def assign(blob: nn.Parameter, values: np.ndarray) -> None:
     """Copy an array of the same count into a parameter, in place."""
     with torch.no_grad():
         blob.copy_(torch.from_numpy(values).reshape(blob.shape))

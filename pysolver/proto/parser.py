@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
-from pysolver.proto.suggestions import AGAIN, shown, suggestion, why
+from pysolver.proto.suggestions import AGAIN, placeholder, shown, suggestion, why
 
 _TOKEN = re.compile(
     r"""(?:[\ \t\r\n\v\f]+|\#[^\n]*)*  # space and comments
@@ -100,6 +100,10 @@ class Parser:
             self._fail(f"expected {what}, but the file ends")
         if self.kind == "symbol" and self.token in "\"'":
             self._fail("this string does not end in its line")
+        blank = placeholder(self.text, self.start)
+        if blank or (self.kind == "name" and what.startswith(("a number", "an integer"))):
+            word = blank or shown(self.token)
+            self._fail(f"expected {what}, found {word}: if it is a placeholder of a template, fill it in first")
         unquoted = self.kind == "string" and " for " in what and not what.startswith("a name")
         quoted = "; leave out the quotes" if unquoted else ""
         self._fail(f"expected {what}, found {shown(self.token)}{quoted or why(self.text, self.start)}")

@@ -10,6 +10,9 @@ from google.protobuf.descriptor import Descriptor
 
 # A field of this ending takes the further values of one that Caffe has once and a fork more often.
 AGAIN = "_again"
+_PLACEHOLDER = re.compile(
+    r"[$%@&][^\s;,}]{1,40}\}{0,2}|\{\{?\s*\w+\s*\}\}?|<\w+>"
+)  # ${N}, $#n#$, @N@, %d, {{ n }}, <N>
 
 
 def suggestion(name: str, owner: Descriptor) -> str:
@@ -53,6 +56,12 @@ def shown(token: str) -> str:
         name = f"U+{ord(token):04X} {unicodedata.name(token, '')}".rstrip()
         return f"{token} ({name})" if token.isprintable() else name
     return token if len(token) <= 60 else token[:60] + "..."
+
+
+def placeholder(text: str, at: int) -> str:
+    """What stands there, if it looks like the blank of a template."""
+    match = _PLACEHOLDER.match(text, at)
+    return match[0] if match else ""
 
 
 def why(text: str, at: int) -> str:

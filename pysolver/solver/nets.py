@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -15,13 +14,14 @@ from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import NetParameter, NetState, SolverParameter
 from pysolver.proto.upgrade import read_net
 from pysolver.solver.ranks import Alone
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 
-def check_nets(solver: Any) -> None:
+def check_nets(solver: SolverParameter) -> None:
     """Caffe's rules about which nets, test_iter and test_state go together; CaffeError where they are broken."""
     given = [field for field in _TRAIN_FIELDS if solver.HasField(field)]
     if not given:
@@ -55,7 +55,7 @@ def check_nets(solver: Any) -> None:
             raise CaffeError(f"test_iter is {batches} for test net #{number}: a test needs at least 1 batch")
 
 
-def build_train_net(solver: Any, context: Context, emit: Emit) -> Net:
+def build_train_net(solver: SolverParameter, context: Context, emit: Emit) -> Net:
     """The net that is trained. Its state: phase TRAIN, then the net's own state, then train_state."""
     field = next(field for field in _TRAIN_FIELDS if solver.HasField(field))
     from_file = field in ("net", "train_net")
@@ -69,7 +69,7 @@ def build_train_net(solver: Any, context: Context, emit: Emit) -> Net:
     return net
 
 
-def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
+def build_test_nets(solver: SolverParameter, context: Context, emit: Emit) -> list[Net]:
     """One net for each test_iter; all their files are read before the first is built."""
     sources = list(_test_sources(solver, emit))
     nets = []
@@ -83,7 +83,7 @@ def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
     return nets
 
 
-def test_nets_of_rank(solver: Any, context: Context, emit: Emit, ranks: Alone, divided: bool) -> list[Net]:
+def test_nets_of_rank(solver: SolverParameter, context: Context, emit: Emit, ranks: Alone, divided: bool) -> list[Net]:
     """All test nets for rank 0; for the others too if each test's batches are divided over the ranks."""
     if ranks.is_root:
         nets = build_test_nets(solver, context, emit)
@@ -106,7 +106,7 @@ def _divide_tests(test_nets: Iterable[Net], test_iter: Iterable[int], ranks: Alo
             source.divide(Part(ranks.rank, ranks.size, batches))
 
 
-def _test_sources(solver: Any, emit: Emit) -> Iterable[tuple[str, Any]]:
+def _test_sources(solver: SolverParameter, emit: Emit) -> Iterable[tuple[str, NetParameter]]:
     """(what the log calls it, its NetParameter) of each test net; the generic net fills the places that are left."""
     for param in solver.test_net_param:
         yield "test_net_param", _copy(param)
@@ -129,7 +129,7 @@ def load_weights(net: Net, entries: Iterable[str], emit: Emit) -> None:
             net.copy_trained_layers_from(file.strip())
 
 
-def _set_state(param: Any, phase: Any, last_word: Any) -> None:
+def _set_state(param: NetParameter, phase: caffe_pb2.Phase, last_word: NetState) -> None:
     """Later states win for phase and level; their stages add up."""
     state = caffe_pb2.NetState(phase=phase)
     state.MergeFrom(param.state)
@@ -137,7 +137,7 @@ def _set_state(param: Any, phase: Any, last_word: Any) -> None:
     param.state.CopyFrom(state)
 
 
-def _copy(param: Any) -> Any:
+def _copy(param: NetParameter) -> NetParameter:
     copy = caffe_pb2.NetParameter()
     copy.CopyFrom(param)
     return copy

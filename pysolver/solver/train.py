@@ -9,7 +9,6 @@ import secrets
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from pysolver.logs.run import Run
 from pysolver.logs.tensorboard import TensorBoard
 from pysolver.logs.writer import CaffeLog, to_stderr
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import devices, ranks, snapshots, watchers
@@ -81,7 +81,7 @@ class TrainOptions:
         return words
 
 
-Advise = Callable[[Any], Iterable[object]]
+Advise = Callable[[SolverParameter], Iterable[object]]
 
 
 def main(
@@ -218,7 +218,7 @@ def _processes(options: TrainOptions) -> int:
     return max(options.processes, gpus)
 
 
-def _read(options: TrainOptions, emit: Subscriber) -> Any:
+def _read(options: TrainOptions, emit: Subscriber) -> SolverParameter:
     """The solver's parameters, found to be usable together with the options."""
     if options.snapshot and options.weights and options.snapshot != "auto":
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
@@ -235,7 +235,7 @@ def _is_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
 
 
-def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone, emit: Subscriber) -> str | None:
+def _choose_start(param: SolverParameter, options: TrainOptions, group: ranks.Alone, emit: Subscriber) -> str | None:
     """The state to resume from, if any; else rank 0's weights are the options', and all others get them from it."""
     snapshot = "auto" if _is_restarted() else options.snapshot
     if snapshot == "auto":
@@ -250,7 +250,7 @@ def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone, emit: S
     return snapshot
 
 
-def _choose_device(param: Any, gpu: str, emit: Subscriber) -> tuple[torch.device, list[int]]:
+def _choose_device(param: SolverParameter, gpu: str, emit: Subscriber) -> tuple[torch.device, list[int]]:
     """--gpu, else the solver's own wish; an unset solver_mode is the CPU, whatever the schema's default says.
 
     A rank has the GPU of its number on its machine. The ids are those of all processes here.

@@ -142,6 +142,36 @@ def test_the_net_is_read_from_its_file(tmp_path):
     assert [f.field for f in check_files(named)] == [f.field for f in check_training(named)] == ["bn"]
 
 
+def test_what_the_solver_alone_shows_is_said_without_a_net(tmp_path):
+    """A net that cannot be read, or has placeholders: one error more, none of the others lost."""
+    file = tmp_path / "net.prototxt"
+    file.write_text('layer { type: "Data" data_param { batch_size: xBS } }')
+    slip = solver(net=f'"{file}"', display=None)
+    found = check_files(slip)
+    assert [f.field for f in found] == ["net", "display"] and "xBS" in found[0].text
+    file.write_text("base_lr: 1")
+    assert "looks like a solver, not a net" in check_files(slip)[0].text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": "0.99", "cyclical_momentum": None},  # in float 0.99 is above 0.99
+        {"test_interval": "10000000"},
+        {"test_interval": "999999999", "test_initialization": "false"},
+        {"lr_policy": '"step"', "max_lr": None, "cyclical_momentum": None, "gamma": "0.1", "stepsize": "999999999"},
+        {"lr_policy": '"multistep"', "max_lr": None, "cyclical_momentum": None, "gamma": "0.1",
+         "stepvalue": "[5000, 10000000]"},
+    ],
+)  # fmt: skip
+def test_no_false_alarm(changes):
+    assert check_solver(solver(**changes)) == []
+
+
+def test_no_end_is_no_error_for_a_script_that_calls_step():
+    assert {f.level for f in check_solver(solver(max_iter=None))} == {"warning"}
+
+
 def test_a_net_in_the_form_of_2014_is_looked_at_too(tmp_path):
     """V1: `layers` with types in capitals; written so, the same net had no layers for the checks."""
     file = tmp_path / "net.prototxt"

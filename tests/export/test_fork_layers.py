@@ -13,6 +13,8 @@ from pysolver.export import to_onnx, to_torch
 VOLUMES = {
     "convolution": "type: 'Convolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 stride: 2 "
     "pad: 1 temporal_pad: 1 }",
+    "deconvolution": "type: 'Deconvolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 "
+    "stride: 2 pad: 1 }",
     "max": "type: 'Pooling3D' pooling3d_param { kernel_size: 2 kernel_depth: 2 stride: 2 temporal_stride: 2 }",
     "max_far": "type: 'Pooling3D' pooling3d_param { kernel_size: 1 kernel_depth: 1 stride: 3 temporal_stride: 3 }",
     "average": "type: 'Pooling3D' pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 }",
@@ -191,3 +193,26 @@ def test_judges_of_segmentation_leave(net_of):
     )
     graph = to_onnx(net).graph
     assert [[info.name for info in ends] for ends in (graph.input, graph.output)] == [["data"], ["score"]]
+
+
+def test_padded_regions(net_of, run):
+    net = net_of(
+        inputs(data=(2, 3, 9, 8), rois=(4, 5))
+        + """layer { name: 'l' type: 'ROIPooling' bottom: 'data' bottom: 'rois' top: 'y'
+                     roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.25 pad_ratio: 0.25 } }"""
+    )
+    rois = np.array([[0, 4, 4, 19, 15], [1, 8, 10, 20, 30], [1, 0, 0, 12, 20], [0, 7, 5, 30, 30]], np.float32)
+    data = normal(2, 3, 9, 8)
+    np.testing.assert_array_equal(run(to_onnx(net), data=data, rois=rois)["y"], forward(net, "y", data=data, rois=rois))
+
+
+@pytest.mark.parametrize("height, width", [(3, 2), (7, 13)])
+def test_masks(height, width, net_of, run):
+    net = net_of(
+        inputs(data=(2, 3, height, width), mask=(2, 1, 4, 6))
+        + f"""layer {{ name: 'small' type: 'MaskResize' bottom: 'mask' top: 'small'
+                       mask_resize_param {{ output_height: {height} output_width: {width} }} }}
+              layer {{ name: 'l' type: 'MaskPooling' bottom: 'data' bottom: 'small' top: 'y' }}"""
+    )
+    fed = {"data": normal(3, 3, height, width), "mask": normal(3, 1, 4, 6)}
+    np.testing.assert_allclose(run(to_onnx(net, batch="dynamic"), **fed)["y"], forward(net, "y", **fed), atol=1e-6)

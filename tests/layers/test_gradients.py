@@ -81,6 +81,13 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         (f"convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 stride: 2 group: 2 {WEIGHTS} }}", [X], 1),
         (f"convolution_param {{ num_output: 3 kernel_size: 2 dilation: 2 {WEIGHTS} }}", [(2, 2, 4)], 1),
     ],
+    "Deconvolution3D": [
+        (
+            f"convolution3d_param {{ num_output: 2 kernel_size: 2 kernel_depth: 2 stride: 2 {WEIGHTS} }}",
+            [(1, 2, 2, 2, 3)],
+            1,
+        )
+    ],
     "DepthwiseConvolution": [(f"convolution_param {{ num_output: 4 group: 4 kernel_size: 3 {WEIGHTS} }}", [X], 1)],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", [X], 1)],
     "ELU": [("elu_param { alpha: 0.7 }", [X], 1)],
@@ -122,6 +129,8 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("mvn_param { across_channels: true eps: 1e-12 }", [X], 1),
         ("mvn_param { normalize_variance: false }", [(2, 3, 4)], 1),
     ],
+    "MaskPooling": [("", [X, (2, 1, 4, 5)], 1)],
+    "MaskResize": [("mask_resize_param { output_height: 3 output_width: 7 }", [X], 1)],
     "MultiBoxLoss": [
         ("multibox_loss_param { num_classes: 3 code_type: CENTER_SIZE }", [(2, 12), (2, 9), PRIORS, OBJECTS], 1),
         (
@@ -154,7 +163,9 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("power_param { power: -0.5 shift: 1 }", [Positive(X)], 1),
     ],
     "RNN": [(f"recurrent_param {{ num_output: 3 {SMALL} }}", [(3, 2, 4), CONT, (2, 5)], 1)],
+    "ROIAlign": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 pad_ratio: 0.2 }", [X, REGIONS], 1)],
     "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
+    "ROIWarping": [("roi_warping_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
     "ReLU": [("", [X], 1), ("relu_param { negative_slope: 0.1 }", [X], 1)],
     "ReLU6": [("", [X], 1), ("relu6_param { negative_slope: 0.1 }", [X], 1)],
     "Reduction": [
@@ -207,17 +218,23 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
 NO_GRADIENT = {
     "Accuracy": "counts",
     "ArgMax": "indices",
+    "BboxAccuracy": "a mean of overlaps",
     "BoxAnnotatorOHEM": "labels",
+    "BoxGroupOutput": "a list of boxes",
+    "BoxOutput": "a list of boxes",
     "CenterLoss": "its centres get no derivative: see test_faces_and_segmentation.py",
+    "DecodeBBox": "a list of boxes; that fork's has no backward",
     "DetectionEvaluate": "verdicts",
     "DetectionOutput": "a list of boxes",
     "EvalDetection": "verdicts",
+    "FrcnnOutput": "a list of boxes",
     "HDF5Output": "has no top",
     "PriorBox": "depends on shapes only",
     "MarginInnerProduct": "hands down what is no derivative: see test_faces_and_segmentation.py",
     "Proposal": "a list of boxes",
     "Python": "is whatever its user writes: see test_python_layer.py",
     "RegionLoss": "hands down what is no derivative: see test_yolo_losses.py",
+    "ScaleRoute": "a choice of rows; that fork's has no backward",
     "SegAccuracy": "counts",
     "Silence": "has no top",
     "YoloDetectionOutput": "a list of boxes",

@@ -154,6 +154,16 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ("device_id: 5000000000", "1:12: device_id: 5000000000 is out of range: -2147483648 to 2147483647"),
         ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"; leave out the quotes'),
         ("max_iter: 1e3", "1:11: expected an integer for max_iter, found 1e3"),
+        (
+            "base_lr: xLR",
+            "1:10: expected a number for base_lr, found xLR: if it is a placeholder of a template, fill it in first",
+        ),
+        (
+            "max_iter: $#batch_size#$",
+            "1:11: expected an integer for max_iter, found $#batch_size#$: if it is a placeholder of a template, "
+            "fill it in first",
+        ),
+        ("layer { }", "1:1: SolverParameter has no field 'layer'; this looks like a net, not a solver"),
         ("lr_policy: fixed", "1:12: expected a string in quotes for lr_policy, found fixed"),
         ("gamma 0.1", "1:7: expected ':' after gamma, found 0.1"),
         ("debug_info: yes", "1:13: expected true or false for debug_info, found yes"),

@@ -12,7 +12,7 @@ from pysolver.logs import events as e
 from pysolver.logs import notices
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver.signals import Action
-from pysolver.solver.solver import SOLVERS
+from pysolver.solver.solver import Solver
 
 # What nets and their sources tell.
 OF_NETS = (e.InitializingNet, e.Top, e.SettingUp, e.TopShape, e.NetReady, e.RestartingData, e.WaitingForData)
@@ -150,7 +150,7 @@ def test_nan_is_told_once_at_its_iteration(folder):
 
 def test_a_fixed_type_ignores_the_parameters(folder):
     folder("momentum: 0.9")
-    solver = SOLVERS["SGD"](read_solver("solver.prototxt"), subscribers=[])
+    solver = Solver(read_solver("solver.prototxt"), subscribers=[], type="SGD")
     assert solver.type == "SGD" and len(solver.history) == len(solver.net.learnable_params)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pysolver.layers.forks import (  # noqa: F401
+    cascade,
     detection,
     evaluation,
     faces,
@@ -14,6 +15,7 @@ from pysolver.layers.forks import (  # noqa: F401
     region_losses,
     resizing,
     rois,
+    sampling,
     volumes,
     yolo,
     yolo_losses,

@@ -9,6 +9,7 @@ from pysolver.export.onnx.forks import (  # noqa: F401
     rearranging,
     resizing,
     rois,
+    sampling,
     volumes,
     yolo,
 )
