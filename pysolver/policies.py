@@ -258,7 +258,7 @@ def policy_of(solver: Parameters) -> Policy:
     """The row of its lr_policy; CaffeError if there is none."""
     if solver.lr_policy not in POLICIES:
         near = difflib.get_close_matches(solver.lr_policy.lower(), POLICIES, 1)
-        hint = f"did you mean '{near[0]}'? " if near else "" if solver.lr_policy else "it is not set; "
+        hint = f"; did you mean '{near[0]}'?" if near else "" if solver.lr_policy else "; it is not set"
         known = ", ".join(sorted(POLICIES))
-        raise CaffeError(f"Unknown learning rate policy: {solver.lr_policy} ({hint}lr_policy is one of {known})")
+        raise CaffeError(f"Unknown learning rate policy: {solver.lr_policy} (lr_policy is one of {known}){hint}")
     return POLICIES[solver.lr_policy]
