@@ -64,7 +64,9 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
     )
     module.options(parser)
     o.flag(parser, "debug", action="store_true", help="show the traceback of an error")
-    o.flag(parser, "minloglevel", type=int, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only")
+    o.flag(
+        parser, "minloglevel", type=o.integer, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only"
+    )
     o.flag(parser, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
     args = parser.parse_args(words)
     args.words = list(words)  # for those who start it again, in several processes
