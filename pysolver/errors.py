@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+# What moves a terminal's cursor, ends a line, or turns the direction of writing.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class CaffeError(RuntimeError):
@@ -17,6 +21,14 @@ class CaffeError(RuntimeError):
     def __init__(self, message: str, layer: str | None = None) -> None:
         super().__init__(message)
         self.layer = layer
+
+
+def visible(text: str) -> str:
+    r"""The text in one line that stays where it is: `\n`, `\x1b` in place of control characters.
+
+    Names of layers come from files of strangers, and may hold whole lines of a log.
+    """
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class UsageError(CaffeError):

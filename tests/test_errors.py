@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import pysolver as caffe
+from pysolver.commands import main
 from pysolver.commands.time import time
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, visible
 
 NET = """
 layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 3 }} }} }}
@@ -34,3 +35,19 @@ def test_the_file_of_the_net_is_named(tmp_path, monkeypatch, build):
     )
     with pytest.raises(CaffeError, match=r"^bad.prototxt:3: layer 'ip' \(InnerProduct\): num_output must be positive"):
         build()
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [("a\nb", r"a\nb"), ("\x1b[2J\r", r"\x1b[2J\r"), ("\u202ex", r"\u202ex"), ("Größe 5 $x \\n", "Größe 5 $x \\n")],
+)
+def test_what_would_move_the_cursor_is_shown(text, shown):
+    assert visible(text) == shown
+
+
+def test_an_error_is_one_line_whatever_a_layer_is_called(tmp_path, capsys):
+    net = tmp_path / "n.prototxt"
+    net.write_text('layer { name: "a\\n\\033[2JI1128 x" type: "Nothing" }')
+    assert main(["time", f"--model={net}"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(rf"pysolver: {net}:1: layer 'a\n\x1b[2JI1128 x': Unknown layer type: Nothing")

@@ -25,7 +25,7 @@ from typing import TextIO
 
 from pysolver.commands import _options as o
 from pysolver.commands._parser import Parser
-from pysolver.errors import CaffeError, UsageError
+from pysolver.errors import CaffeError, UsageError, visible
 
 PROGRAM = "pysolver"
 
@@ -84,7 +84,7 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
         if args.debug:
             raise
         with contextlib.suppress(OSError):
-            print(f"{speaker}: {_words(error)}", file=sys.stderr)
+            print(visible(f"{speaker}: {_words(error)}"), file=sys.stderr)
         _to_nowhere_if_broken()
         return 2 if isinstance(error, UsageError) else 1
 

@@ -168,6 +168,35 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ("gamma 0.1", "1:7: expected ':' after gamma, found 0.1"),
         ("debug_info: yes", "1:13: expected true or false for debug_info, found yes"),
         ("net: 'a", "1:6: this string does not end in its line"),
+        (
+            "net: 'C:\\data'",
+            "1:6: the string has an escape that protobuf does not know; paths take /, a backslash itself is \\\\",
+        ),
+        (
+            "net: “a”",
+            "1:6: expected a string in quotes for net, found “ (U+201C LEFT DOUBLE QUOTATION MARK); strings "
+            'stand in plain quotes: "',
+        ),
+        ("net:\u00a0'a'", "1:5: expected a string in quotes for net, found U+00A0 NO-BREAK SPACE"),
+        ("net: 'a' // b", "1:10: expected the name of a field, found /; comments begin with #"),
+        ("<<<<<<< HEAD\nnet: 'a'", "1:1: expected the name of a field, found <; git has left a conflict there"),
+        ("net: 'a' }", "1:10: expected the name of a field, found }; is it one too many?"),
+        ("train_state: TEST", "1:14: expected '{' after train_state, found TEST"),
+        ("solver_mode: 'CPU'", "1:14: expected one of CPU, GPU for solver_mode, found 'CPU'; leave out the quotes"),
+        (
+            "net_param { layer { conv_param { } } }",
+            "1:21: LayerParameter has no field 'conv_param'; did you mean 'convolution_param'?",
+        ),
+        (
+            "net_param { layer { inner_product_param { kernel_size: 3 } } }",
+            "1:43: InnerProductParameter has no field "
+            "'kernel_size'; it belongs inside convolution_param { } or pooling_param { } or convolution3d_param { }",
+        ),
+        (
+            "net_param { layers { param { } } }",
+            "1:28: expected ':' after param (this layer is a `layers`, the old form; "
+            "the present one is `layer`), found {",
+        ),
         ("net: '\\400\\351'", "1:6: the string for net is not UTF-8"),
         ("max_iter: " + "9" * 10000, "1:11: max_iter is out of range: -2147483648 to 2147483647"),
         ("gamma:", "1:7: expected a number for gamma, but the file ends"),
@@ -203,6 +232,11 @@ def test_errors_say_where_and_what_would_be_right(text, error):
     [
         (None, "file not found"),
         (b"\x0a\x03abc\x00\x01", "a binary file, not a text NetParameter"),
+        (
+            "name: 'x'".encode("utf-16"),
+            "a binary file, not a text NetParameter; this is a text in UTF-16: save it as UTF-8",
+        ),
+        (b"<!DOCTYPE html>", "not a text NetParameter; this is a web page, perhaps of a download that failed"),
         (b"name: 'caf\xe9'", ":1:7: the string for name is not UTF-8"),
         (b"debug_info: true \xe9", ":1:18: expected the name of a field"),
     ],
