@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pysolver.layers.forks import (  # noqa: F401
+    activations,
     cascade,
     detection,
     evaluation,
@@ -10,6 +11,7 @@ from pysolver.layers.forks import (  # noqa: F401
     mobile,
     multibox,
     normalisation,
+    normface,
     proposals,
     rearranging,
     region_losses,

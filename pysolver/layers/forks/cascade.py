@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, at_least, between, exactly, register
 from pysolver.layers.forks.proposals import centre_and_size
+from pysolver.layers.forks.result_files import result_files
+from pysolver.proto.caffe_pb2 import BoxGroupOutputParameter, BoxOutputParameter
 
 
 def overlap(box: Tensor, boxes: Tensor, mode: str, pixel: int = 1) -> Tensor:
@@ -108,7 +111,7 @@ class Proposer(Coded):
 
     bottoms = at_least(1)
     tops = between(1, 2)
-    p: object
+    p: BoxOutputParameter | BoxGroupOutputParameter
 
     def top_shapes(self, *bottoms: Shape) -> list[Shape]:
         shapes: list[Shape] = [(1, 5, 1, 1), (1, 6, 1, 1)]
@@ -148,6 +151,8 @@ class BoxOutput(Proposer):
     place, moved and grown by the codes, which field_xyr and field_whr bound; x2 = x1 + width. Errors: other numbers of
     bottoms; maps of several batches.
     """
+
+    p: BoxOutputParameter
 
     def set_up(self, *bottoms: Shape) -> None:
         super().set_up(*bottoms)
@@ -191,6 +196,8 @@ class BoxGroupOutput(Proposer):
     and grown by the codes, which field_xyr and field_whr bound; both ends belong to it. Errors: an odd number of
     bottoms; other shapes.
     """
+
+    p: BoxGroupOutputParameter
 
     bottoms = at_least(2)
 
@@ -273,16 +280,16 @@ class FrcnnOutput(Coded):
 
     Bottoms: probabilities (R, classes), codes (R, 4 classes), or (R, 8) without cls_aware, regions (R, 5 or 6), the
     input's (1, 2: height, width). For each class but 0: probabilities from conf_thr on, clipped to the input,
-    suppressed by iou_thr and nms_type; then the max_det_num best. Errors: other shapes.
+    suppressed by iou_thr and nms_type; then the max_det_num best. save_output_param: see ResultFiles. Errors: other
+    shapes.
     """
 
     bottoms = exactly(4)
-    deviations = "save_output_param is refused"
 
     def set_up(self, *bottoms: Shape) -> None:
         super().set_up(*bottoms)
         self.p, self.is_aware = self.param.frcnn_output_param, self.param.bbox_reg_param.cls_aware
-        self.check(not self.p.save_output_param.output_directory, "save_output_param is not carried out here")
+        self.files = result_files(self.p.save_output_param, self, 0)
 
     def top_shapes(self, prob: Shape, codes: Shape, regions: Shape, size: Shape) -> list[Shape]:
         width = 4 * math.prod(prob[1:]) if self.is_aware else 8
@@ -310,6 +317,10 @@ class FrcnnOutput(Coded):
         if 0 < p.max_det_num < len(every):
             best = every[:, 5].argsort(descending=True, stable=True)[: p.max_det_num]
             every = every[best.sort().values]
+        if self.files is not None:
+            own_height, own_width = self.files.size
+            ratio = np.array([own_width / width, own_height / height] * 2)
+            self.files.add(every[:, 4].numpy(), every[:, 5].numpy(), every[:, :4].numpy() * ratio)
         tops = torch.cat([torch.tensor([[0.0, *[-1] * 6]]), torch.cat([torch.zeros(len(every), 1), every], 1)])
         return tops.reshape(-1, 7, 1, 1).to(prob)
 
