@@ -7,7 +7,9 @@ one case of a target without a guard, so that its traceback shows.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,7 +35,10 @@ def main() -> int:
         parser.error(f"no target called '{wanted}'; there are {', '.join(TARGETS)}")
     seed = options.seed if options.seed is not None else int(time.time())
     if options.again is not None:
-        TARGETS[chosen[0]].run(case_content(chosen[0], options.again, seed))
+        content = case_content(chosen[0], options.again, seed)
+        with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
+            os.chdir(folder)
+            TARGETS[chosen[0]].run(content)
         return 0
     found = 0
     print(f"{'target':20} {'cases':>8} {'refused':>8} {'findings':>8}   seed {seed}, commit {commit(ROOT)}", flush=True)
