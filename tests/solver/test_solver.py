@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,8 @@ from short_runs import Script, make_solver, same, weights_of
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.proto import caffe_pb2
+from pysolver.proto.text import parse_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver.signals import Action
 from pysolver.solver.solver import Solver
@@ -162,7 +168,9 @@ def test_data_that_are_not_finite_are_named(tmp_path, monkeypatch):
     Solver(param, subscribers=[told.append]).step(3)
     heard = [event for event in told if isinstance(event, (notices.NotFiniteData, notices.NotFinite))]
     assert heard == [notices.NotFiniteData("x", "d"), notices.NotFinite(1, pytest.approx(math.nan, nan_ok=True))]
-    with pytest.raises(CaffeError, match=r"Iteration 1: .* Blob 'x' of the data layer 'd' holds numbers that are not fin"):
+    with pytest.raises(
+        CaffeError, match=r"Iteration 1: .* Blob 'x' of the data layer 'd' holds numbers that are not fin"
+    ):
         Solver(param, subscribers=[], stop_on_nan=True).step(3)
 
 
