@@ -12,7 +12,6 @@ import torch
 from pysolver import memory
 from pysolver.commands import _options as o
 from pysolver.context import Context
-from pysolver.errors import about
 from pysolver.export import files
 from pysolver.logs import events as e
 from pysolver.logs.events import Emit
@@ -37,8 +36,7 @@ def open_net(
         log(devices.take_threads())
         memory.keep_freed()
     param = read_net_for(model, phase, level, stage.split(","), log)
-    with about(model):
-        net = Net(param, Context(device, listener=log, **context))
+    net = Net(param, Context(device, listener=log, **context), model)
     with contextlib.closing(net):
         yield net
 

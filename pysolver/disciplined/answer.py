@@ -71,6 +71,7 @@ def solver(tuning: Tuning) -> SolverParameter:
         "snapshot": own.snapshot if own.HasField("snapshot") else None,
         "average_loss": own.average_loss if own.HasField("average_loss") else None,
         "test_initialization": own.test_initialization if own.HasField("test_initialization") else None,
+        "test_iter": list(own.test_iter) or list(found.test_iter),  # one for each test net
     }
     if batch(tuning) != recipe.facts.batch:
         fields["net"] = str(recipe.out / "train_test.prototxt")

@@ -168,7 +168,8 @@ def outcome(trial: Trial) -> str:
 
 def decision_lines(decision: Decision) -> list[str]:
     """A decision in words."""
-    return [f"=> {decision.headline}  ({decision.sure})", f"   {decision.reason}",
+    stage = "" if decision.values or decision.file_stays else f"{TITLES[decision.stage]}: "
+    return [f"=> {stage}{decision.headline}  ({decision.sure})", f"   {decision.reason}",
             *(f"   {note}" for note in decision.notes)]  # fmt: skip
 
 

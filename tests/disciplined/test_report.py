@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_the_page_stands_alone_and_says_everything(tuning):
         re.findall(r' id="([^"]+)"', page)
     )
     assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
+
+
+def test_no_legend_lies_on_its_curves(tuning):
+    """Each is a part of the picture, not of its axes, and so below them."""
+    page = (tuning.recipe.out / "report.html").read_text()
+    for picture in re.findall(r"<svg.*?</svg>", page, re.S):
+        tree = ElementTree.fromstring(picture)
+        legends = [e for e in tree.iter() if e.get("id", "").endswith("-legend_1")]
+        inside = [e for axes in tree.iter() if re.search(r"-axes_\d+$", axes.get("id", "")) for e in axes.iter()]
+        assert not set(legends) & set(inside)
+        assert legends or "batch-figure" in picture
 
 
 LOOK = """
@@ -201,8 +213,9 @@ def test_where_the_file_stays_the_answer_is_the_file(tuning):
     assert other.values | {"epochs": 0} == {"batch_size": 128, "max_lr": 0.01, "base_lr": 0.01, "momentum": 0.9,
                                             "momentum_low": 0.9, "weight_decay": 5e-4, "epochs": 0}  # fmt: skip
     assert answer.to_json(other)["file_stays"] and not answer.to_json(tuning)["file_stays"]
-    assert "the file stays as it came" in report.page(other) and "as in the file" in report.page(other)
-    assert "the file stays as it came" not in report.page(tuning)
+    page = report.page(other)
+    assert "the file stays as it came" in page and "as in the file" in page
+    assert "the file stays as it came" not in (tuning.recipe.out / "report.html").read_text()
 
 
 def test_stages_that_find_no_rate_leave_the_schedule(tuning):

@@ -46,7 +46,7 @@ class Decision:
         """What was decided, without the reason."""
         if self.file_stays:
             return "the file stays as it came"
-        return ", ".join(f"{name} {value:.4g}" for name, value in self.values.items()) or "nothing"
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.values.items()) or "nothing decided"
 
     def _repr_html_(self) -> str:
         """In a notebook: without its picture, which the report has."""

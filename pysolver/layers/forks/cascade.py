@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, at_least, between, exactly, register
 from pysolver.layers.forks.proposals import centre_and_size
+from pysolver.layers.forks.result_files import result_files
 from pysolver.proto.caffe_pb2 import BoxGroupOutputParameter, BoxOutputParameter
 
 
@@ -278,16 +280,16 @@ class FrcnnOutput(Coded):
 
     Bottoms: probabilities (R, classes), codes (R, 4 classes), or (R, 8) without cls_aware, regions (R, 5 or 6), the
     input's (1, 2: height, width). For each class but 0: probabilities from conf_thr on, clipped to the input,
-    suppressed by iou_thr and nms_type; then the max_det_num best. Errors: other shapes.
+    suppressed by iou_thr and nms_type; then the max_det_num best. save_output_param: see ResultFiles. Errors: other
+    shapes.
     """
 
     bottoms = exactly(4)
-    deviations = "save_output_param is refused"
 
     def set_up(self, *bottoms: Shape) -> None:
         super().set_up(*bottoms)
         self.p, self.is_aware = self.param.frcnn_output_param, self.param.bbox_reg_param.cls_aware
-        self.check(not self.p.save_output_param.output_directory, "save_output_param is not carried out here")
+        self.files = result_files(self.p.save_output_param, self, 0)
 
     def top_shapes(self, prob: Shape, codes: Shape, regions: Shape, size: Shape) -> list[Shape]:
         width = 4 * math.prod(prob[1:]) if self.is_aware else 8
@@ -315,6 +317,10 @@ class FrcnnOutput(Coded):
         if 0 < p.max_det_num < len(every):
             best = every[:, 5].argsort(descending=True, stable=True)[: p.max_det_num]
             every = every[best.sort().values]
+        if self.files is not None:
+            own_height, own_width = self.files.size
+            ratio = np.array([own_width / width, own_height / height] * 2)
+            self.files.add(every[:, 4].numpy(), every[:, 5].numpy(), every[:, :4].numpy() * ratio)
         tops = torch.cat([torch.tensor([[0.0, *[-1] * 6]]), torch.cat([torch.zeros(len(every), 1), every], 1)])
         return tops.reshape(-1, 7, 1, 1).to(prob)
 

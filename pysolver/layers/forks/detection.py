@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, register
 from pysolver.layers.forks import boxes
+from pysolver.layers.forks.result_files import ResultFiles, in_pixels, result_files
 from pysolver.logs import notices
 
 
@@ -124,13 +126,14 @@ class DetectionOutput(Layer):
     priors of PriorBox; a fourth bottom, the images for `visualize`, is not looked at. For each class but the
     background: scores above confidence_threshold, non-maximum
     suppression by nms_param; then the best keep_top_k of the image. Rows by image, label, falling score; nothing
-    found: N rows of -1 that name the image. Source: detection_output_layer.cpp. No gradient.
+    found: N rows of -1 that name the image. save_output_param writes them to files, see ResultFiles. No gradient.
+    Source: detection_output_layer.cpp.
     Errors: num_classes missing; predictions that do not match the priors; nms_threshold below 0; eta outside (0, 1].
     """
 
     bottoms = between(3, 4)
     no_gradient_bottoms = frozenset({0, 1, 2, 3})
-    deviations = "save_output_param and visualize are not carried out"
+    deviations = "visualize is not carried out; result files are written whole or not at all"
 
     def set_up(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> None:
         p = self.param.detection_output_param
@@ -139,8 +142,9 @@ class DetectionOutput(Layer):
         self.check(0 < p.nms_param.eta <= 1, "eta must lie in (0, 1]")
         self.classes = p.num_classes
         self.location_classes = 1 if p.share_location else p.num_classes
-        if p.save_output_param.output_directory or p.visualize:
-            self.context.emit(notices.NotWritten(self.name))
+        self.files = result_files(p.save_output_param, self, p.background_label_id)
+        if p.visualize:
+            self.context.emit(notices.NotShown(self.name))
 
     def top_shapes(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> list[Shape]:
         check_predictions(self, locations, scores, priors, self.classes, self.location_classes)
@@ -157,13 +161,21 @@ class DetectionOutput(Layer):
         rows = []
         for i in range(items):
             found = [known.decode(predictions) for predictions in locations_by_class[i]]
-            rows += self._of_image(i, found, scores_by_class[i])
+            own = self._of_image(i, found, scores_by_class[i])
+            rows += [own] if len(own) else []
+            if self.files is not None:
+                self._save(self.files, own.numpy())
         if not rows:
             self.context.emit(notices.NothingDetected())
             rows = [locations.new_tensor([[i, *[-1] * 6]]).cpu() for i in range(items)]
         return torch.cat(rows).reshape(1, 1, -1, 7).to(locations.device)
 
-    def _of_image(self, image: int, found: list[Tensor], scores: Tensor) -> list[Tensor]:
+    def _save(self, files: ResultFiles, rows: np.ndarray) -> None:
+        p = self.param.detection_output_param.save_output_param
+        resize = p.resize_param if p.HasField("resize_param") else None
+        files.add(rows[:, 1], rows[:, 2], in_pixels(rows[:, 3:], files.size, resize))
+
+    def _of_image(self, image: int, found: list[Tensor], scores: Tensor) -> Tensor:
         """Rows of one image, class by class. found: (priors, 4) a location class, scores (classes, priors)."""
         p = self.param.detection_output_param
         least = p.confidence_threshold if p.HasField("confidence_threshold") else -math.inf
@@ -181,7 +193,7 @@ class DetectionOutput(Layer):
         if -1 < p.keep_top_k < len(rows):
             best = rows[:, 2].argsort(descending=True, stable=True)[: p.keep_top_k]
             rows = rows[best.sort().values]
-        return [rows] if len(rows) else []
+        return rows
 
 
 def check_predictions(

@@ -38,4 +38,5 @@ def bn(g: Scope, layer: layers.BN, x: str) -> str:
 def cudnn_batch_norm(g: Scope, layer: layers.CuDNNBatchNorm, x: str) -> str:
     if not layer.stored:
         g.cannot("phase TRAIN normalises by the batch: export the TEST net")
-    return normalise(g, x, *(g.values(index).ravel() for index in range(4)), layer.eps)
+    slope, bias, mean, variance = (g.values(index).ravel() for index in range(4))
+    return normalise(g, x, slope, bias, mean, variance, layer.eps)
