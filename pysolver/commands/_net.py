@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from pysolver.commands import _options as o
 from pysolver.context import Context
-from pysolver.errors import about
 from pysolver.export import files
 from pysolver.logs import events as e
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
+from pysolver.net.pretrained import pretrained
 from pysolver.pycaffe import alias
 from pysolver.solver import devices
 
 
 @contextlib.contextmanager
 def open_net(
-    model: str, phase: int, device: torch.device, level: int, stage: str, context: dict[str, Any], log: Emit = to_stderr
+    model: str,
+    phase: int,
+    device: torch.device,
+    level: int,
+    stage: str,
+    context: dict[str, Any],
+    log: Emit = to_stderr,
+    weights: Sequence[str] = (),
 ) -> Iterator[Net]:
-    """The net of a file on a device, closed at the end."""
+    """The net of a file on a device, with weights from files, closed at the end."""
     alias.offer()  # modules of Python layers `import caffe`
     if device.type == "cuda":
         log(e.UseGpu(device.index))
@@ -35,9 +42,7 @@ def open_net(
         log(e.UseCpu())
         log(devices.take_threads())
     param = read_net_for(model, phase, level, stage.split(","), log)
-    with about(model):
-        net = Net(param, Context(device, listener=log, **context))
-    with contextlib.closing(net):
+    with contextlib.closing(pretrained(param, Context(device, listener=log, **context), weights, model)) as net:
         yield net
 
 

@@ -45,7 +45,8 @@ def open_net(
     """
     param = read_net_for(model, phase, level, stages, _tell)
     with about(model):
-        net = Net(param, Context(listener=_tell, allow_python_layers=allow_python_layers))
+        context = Context(listener=_tell, allow_python_layers=allow_python_layers, unfilled=[] if weights else None)
+        net = Net(param, context)
         if weights:
             for layer in net.layers:
                 for blob in layer.blobs if not layer.param.blobs else []:

@@ -178,6 +178,14 @@ OtherProcesses = _notice(
 OtherSources = _notice(
     "OtherSources", "solver.cpp:1", "The {net} has other sources than in the snapshot: its data start over.", "W"
 )
+PlateauStep = _notice(
+    "PlateauStep", "sgd_solver.cpp:149", "Plateau Status: Iteration {iteration:int}, step = {step:int}"
+)
+PlateauMinimum = _notice(
+    "PlateauMinimum",
+    "sgd_solver.cpp:156",
+    "Plateau Status: Iteration {iteration:int}, current minimum_loss = {loss:float}",
+)
 NotFinite = _notice(
     "NotFinite",
     "solver.cpp:1",

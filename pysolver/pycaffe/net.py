@@ -13,12 +13,13 @@ import numpy as np
 
 from pysolver.blob import Blob
 from pysolver.component import Component
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Callback
 from pysolver.net.net import Net as CoreNet
+from pysolver.net.pretrained import pretrained
 from pysolver.pycaffe import alias, mode
 
 __all__ = ["Blob", "LayerView", "Net"]
@@ -78,10 +79,8 @@ class Net:
             if file is not None:
                 check_file(file)
         param = read_net_for(network_file, phase, level, stages or (), mode.log())
-        with about(network_file):
-            self._adopt(CoreNet(param, mode.context()))
-        if weights is not None:
-            self.copy_from(weights)
+        files = [] if weights is None else [os.fspath(weights)]
+        self._adopt(pretrained(param, mode.context(), files, str(network_file)))
 
     @classmethod
     def over(cls, net: CoreNet) -> Net:
