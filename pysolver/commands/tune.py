@@ -62,7 +62,7 @@ def call(args: argparse.Namespace) -> None:
             budget=args.budget,
             jobs=args.jobs,
             processes=args.processes,
-            stages=args.stages.split(","),
+            stages=[name.strip() for name in args.stages.split(",")],
             compare_batch_sizes=args.compare_batch_sizes,
             from_snapshot=args.from_snapshot,
             caffe=args.caffe,

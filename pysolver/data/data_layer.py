@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from torch import Tensor
 
@@ -9,9 +11,9 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.database_records import DatabaseRecords
-from pysolver.data.databases import open_database, tell_opened
+from pysolver.data.databases import LMDB, open_database, tell_opened
 from pysolver.data.images import Colour
-from pysolver.data.records import Store
+from pysolver.data.records import Store, stamp
 from pysolver.data.source import between, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
@@ -69,6 +71,8 @@ class Data(BatchSource):
             window=self._transform.smallest,
             cache_bytes=self.context.cache_bytes,
             pinned=self.context.device.type == "cuda",
+            shelf=self.context.shelf if self._param.backend == LMDB else None,  # a LevelDB has several files
+            origin=(stamp(Path(self._param.source) / "data.mdb"), wanted) if self._param.backend == LMDB else None,
         )
 
     def top_shapes(self) -> list[Shape]:

@@ -14,7 +14,7 @@ from pysolver.cores import usable_cores
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.image_lists import read_image_list
-from pysolver.data.records import Record, Store
+from pysolver.data.records import Record, Store, stamp
 from pysolver.data.source import exactly, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
@@ -56,6 +56,8 @@ class ImageData(BatchSource):
                 window=self._transform.smallest,
                 cache_bytes=self.context.cache_bytes,
                 pinned=self.context.device.type == "cuda",
+                shelf=self.context.shelf,
+                origin=(stamp(param.source), param.root_folder, param.new_height, param.new_width, param.is_color),
             )
             self._image_shape = self._transform.output_shape(first.image.shape)
         self.context.emit(notices.ImageSize(",".join(map(str, self.top_shapes()[0]))))

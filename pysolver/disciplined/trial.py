@@ -222,6 +222,10 @@ def read_pair(solver_file: str | Path) -> tuple[SolverParameter, NetParameter]:
     solver = read_solver(str(solver_file))
     if not solver.net:
         raise CaffeError(f"{solver_file}: needs `net`: one file with the net for training and testing")
+    if not Path(solver.net).exists():
+        raise CaffeError(
+            f"{solver_file}: net: {solver.net} is not there, seen from the working directory as all paths are"
+        )
     return solver, read_net(solver.net)
 
 

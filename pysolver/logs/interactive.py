@@ -41,14 +41,23 @@ def page(
             if names:
                 scale = "log" if log_y and style.quantity(names[0]) not in ("accuracy", *style.RATES) else "linear"
                 made.update_yaxes(title_text=style.words(names), type=scale, showgrid=not right, row=row, col=1,
+                                  tickmode="auto", range=_range(drawn, names) if scale == "linear" else None,
                                   secondary_y=right if panel.right else None)  # fmt: skip
     for mark in marks:
         made.add_vline(mark, line={"dash": "dot", "color": style.GREY})
     made.update_xaxes(title_text=x_label, type="log" if log_x else "linear", row=len(layout), col=1)
-    made.update_layout(
-        title=title, template="plotly_white", hovermode="x unified", height=int(420 * sum(weights) + 120)
-    )
+    height = 420 * sum(weights)
+    below = {"orientation": "h", "x": 0, "yanchor": "top", "y": -60 / height}  # 60 px: under the axis' own words
+    made.update_layout(title=title, template="plotly_white", hovermode="x unified", legend=below,
+                       height=int(height + 150 + 20 * len(named)), margin={"b": 90 + 20 * len(named)})  # fmt: skip
     return made.to_html(include_plotlyjs=True, full_html=True)
+
+
+def _range(drawn: Sequence[Curve], names: Sequence[str]) -> tuple[float, float] | None:
+    """What of an axis is seen before one zooms: that of the pictures. None: everything."""
+    values = [curve.y for curve in drawn if curve.what in names and not curve.faint]
+    kind = style.quantity(names[0])
+    return style.accuracy_limits(values) if kind == "accuracy" else style.limits(values) if kind == "loss" else None
 
 
 def _traces(go, curve: Curve, colour: str, runs: int, named: bool):

@@ -102,7 +102,10 @@ RecurrentParameter = _notice("RecurrentParameter", "recurrent_layer.cpp:150", "A
 NanScores = _notice(
     "NanScores", "accuracy_layer.cpp:1", "{layer}: the scores are NaN, which counts as a right answer", "W"
 )
-NotWritten = _notice("NotWritten", "detection_output_layer.cpp:1", "{layer}: detections are not written or shown", "W")
+NotShown = _notice("NotShown", "detection_output_layer.cpp:1", "{layer}: visualize is not carried out", "W")
+NoResultFiles = _notice(
+    "NoResultFiles", "detection_output_layer.cpp:1", "Provide {field} if output results to files.", "W"
+)
 NothingDetected = _notice("NothingDetected", "detection_output_layer.cpp:1", "Couldn't find any detections")
 OwnPythonLayer = _notice(
     "OwnPythonLayer",

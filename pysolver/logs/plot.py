@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def _panel(
         curves = [curve for curve in drawn if curve.what in names]
         for number, curve in enumerate(curves):
             _line(side, curve, style.colour(curve, order, runs), dashed=_is_hidden(curve, curves[:number]))
+            if curve.dead_from is not None:
+                side.margins(y=0.12)  # room for the words at its last value
             _death(side, curve, style.colour(curve, order, runs))
         side.set_ylabel(style.words(names))
         kind = style.quantity(names[0])
@@ -175,8 +178,18 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
         seen["train (thin)"] = Line2D([], [], color=style.GREY, linewidth=1.0, alpha=0.6)
     if any(curve.faint for curve in drawn):
         seen["superseded by a resumed run"] = Line2D([], [], color=style.GREY, linewidth=1, alpha=0.3)
-    columns = max(1, min(len(seen), 100 // (max(map(len, seen)) + 8)))
-    made.legend(list(seen.values()), list(seen), loc="outside lower center", ncols=columns, fontsize=9)
+    legend_below(made, list(seen.values()), list(seen))
+
+
+def legend_below(made: Figure, handles: Sequence[Any], names: Sequence[str], size: float = 9, **look: Any) -> None:
+    """A legend under the panels, in as many columns as the figure is wide enough for; longer names take several lines.
+
+    size: of the letters, in points.
+    """
+    room = int((72 * made.get_figwidth() - 20) / (0.57 * size))  # characters side by side
+    columns = max(1, min(len(names), room // (max(map(len, names)) + 8)))
+    lines = ["\n".join(textwrap.wrap(name, max(10, room - 8))) for name in names]
+    made.legend(list(handles), lines, loc="outside lower center", ncols=columns, fontsize=size, **look)
 
 
 def _of_run(curve: Curve, drawn: Sequence[Curve]) -> str:

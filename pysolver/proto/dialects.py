@@ -94,6 +94,9 @@ OF_TYPES = {
         "TransformationParameter": "scale_factors crop_width crop_height",
         "ImageDataParameter": "label_type ignore_label",
     },
+    "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
+    "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
+    "PriorBoxClustered": {"PriorBoxParameter": "width height"},
     "VideoData": {
         "TransformationParameter": "fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow",
         "ImageDataParameter": "new_length use_image sampling_rate use_temporal_jitter mean_value",
