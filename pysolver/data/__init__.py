@@ -5,6 +5,7 @@ from __future__ import annotations
 from pysolver.data import (  # noqa: F401
     annotated_data,
     data_layer,
+    eval_data,
     hdf5_data,
     image_data,
     inputs,

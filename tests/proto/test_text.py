@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -238,12 +237,10 @@ def test_huge_and_deep_input_is_bounded(tmp_path, monkeypatch):
         read_text(tmp_path / "net.prototxt", NetParameter)
 
 
-def test_a_long_net_parses_quickly():
+@pytest.mark.timeout(120)  # half a second's work; of a parser that looks at the whole text for each line, an hour's
+def test_a_long_net_is_parsed_in_one_pass():
     layer = "layer {\n name: 'c'\n type: 'Convolution'\n top: 'b'\n convolution_param {\n num_output: 3\n } }\n"
-    text = layer * (6000 // layer.count("\n"))
-    start = time.perf_counter()
-    parse_text(text, NetParameter)
-    assert time.perf_counter() - start < 2  # 0.08 s; the margin is for a busy machine
+    assert len(parse_text(layer * 5000, NetParameter).layer) == 5000
 
 
 # Printing
