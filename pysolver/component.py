@@ -111,7 +111,7 @@ class Component:
 
     def fail(self, message: str) -> NoReturn:
         """Raise a CaffeError that names this layer."""
-        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}") from None
+        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}", self.name) from None
 
     def check(self, condition: bool, message: str) -> None:
         """fail(message) unless the condition holds."""
@@ -143,7 +143,7 @@ def naming_layers() -> Iterator[None]:
             raise
         words = " ".join(str(error).split("\n")[0].split())
         raise CaffeError(
-            f"layer '{layer.name}' ({layer.type_name}) cannot work on this: {type(error).__name__}: {words}"
+            f"layer '{layer.name}' ({layer.type_name}) cannot work on this: {type(error).__name__}: {words}", layer.name
         ) from error
 
 
@@ -183,7 +183,7 @@ def create(param: LayerParameter, context: Context) -> Component:
     context.emit(notices.MakingLayer(param.name))
     cls = _REGISTRY.get(param.type)
     if cls is None:
-        raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}")
+        raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}", param.name)
     return cls.chosen(param, context)(param, context)
 
 

@@ -7,6 +7,7 @@ bit. What asks them is pysolver.schedule.
 from __future__ import annotations
 
 import ctypes
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -276,7 +277,8 @@ def policy_of(solver: Parameters) -> Policy:
             'computed in any Caffe: take "plateau" with plateau_winsize, or "multistep"'
         )
     if solver.lr_policy not in POLICIES:
-        raise CaffeError(
-            f"Unknown learning rate policy: {solver.lr_policy} (lr_policy is one of {', '.join(sorted(POLICIES))})"
-        )
+        near = difflib.get_close_matches(solver.lr_policy.lower(), POLICIES, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else "" if solver.lr_policy else "; it is not set"
+        known = ", ".join(sorted(POLICIES))
+        raise CaffeError(f"Unknown learning rate policy: {solver.lr_policy} (lr_policy is one of {known}){hint}")
     return POLICIES[solver.lr_policy]

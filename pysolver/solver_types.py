@@ -186,7 +186,9 @@ def with_momentum() -> str:
 def check_type(name: str, solver: Parameters) -> None:
     """CaffeError for an unknown solver type, or for fields of a SolverParameter that the type does not take."""
     if name not in TYPES:
-        raise CaffeError(f"Unknown solver type: {name} (known types: {', '.join(sorted(TYPES))})")
+        near = next((known for known in TYPES if known.lower() == name.lower()), None)
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise CaffeError(f"Unknown solver type: {name} (known types: {', '.join(sorted(TYPES))}){hint}")
     if not TYPES[name].takes_momentum and solver.momentum != 0:
         raise CaffeError(
             f"Momentum cannot be used with {name}. (momentum is {solver.momentum:g}: remove it, or use another type)"

@@ -35,7 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("batches", metavar="BATCHES", type=o.positive)
     add("db_type", metavar="lmdb|leveldb")
     add("mode", metavar="CPU|GPU", nargs="?", default="CPU")
-    add("device", metavar="DEVICE_ID", nargs="?", type=int, default=0)
+    add("device", metavar="DEVICE_ID", nargs="?", type=o.integer, default=0)
 
 
 def call(args: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ class ImageData(BatchSource):
     def _open_list(self) -> None:
         param = self._param
         self.context.emit(notices.OpeningImageList(param.source))
-        self._lines = read_image_list(param.source)
+        self._lines = read_image_list(param.source, self.context.emit)
         if param.shuffle:
             self.context.emit(notices.ShufflingImages())
         self.context.emit(notices.ListedImages(len(self._lines)))
@@ -115,5 +115,7 @@ class ImageData(BatchSource):
         try:
             image = images.read(param.root_folder + path, self._colour, param.new_height, param.new_width)
         except CaffeError as error:
-            raise CaffeError(f"{name}: {error}") from None
+            folder = param.root_folder
+            hint = f"; root_folder '{folder}' is put in front as it is" if folder and folder[-1] != "/" else ""
+            raise CaffeError(f"{name}: {error}{hint}") from None
         return Record(f"{name}: {param.root_folder}{path}", image, label)

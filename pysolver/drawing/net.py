@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from pysolver.blob import Shape
 from pysolver.drawing.picture import Box, Picture, to_svg
+from pysolver.errors import visible
 from pysolver.net.net import Net
 from pysolver.net.nodes import Node, SourceNode
 from pysolver.proto.caffe_pb2 import LayerParameter
@@ -97,7 +98,7 @@ def table(net: Net) -> str:
     for row in rows:
         shapes = " ".join(map(shape_text, row.tops.values())) or "-"
         count = f"{row.parameters:,}" if row.parameters else "shared" if row.is_shared else "-"
-        cells.append((row.name, row.type, shapes, count, row.settings))
+        cells.append((visible(row.name), row.type, shapes, count, visible(row.settings)))
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     lines = []
     for name, kind, shapes, count, settings in cells:

@@ -86,8 +86,17 @@ SharedLossTop = _notice(
     "W",
 )
 NothingLoaded = _notice(
-    "NothingLoaded", "net.cpp:1", "{file} has no layer of this net's names: no weights were loaded", "W"
+    "NothingLoaded",
+    "net.cpp:1",
+    "{file} has no layer of this net's names: no weights were loaded (the net has {wanted}; the file has {given})",
+    "W",
 )
+PartlyLoaded = _notice(
+    "PartlyLoaded",
+    "net.cpp:1",
+    "{file} has nothing for {count:int} of {all:int} layers with weights, which keep what they had: {layers}",
+)
+NoLoss = _notice("NoLoss", "solver.cpp:1", "The train net has no loss, so that nothing is learned", "W")
 DatatypeClass = _notice("DatatypeClass", "hdf5.cpp:33", "Datatype class: H5T_{name}")
 
 # Layers
@@ -129,6 +138,13 @@ OpenedLmdb = _notice("OpenedLmdb", "db_lmdb.cpp:35", "Opened lmdb {folder}")
 OpenedLeveldb = _notice("OpenedLeveldb", "db_leveldb.cpp:18", "Opened leveldb {folder}")
 LoadingHdf5List = _notice("LoadingHdf5List", "hdf5_data_layer.cpp:81", "Loading list of HDF5 filenames from: {file}")
 Hdf5Files = _notice("Hdf5Files", "hdf5_data_layer.cpp:95", "Number of HDF5 files: {count:int}")
+OddLabels = _notice(
+    "OddLabels",
+    "image_data_layer.cpp:1",
+    "{file}:{line:int}: no blank with a number behind it ends '{text}': the label is 0, as in Caffe; lines like it: "
+    "{count:int}",
+    "W",
+)
 OpeningImageList = _notice("OpeningImageList", "image_data_layer.cpp:38", "Opening file {file}")
 ShufflingImages = _notice("ShufflingImages", "image_data_layer.cpp:53", "Shuffling data")
 ListedImages = _notice("ListedImages", "image_data_layer.cpp:63", "A total of {count:int} images.")
@@ -188,6 +204,9 @@ PlateauMinimum = _notice(
     "PlateauMinimum",
     "sgd_solver.cpp:156",
     "Plateau Status: Iteration {iteration:int}, current minimum_loss = {loss:float}",
+)
+NotFiniteData = _notice(
+    "NotFiniteData", "solver.cpp:1", "Blob '{blob}' of the data layer '{layer}' holds numbers that are not finite", "W"
 )
 NotFinite = _notice(
     "NotFinite",

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from pysolver.errors import CaffeError
@@ -70,10 +71,21 @@ def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
+    _take_names_as_they_are(made)
     file = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         made.savefig(file, dpi=dpi, format=ending[1:])
     write_atomic(path, file.getvalue())
+
+
+def _take_names_as_they_are(made: Figure) -> None:
+    """`$` in the name of a file or of an output begins no formula; only the numbers along the axes may be some."""
+    ends = [axis for axes in made.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = [tick for axis in ends for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    numbers = {text for tick in ticks for text in (tick.label1, tick.label2)}
+    for text in made.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)  # type: ignore[attr-defined]
 
 
 def _panel(

@@ -13,7 +13,7 @@ from pysolver.blob import Blob
 from pysolver.component import create, layer_types
 from pysolver.context import Context
 from pysolver.data.source import Source
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
 from pysolver.net.filter import filter_net
@@ -86,7 +86,8 @@ class _Builder:
         if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
             raise CaffeError(
                 f"layer '{name}': propagate_down param must be specified either 0 or bottom_size times "
-                f"({len(layer_param.bottom)}), not {len(layer_param.propagate_down)}"
+                f"({len(layer_param.bottom)}), not {len(layer_param.propagate_down)}",
+                name,
             )
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
@@ -94,7 +95,7 @@ class _Builder:
         kind: Any = SourceNode if isinstance(layer, Source) else LayerNode
         node: Node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
         self._name_tops(node)
-        with about(f"layer '{name}'"):
+        with layer.about():
             layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
             layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")
         shapes = [blob.shape for blob in node.bottoms]
@@ -111,7 +112,9 @@ class _Builder:
         bottoms = []
         for index, name in enumerate(layer_param.bottom):
             if name not in self.available:
-                raise CaffeError(f"Unknown bottom blob '{name}' (layer '{layer_param.name}', bottom index {index})")
+                raise CaffeError(
+                    f"Unknown bottom blob '{name}' (layer '{layer_param.name}', bottom index {index})", layer_param.name
+                )
             self.available.remove(name)
             self.context.emit(notices.Bottom(layer_param.name, name))
             bottoms.append(self.blobs[name])
@@ -127,7 +130,8 @@ class _Builder:
                 other = next((made.layer.name for made in self.nodes if name in made.top_names), layer.name)
                 raise CaffeError(
                     f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}'; layer '{other}' makes it "
-                    "too: rename one, or let each into one phase by include { phase: })"
+                    "too: rename one, or let each into one phase by include { phase: })",
+                    layer.name,
                 )
             self.context.emit(e.Top(layer.name, name, in_place))
             if not in_place:

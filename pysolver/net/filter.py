@@ -30,13 +30,14 @@ def filter_net(param: NetParameter, context: Context) -> NetParameter:
     filtered = caffe_pb2.NetParameter()
     filtered.CopyFrom(param)
     del filtered.layer[:]
-    filtered.layer.extend(layer for layer in param.layer if _is_included(layer, param.state, context))
+    filtered.layer.extend(layer for layer in param.layer if is_included(layer, param.state, context))
     return filtered
 
 
-def _is_included(layer: LayerParameter, state: NetState, context: Context) -> bool:
+def is_included(layer: LayerParameter, state: NetState, context: Context) -> bool:
+    """Whether a net of this state has the layer."""
     if layer.include and layer.exclude:
-        raise CaffeError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.")
+        raise CaffeError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.", layer.name)
     if layer.include:
         return any(_meets(state, rule, layer.name, context) for rule in layer.include)
     return not any(_meets(state, rule, layer.name, context) for rule in layer.exclude)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from torch import nn
 
 from pysolver.context import Context
-from pysolver.errors import about
 from pysolver.layers.fillers import fill
 from pysolver.net.net import Net
 from pysolver.proto.caffe_pb2 import FillerParameter, NetParameter
@@ -21,8 +20,7 @@ def pretrained(param: NetParameter, context: Context, files: Sequence[str], name
     front, and of Net.copy_trained_layers_from.
     """
     unfilled: list[tuple[nn.Parameter, FillerParameter]] = []
-    with about(name):
-        net = Net(param, replace(context, unfilled=unfilled) if files else context)
+    net = Net(param, replace(context, unfilled=unfilled) if files else context, name)
     try:
         given = {blob.data_ptr() for file in files for blob in net.copy_trained_layers_from(file)}
     except BaseException:

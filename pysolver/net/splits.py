@@ -70,7 +70,8 @@ def _trace(param: NetParameter) -> tuple[dict[int, list[TopIndex]], dict[TopInde
         for j, blob in enumerate(layer.bottom):
             if blob not in latest:
                 hint = _meant(blob, list(latest), param.layer[i + 1 :], caffe_pb2.Phase.Name(param.state.phase))
-                raise CaffeError(f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j}){hint}")
+                said = f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j}){hint}"
+                raise CaffeError(said, layer.name)
             producer[i].append(latest[blob])
             readers[latest[blob]] += 1
         latest.update((blob, (i, j)) for j, blob in enumerate(layer.top))

@@ -8,8 +8,9 @@ import torch
 
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, Part
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
@@ -61,9 +62,10 @@ def build_train_net(solver: SolverParameter, context: Context, emit: Emit) -> Ne
     emit(e.CreatingTrainNet(field, getattr(solver, field) if from_file else None))
     param = read_net(getattr(solver, field), emit) if from_file else _copy(getattr(solver, field))
     _set_state(param, caffe_pb2.TRAIN, solver.train_state)
-    with about(getattr(solver, field) if from_file else field):
-        net = Net(param, context)
+    net = Net(param, context, getattr(solver, field) if from_file else field)
     load_weights(net, solver.weights, emit)
+    if not any(any(node.loss_weights) for node in net.nodes):
+        emit(notices.NoLoss())
     return net
 
 
@@ -75,8 +77,7 @@ def build_test_nets(solver: SolverParameter, context: Context, emit: Emit) -> li
         emit(e.CreatingTestNet(number, source))
         own = solver.test_state[number] if solver.test_state else caffe_pb2.NetState()
         _set_state(param, caffe_pb2.TEST, own)
-        with about(source.rpartition(" file: ")[2]):
-            net = Net(param, context)
+        net = Net(param, context, source.rpartition(" file: ")[2])
         load_weights(net, solver.weights, emit)
         nets.append(net)
     return nets
@@ -121,7 +122,9 @@ def _test_sources(solver: SolverParameter, emit: Emit) -> Iterable[tuple[str, Ne
 def load_weights(net: Net, entries: Iterable[str], emit: Emit) -> None:
     """Load caffemodels one after the other; each entry may be a comma-separated list."""
     for entry in entries:
-        for file in entry.split(","):
+        if "" in (files := entry.split(",")):
+            raise CaffeError(f"weights: an empty name in the list '{entry}'")
+        for file in files:
             emit(e.Finetuning(file.strip()))
             net.copy_trained_layers_from(file.strip())
 

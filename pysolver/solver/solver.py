@@ -17,13 +17,12 @@ from torch import Tensor
 
 from pysolver import schedule
 from pysolver.context import Context
-from pysolver.errors import CaffeError, about
+from pysolver.errors import about
 from pysolver.logs import events as e
-from pysolver.logs import notices
 from pysolver.logs.channel import Channel
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
-from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
+from pysolver.solver import checkpoint, debug_info, detection_eval, finite, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
 from pysolver.solver.layer_rates import adaptation
 from pysolver.solver.note import Note, Point
@@ -95,8 +94,6 @@ class Solver:
         if self.context.seed is not None and param.random_seed >= 0:
             torch.manual_seed(self.context.seed)
         self.net = nets.build_train_net(param, self.context, self._emit)
-        if param.weight_decay and any(self.net.decay_mults):
-            updates.check_regularization(param.regularization_type)
         self._divides_tests = distributed_test and self.ranks.size > 1 and param.eval_type != "detection"
         self.test_nets = nets.test_nets_of_rank(param, self.context, self._emit, self.ranks, self._divides_tests)
         self._emit(e.ScaffoldingDone())
@@ -262,11 +259,10 @@ class Solver:
             self._report_nan(iteration, loss)
 
     def _report_nan(self, iteration: int, loss: float) -> None:
-        message = f"Iteration {iteration}: the loss is {loss}"
         if self.stop_on_nan:
-            raise CaffeError(f"{message}; stopped, as --stop_on_nan says. A lower base_lr or max_lr may help.")
+            raise finite.refusal(self.net, iteration, loss)
         if not self._nan_told:
-            self._emit(notices.NotFinite(iteration, loss))
+            finite.tell(self.net, iteration, loss, self._emit)
             self._nan_told = True
 
     # ---- testing ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from pysolver.errors import CaffeError, about
-from pysolver.files import read_bytes
+from pysolver.files import read_bytes, seems_to_be
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import LARGEST_MESSAGE
 from pysolver.proto.caffe_pb2 import BlobProto
@@ -107,7 +107,8 @@ def _from_binary(path: str) -> State:
     try:
         message = caffe_pb2.SolverState.FromString(data)
     except DecodeError:
-        raise CaffeError(f"{path}: not a solver state, or damaged ({len(data)} bytes)") from None
+        seems = seems_to_be(data, "a text")
+        raise CaffeError(f"{path}: not a solver state, or damaged ({len(data)} bytes){seems}") from None
     if not message.HasField("iter"):
         _refuse_model(_is_model(data), path)
     for field in ("iter", "learned_net", "current_step"):  # Caffe writes all of them, current_step last

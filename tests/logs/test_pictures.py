@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -289,3 +291,17 @@ def test_an_interactive_page_of_many_runs(tmp_path, log_file):
     text = (tmp_path / "b.html").read_text()
     call = text[text.rindex("Plotly.newPlot") :]
     assert call.count('"overlaying"') == 2 and call.count('"tickmode":"auto"') == 4, "else a right axis has odd ticks"
+
+
+def test_names_are_no_formulas_and_no_html(tmp_path):
+    """A file, a layer may be called `$\\frac$`, which matplotlib would set as a formula, or <script>."""
+    odd = r"$\frac$<script>x{y}"
+    log = tmp_path / f"{odd.replace('/', '')}.log"
+    text = gzip.decompress((DATA / "lenet_multi_loss.log.gz").read_bytes()).decode()
+    log.write_text(re.sub(r"\baccuracy\b", lambda _: f"accuracy{odd}", text))
+    draw([str(log)], Wish(str(tmp_path / "a.svg"), log_y=True))
+    svg = (tmp_path / "a.svg").read_text()
+    assert escape(rf"test accuracy{odd} (best 0.65)", quote=False) in svg and "<script" not in svg
+    assert ">×</tspan>" in svg  # 2 × 10^0: the numbers of the axis are formulas still
+    draw([str(log)], Wish(interactive=str(tmp_path / "a.html")))
+    assert "<script>x" not in (tmp_path / "a.html").read_text()

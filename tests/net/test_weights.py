@@ -10,6 +10,7 @@ import torch
 from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.layers import fillers
+from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.net import Net
 from pysolver.net.pretrained import pretrained
@@ -178,3 +179,22 @@ def test_fillers_of_what_the_files_have_never_run(tmp_path, monkeypatch):
     with pytest.raises(CaffeError, match="net.prototxt: layer 'a' .*: Unknown filler name: gauss"):
         bad = parse_text(start + layer.format("a", "a", "a", "gauss"), caffe_pb2.NetParameter)
         pretrained(bad, Context(listener=lambda event: None), [str(tmp_path / "w.caffemodel")], "net.prototxt")
+
+
+def heard(text: str, path: str) -> list:
+    told: list = []
+    Net(parse_text(text, caffe_pb2.NetParameter), Context(listener=told.append)).copy_trained_layers_from(path)
+    return [event for event in told if isinstance(event, (notices.NothingLoaded, notices.PartlyLoaded))]
+
+
+@pytest.mark.parametrize("module", [weights, weights_hdf5])
+def test_layers_that_get_no_weights_are_told(tmp_path, module):
+    """Caffe trains them from scratch without a word."""
+    path = str(tmp_path / "net.caffemodel")
+    module.save(build(), path)
+    assert heard(NET, path) == []
+    other = NET.replace('"ip"', '"fc"')
+    assert heard(other, path) == [notices.PartlyLoaded(path, 1, 2, "fc")]
+    other = other.replace('"a/b"', '"c"')
+    given = "ip, a/b" if module is weights else "a/b, ip"  # HDF5 has them by name
+    assert heard(other, path) == [notices.NothingLoaded(path, "fc, c", given)]
