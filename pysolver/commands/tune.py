@@ -70,8 +70,12 @@ def call(args: argparse.Namespace) -> None:
             watcher=shown,
         )
         shown.say(answer.judged_on(session.tuning))
-        for decision in session:
-            shown.decision(decision)
+        try:
+            for decision in session:
+                shown.decision(decision)
+        except KeyboardInterrupt:
+            shown.say("interrupted: the same command goes on from here")
+            raise
     tuning = session.tuning
     print(f"{tuning.epochs():.4g} epochs, {tuning.seconds() / 60:.3g} minutes of training")
     for name in ("solver.prototxt", "decisions.json", "report.html"):

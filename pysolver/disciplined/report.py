@@ -58,12 +58,13 @@ def page(tuning: Tuning) -> str:
 
 def _answer(tuning: Tuning) -> str:
     final = next((d for d in tuning.decisions if d.stage == FINAL), None)
+    values = tuning.values
     names = {"batch_size": "batch size", "max_lr": "max_lr", "base_lr": "base_lr", "momentum": "momentum",
              "momentum_low": "momentum at max_lr", "weight_decay": "weight decay",
              "epochs": "epochs"}  # fmt: skip
     rows = [
-        (names[name], f"{value:.4g}", SURE[tuning.reasons[name].sure] if name in tuning.reasons else "as in the file")
-        for name, value in tuning.values.items()
+        (words, f"{values[name]:.4g}", SURE[tuning.reasons[name].sure] if name in tuning.reasons else "as in the file")
+        for name, words in names.items()
         if tuning.cycles or name not in ("max_lr", "momentum_low")
     ]
     cost = f"Tuning cost {tuning.tuning_epochs:.4g} epochs; with the final trainings {tuning.epochs():.4g} epochs and \

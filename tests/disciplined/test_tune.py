@@ -20,7 +20,8 @@ import pysolver.disciplined
 from pysolver.commands import main
 from pysolver.data import datum
 from pysolver.data.prepare import prepare
-from pysolver.disciplined import answer
+from pysolver.data.records import Shelf
+from pysolver.disciplined import answer, in_process
 from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.stages import Decision
@@ -144,6 +145,7 @@ def test_a_worker_decodes_each_record_once(problem, monkeypatch):
     monkeypatch.chdir(problem)
     decoded, pixels = [], datum.pixels
     monkeypatch.setattr(datum, "pixels", lambda *given: decoded.append(1) or pixels(*given))
+    monkeypatch.setattr(in_process, "_SHELF", Shelf())  # other tests read the same files in this process
     made = recipe("solver.prototxt", problem / "decoded", epochs=1)
     first, second = (Plan("batch", SPEED, 1.1, 1e-4, 1e-4, (0.9, 0.9), 0, 128, run) for run in range(2))
     made.trial(first).run()
@@ -183,6 +185,20 @@ def test_several_test_nets_are_all_in_the_answer(problem, monkeypatch):
     )
     plan = answer.final_plan(tuning)
     assert not tuning.recipe.trial(plan).solver.count("test_net")
+
+
+def test_ctrl_c_says_how_it_goes_on(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+
+    class Session:
+        tuning = Tuning(recipe("solver.prototxt", Path("stopped"), epochs=1))
+
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pysolver.commands.tune.tune", lambda *words, **named: Session())
+    assert main([*QUICK, "--out=stopped"]) == 130
+    assert capsys.readouterr().out.endswith("interrupted: the same command goes on from here\n")
 
 
 def test_from_python_and_in_a_notebook(problem, monkeypatch):
