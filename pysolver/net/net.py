@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pysolver.data  # noqa: F401  registers the data layers
 import pysolver.layers  # noqa: F401  registers the others
@@ -232,9 +232,12 @@ class Net:
         """The net with its weights, as a caffemodel holds it."""
         return weights.to_proto(self, with_diff)
 
-    def copy_trained_layers_from(self, path: str) -> None:
-        """Load a .caffemodel or .caffemodel.h5, told apart by content, by layer name (Net::CopyTrainedLayersFrom)."""
-        (weights_hdf5 if weights.is_hdf5(path) else weights).load(self, path)
+    def copy_trained_layers_from(self, path: str) -> list[nn.Parameter]:
+        """Load a .caffemodel or .caffemodel.h5, told apart by content, by layer name (Net::CopyTrainedLayersFrom).
+
+        Gives the parameters that the file has.
+        """
+        return (weights_hdf5 if weights.is_hdf5(path) else weights).load(self, path)
 
     def share_trained_layers_with(self, other: Net) -> None:
         """Use the memory of the other net's parameters in layers of the same name."""
