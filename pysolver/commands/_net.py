@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pysolver import memory
 from pysolver.commands import _options as o
 from pysolver.context import Context
 from pysolver.export import files
@@ -41,6 +42,7 @@ def open_net(
     else:
         log(e.UseCpu())
         log(devices.take_threads())
+        memory.keep_freed()
     param = read_net_for(model, phase, level, stage.split(","), log)
     with contextlib.closing(pretrained(param, Context(device, listener=log, **context), weights, model)) as net:
         yield net
