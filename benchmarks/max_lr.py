@@ -9,11 +9,9 @@ same command goes on where it was interrupted.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
+from seeds import mean, parser_of
 
 from pysolver.disciplined.engine import Engine
 from pysolver.disciplined.plan import CYCLE, RAMP, Plan
@@ -46,20 +44,10 @@ def smallest_break(runs: Sequence[Run]) -> tuple[float, list[float]]:
     return breaks[0], breaks
 
 
-def summary(values: Sequence[float], digits: int) -> str:
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--solver", required=True)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--epochs", type=float, required=True, help="length of a cycle")
+    parser = parser_of(__doc__, "length of a cycle")
     parser.add_argument("--ramp", type=float, help="length of a ramp in epochs (that of 300 iterations)")
     parser.add_argument("--top", type=float, default=1.0, help="highest rate of a ramp (1)")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
     made = recipe(args.solver, args.out, epochs=args.epochs)
     with Engine(args.jobs) as engine:
@@ -75,9 +63,9 @@ def main() -> None:
         for part in PARTS:
             runs = run(plans(made, CYCLE, args.epochs, part * first / RATIO, part * first, args.seeds))
             alive = [r for r in runs if final_loss(r) < r.train.main_loss[0] / 2]
-            losses = summary([final_loss(r) for r in alive], 4) if alive else "-"
+            losses = mean([final_loss(r) for r in alive], 4) if alive else "-"
             accuracies = [100 * a for r in alive if (a := final_accuracy(r)) is not None]
-            told = summary(accuracies, 2) if accuracies else "-"
+            told = mean(accuracies, 2) if accuracies else "-"
             print(f"| {part * first:.3g} | {part:g} | {losses} | {told} | {len(runs) - len(alive)} |", flush=True)
 
 

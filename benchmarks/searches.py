@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from seeds import mean, parser_of
 
 from pysolver.data.database_writer import new_database, write_all
 from pysolver.data.databases import LMDB, open_database
@@ -175,20 +176,11 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[str, int, Found, list[Run]]
                 yield name, repeat, found, list(engine.run([made.trial(plan) for plan in plans]).values())
 
 
-def spread(values: list[float], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--solver", required=True)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--epochs", type=float, required=True, help="length of the final training")
+    parser = parser_of(__doc__, "length of the final training")
     parser.add_argument("--length", type=float, required=True, help="epochs of a trial of the searches")
     parser.add_argument("--images", type=int, help="only the first of the training set, and a third as many tests")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
     scores: dict[str, list[tuple[float, float]]] = {}
     for name, repeat, found, runs in rows(args):
@@ -198,13 +190,11 @@ def main() -> None:
             f"{key} {found.values[key]:.3g}" for key in ("batch_size", "max_lr", "momentum", "weight_decay")
         )
         print(f"{name} {repeat}: {found.epochs:.0f} epochs, {found.trials} trials; {told}; "
-              f"test loss {spread(losses, 4)}, accuracy {spread(accuracies, 2)} %", flush=True)  # fmt: skip
+              f"test loss {mean(losses, 4)}, accuracy {mean(accuracies, 2)} %", flush=True)  # fmt: skip
     for name, pairs in scores.items():
         losses, accuracies = (list(column) for column in zip(*pairs))
         if len(pairs) > 1:
-            print(
-                f"{name}: test loss {spread(losses, 4)}, accuracy {spread(accuracies, 2)} % over {len(pairs)} repeats"
-            )
+            print(f"{name}: test loss {mean(losses, 4)}, accuracy {mean(accuracies, 2)} % over {len(pairs)} repeats")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def ranges(dice: Dice, seed: int) -> list[tuple[str, bool]]:
         breaks = middle * dice(1.0)
         world = World(breaks=breaks, noise=noise, seeds=noise / 2, seed=seed)
         decision = play(world, learning_rate.decide, batch_size=128)
-        found.append((decision.sure, bool(1 / 1.5 < decision.values["max_lr"] / breaks < 1.5)))
+        found.append((decision.sure, bool(1 / 1.5 < decision.values.get("max_lr", world.facts.rate) / breaks < 1.5)))
     return found
 
 

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+from typing import ClassVar, NamedTuple, NoReturn, TypeVar
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class Arity(NamedTuple):
@@ -75,7 +76,7 @@ class Component:
 
     blobs: nn.ParameterList | tuple[nn.Parameter, ...]
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         self.param = param
         self.name: str = param.name
         self.phase: int = param.phase
@@ -85,7 +86,7 @@ class Component:
     # ---- what a subclass says -----------------------------------------------------------------------------
 
     @classmethod
-    def chosen(cls, param: Any, context: Context) -> type[Component]:
+    def chosen(cls, param: LayerParameter, context: Context) -> type[Component]:
         """The class that computes `param`, whose type is this one's."""
         return cls
 
@@ -110,7 +111,7 @@ class Component:
 
     def fail(self, message: str) -> NoReturn:
         """Raise a CaffeError that names this layer."""
-        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}") from None
+        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}", self.name) from None
 
     def check(self, condition: bool, message: str) -> None:
         """fail(message) unless the condition holds."""
@@ -142,7 +143,7 @@ def naming_layers() -> Iterator[None]:
             raise
         words = " ".join(str(error).split("\n")[0].split())
         raise CaffeError(
-            f"layer '{layer.name}' ({layer.type_name}) cannot work on this: {type(error).__name__}: {words}"
+            f"layer '{layer.name}' ({layer.type_name}) cannot work on this: {type(error).__name__}: {words}", layer.name
         ) from error
 
 
@@ -177,12 +178,12 @@ def layer_types() -> dict[str, type[Component]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-def create(param: Any, context: Context) -> Component:
+def create(param: LayerParameter, context: Context) -> Component:
     """The layer or source that `param` (LayerParameter) describes (LayerRegistry::CreateLayer)."""
     context.emit(notices.MakingLayer(param.name))
     cls = _REGISTRY.get(param.type)
     if cls is None:
-        raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}")
+        raise CaffeError(f"layer '{param.name}': Unknown layer type: {param.type}{_instead(param.type)}", param.name)
     return cls.chosen(param, context)(param, context)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
 from pysolver.logs.events import Emit, Event
 from pysolver.logs.writer import to_stderr
+
+if TYPE_CHECKING:
+    from pysolver.data.records import Shelf
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Context:
     allow_python_layers: import whatever module the net's Python layers name. Without it they may be of classes that the
     running script has, or of modules in own_code, the folders of the user's own Python.
     cache_bytes: data sets up to this size are decoded once and kept in memory.
+    shelf: where decoded data waits for the next net of this process; None: each net decodes for itself.
     listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
     compile: whether torch.compile makes kernels of the net's function; not on a CPU.
@@ -28,6 +33,7 @@ class Context:
     rank: int = 0
     world_size: int = 1
     cache_bytes: int = 2 << 30
+    shelf: Shelf | None = field(default=None, compare=False, repr=False)
     listener: Emit | None = field(default=None, compare=False, repr=False)
     allow_python_layers: bool = False
     own_code: tuple[str, ...] = ()

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+# What moves a terminal's cursor, ends a line, or turns the direction of writing.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class CaffeError(RuntimeError):
     """What Caffe answers with a failed CHECK: one clear line that names file, layer and field.
 
     It is a RuntimeError because that is what pycaffe raises for a missing file.
+
+    layer: the name of the layer that it is about, for those who know the file and can say in which line that stands.
     """
+
+    def __init__(self, message: str, layer: str | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
+
+
+def visible(text: str) -> str:
+    r"""The text in one line that stays where it is: `\n`, `\x1b` in place of control characters.
+
+    Names of layers come from files of strangers, and may hold whole lines of a log.
+    """
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class UsageError(CaffeError):
@@ -23,4 +41,4 @@ def about(what: object) -> Iterator[None]:
     try:
         yield
     except CaffeError as error:
-        raise CaffeError(f"{what}: {error}") from None
+        raise CaffeError(f"{what}: {error}", error.layer) from None

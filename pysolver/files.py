@@ -16,6 +16,44 @@ LARGEST_LIST = 1 << 28  # bytes; that of ImageNet's training images has 43 MB. A
 TEMPORARY = r"\.[0-9a-f]{8}\.tmp\."  # how the name of an unfinished file begins: then comes its own
 
 
+_STARTS = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"PK\x03\x04": "a zip archive, as PyTorch's own files are",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x80\x02": "a Python pickle",
+    b"\x80\x04": "a Python pickle",
+    b"\xff\xfe": "a text in UTF-16: save it as UTF-8",
+    b"\xfe\xff": "a text in UTF-16: save it as UTF-8",
+    b"version https://git-lfs": "a pointer of git-lfs: `git lfs pull` fetches the file itself",
+    b"<!DOCTYPE": "a web page, perhaps of a download that failed",
+    b"<html": "a web page, perhaps of a download that failed",
+    b"{": "JSON",
+}
+
+
+def seems_to_be(data: bytes, text: str = "") -> str:
+    """What a file of another kind than the wanted one seems to be: `; this is a PNG image`, or nothing.
+
+    text: what it is if it holds nothing but characters, where a binary file is wanted.
+    """
+    for start, what in _STARTS.items():
+        if data.startswith(start):
+            return f"; this is {what}"
+    is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:4096])
+    return f"; this is {text}" if text and is_text else ""
+
+
+def looked_for(path: str | Path) -> str:
+    """From where a path that leads nowhere was followed; nothing for an absolute one."""
+    path = str(path)
+    if os.path.isabs(path):
+        return ""
+    unknown = "; nobody replaces ~ or $NAME in it" if path.startswith("~") or "$" in path else ""
+    return f" (looked for from {os.getcwd()}{unknown})"
+
+
 def read_bytes(path: str | Path, largest: int) -> bytes:
     """The file's content; CaffeError if there is none, if it is a folder, unreadable or larger than `largest` bytes."""
     try:
@@ -24,7 +62,7 @@ def read_bytes(path: str | Path, largest: int) -> bytes:
             # read(n) reserves n bytes: of a plain file ask for no more than there is
             data = file.read((min(info.st_size, largest) if stat.S_ISREG(info.st_mode) else largest) + 1)
     except FileNotFoundError:
-        raise CaffeError(f"{path}: file not found") from None
+        raise CaffeError(f"{path}: file not found{looked_for(path)}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise CaffeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > largest:
@@ -34,7 +72,10 @@ def read_bytes(path: str | Path, largest: int) -> bytes:
 
 def read_text(path: str | Path) -> str:
     r"""A list or table: read_bytes() as text, all line ends `\n`; bytes that are not UTF-8 are carried along."""
-    text = read_bytes(path, LARGEST_LIST).decode("utf-8", "surrogateescape")
+    data = read_bytes(path, LARGEST_LIST)
+    if seems := seems_to_be(data):
+        raise CaffeError(f"{path}: not a text{seems}")
+    text = data.decode("utf-8-sig", "surrogateescape")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

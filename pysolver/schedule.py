@@ -5,8 +5,7 @@
     momentum(solver, i)           `momentum`, or the cyclical momentum of L. N. Smith, arXiv:1803.09820
     table(solver)                 all of it as rows, without training
 
-Iterations may be ints or integer arrays; results are float32. Each policy keeps the precision in which Caffe takes
-its power (float or double), so that the rates agree to the last bit. A policy is a row of POLICIES.
+Iterations may be ints or integer arrays; results are float32. The policies are in pysolver.policies.
 
 Only `multistep` remembers something: how many of its stepvalues it has passed. The caller keeps that number
 (`current_step` in a solver state) and asks next_step for the new one.
@@ -15,9 +14,8 @@ Only `multistep` remembers something: how many of its stepvalues it has passed. 
 from __future__ import annotations
 
 import csv
-import ctypes
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -25,106 +23,39 @@ from numpy.typing import NDArray
 
 from pysolver import solver_types
 from pysolver.errors import CaffeError
+from pysolver.policies import Parameters, difference, policy_of, triangle
 
 Iteration = int | NDArray[np.int64]
 Rate = np.float32 | NDArray[np.float32]
 
-_ONE = np.float32(1)
 _CHUNK = 1 << 15  # rows of a table that are computed at once
 
 
-# ---- the policies: rate of (solver, iterations as int64, current_step) --------------------------------------------
+class Row(NamedTuple):
+    """The hyper-parameters of one update; the fields are arrays where the iteration is one."""
+
+    iter: Any
+    lr: Any
+    momentum: Any
+    weight_decay: Any
 
 
-def _fixed(solver: Any, i: Any, current_step: Any) -> Any:
-    return np.full_like(i, solver.base_lr, dtype=np.float32)
+def at(solver: Parameters, iteration: Iteration, current_step: Iteration = 0) -> Row:
+    """The update that follows `iteration` updates. current_step: what next_step gave for this iteration."""
+    rate, m = learning_rate(solver, iteration, current_step), momentum(solver, iteration)
+    return Row(iteration, rate, m, np.full_like(m, solver.weight_decay)[()])
 
 
-def _step(solver: Any, i: Any, current_step: Any) -> Any:
-    return solver.base_lr * np.float64(solver.gamma) ** current_step
+def learning_rate(solver: Parameters, iteration: Iteration, current_step: Iteration = 0) -> Rate:
+    """The rate alone. CaffeError for an unknown policy."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        i = np.asarray(iteration, np.int64)[()]
+        rate = np.float32(policy_of(solver).rate(solver, i, current_step))
+        rate = _as_forks_start_and_end(solver, i, rate)
+        return np.asarray(rate, np.float32)[()]
 
 
-def _exp(solver: Any, i: Any, current_step: Any) -> Any:
-    return solver.base_lr * np.float64(solver.gamma) ** i
-
-
-def _inv(solver: Any, i: Any, current_step: Any) -> Any:
-    return np.float32(solver.base_lr) * _powf(_ONE + np.float32(solver.gamma) * np.float32(i), -solver.power)
-
-
-def _poly(solver: Any, i: Any, current_step: Any) -> Any:
-    left = _ONE - np.float32(i) / np.float32(solver.max_iter)
-    least = np.float32(solver.min_lr)
-    return (np.float32(solver.base_lr) - least) * _powf(left, solver.power) + least
-
-
-def _sigmoid(solver: Any, i: Any, current_step: Any) -> Any:
-    exponent = -np.float32(solver.gamma) * (np.float32(i) - np.float32(solver.stepsize))
-    return np.float32(solver.base_lr) * (_ONE / (_ONE + _expf(exponent)))
-
-
-def _triangular(solver: Any, i: Any, current_step: Any) -> Any:
-    return _cyclical(solver, i, lambda height, cycle, itr: height)
-
-
-def _triangular2(solver: Any, i: Any, current_step: Any) -> Any:
-    return _cyclical(solver, i, lambda height, cycle, itr: height / 2.0**cycle)
-
-
-def _exp_range(solver: Any, i: Any, current_step: Any) -> Any:
-    return _cyclical(solver, i, lambda height, cycle, itr: height * np.float64(solver.gamma) ** itr)
-
-
-def _one_cycle(solver: Any, i: Any, current_step: Any) -> Any:
-    x = np.float64(np.float32(i) / np.float32(solver.stepsize))
-    rising = solver.base_lr + _difference(solver.max_lr, solver.base_lr) * x
-    falling = solver.max_lr * (2.0 - x)  # towards 0, not towards base_lr
-    tail = np.full_like(x, solver.base_lr / 1000.0)
-    return np.where(i < solver.stepsize, rising, np.where(i < 2 * solver.stepsize, falling, tail))
-
-
-def _cyclical(solver: Any, i: Any, shape: Callable) -> Any:
-    itr = np.maximum(i - solver.start_lr_policy, 0)  # base_lr until then
-    height, cycle = _triangle(itr, solver.stepsize)
-    return solver.base_lr + _difference(solver.max_lr, solver.base_lr) * shape(height, cycle, itr)
-
-
-def _triangle(itr: Any, step_size: float) -> tuple[Any, Any]:
-    """Height, 0 at the start of a cycle and 1 in its middle, and number of the cycle. The quotient is a float32."""
-    cycle = itr // (2 * step_size)
-    x = np.float64(np.float32(itr - (2 * cycle + 1) * step_size) / np.float32(step_size))
-    return np.maximum(0.0, 1.0 - np.abs(x)), np.float64(cycle)
-
-
-def _difference(to: float, start: float) -> np.float64:
-    """The span of a cycle, a difference of two floats."""
-    return np.float64(np.float32(to) - np.float32(start))
-
-
-def _of_c(name: str, arguments: int, otherwise: Callable) -> Callable:
-    """A float function of the C library, which Caffe calls: its last bit is the library's own affair.
-
-    numpy's own differ with the vector unit that it finds. otherwise: the same in double, rounded, where there is none.
-    """
-    try:
-        function = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return lambda *values: np.float32(otherwise(*(np.float64(np.float32(value)) for value in values)))
-    function.argtypes, function.restype = [ctypes.c_float] * arguments, ctypes.c_float
-    return np.vectorize(function, otypes=[np.float32])
-
-
-_powf = _of_c("powf", 2, np.power)
-_expf = _of_c("expf", 1, np.exp)
-
-
-def _multifixed(solver: Any, i: Any, current_step: Any) -> Any:
-    """MobileNet-YOLO's: stagelr[s] up to and with iteration stageiter[s]; the last one for ever."""
-    stage = np.searchsorted(np.array(solver.stageiter, np.int64), i, side="left")
-    return np.array(solver.stagelr, np.float32)[np.minimum(stage, len(solver.stagelr) - 1)]
-
-
-def _as_forks_start_and_end(solver: Any, i: Any, rate: Any) -> Any:
+def _as_forks_start_and_end(solver: Parameters, i: Any, rate: Any) -> Any:
     """Intel's warm-up and NVIDIA's ramp in place of the policy's first rates, and NVIDIA's least rate."""
     base, x = np.float32(solver.base_lr), np.float32(i)
     if solver.min_lr > 0:
@@ -138,159 +69,12 @@ def _as_forks_start_and_end(solver: Any, i: Any, rate: Any) -> Any:
     return rate
 
 
-# ---- current_step of the policies that go down in steps ------------------------------------------------------------
-
-
-class Steps(NamedTuple):
-    """next: (solver, iteration, current_step) -> its next value. taken: what that adds up to from iteration 0 on."""
-
-    next: Callable[[Any, int, int], int]
-    taken: Callable[[Any, NDArray[np.int64]], NDArray[np.int64]]
-
-
-def _next_stepvalue(solver: Any, iteration: int, current_step: int) -> int:
-    """At most one an iteration, in the order of the file: equal or unordered ones are taken one after the other."""
-    waiting = current_step < len(solver.stepvalue) and iteration >= solver.stepvalue[current_step]
-    return current_step + waiting
-
-
-def _stepvalues_taken(solver: Any, iterations: NDArray[np.int64]) -> NDArray[np.int64]:
-    passed: list[int] = []
-    for value in solver.stepvalue:
-        passed.append(max(value, passed[-1] + 1 if passed else 0))
-    return np.searchsorted(np.array(passed, np.int64), iterations, side="right")
-
-
-_EVERY_STEPSIZE = Steps(lambda solver, i, step: i // solver.stepsize, lambda solver, i: i // solver.stepsize)
-_AT_STEPVALUES = Steps(_next_stepvalue, _stepvalues_taken)
-_NO_STEPS = Steps(lambda solver, i, step: step, lambda solver, i: np.zeros_like(i))
-
-
-# ---- what a policy needs: the words of a refusal, or None ----------------------------------------------------------
-
-
-def _stepsize(solver: Any) -> str | None:
-    if solver.stepsize > 0:
-        return None
-    given = f"is {solver.stepsize}" if solver.HasField("stepsize") else "is not set"
-    return f'Check failed: stepsize() > 0: lr_policy "{solver.lr_policy}" needs stepsize, in iterations; it {given}'
-
-
-def _gamma(solver: Any) -> str | None:
-    if solver.gamma >= 0:
-        return None
-    return (
-        f'Check failed: gamma() >= 0: lr_policy "{solver.lr_policy}" needs a gamma of 0 or more, not {solver.gamma:g}'
-    )
-
-
-def _max_lr(solver: Any) -> str | None:
-    if solver.HasField("max_lr"):
-        return None
-    return f'max_lr is not set: lr_policy "{solver.lr_policy}" needs it, the other bound beside base_lr'
-
-
-def _stages(solver: Any) -> str | None:
-    if len(solver.stagelr) == len(solver.stageiter) > 0:
-        return None
-    return (
-        f'lr_policy "multifixed" needs as many stagelr as stageiter, at least one, not {len(solver.stagelr)} and '
-        f"{len(solver.stageiter)}"
-    )
-
-
-def _max_iter(solver: Any) -> str | None:
-    if solver.max_iter > 0:
-        return None
-    return f'max_iter is {solver.max_iter}: lr_policy "{solver.lr_policy}" divides by it; it must be above 0'
-
-
-# ---- the rows ------------------------------------------------------------------------------------------------------
-
-
-class Policy(NamedTuple):
-    """A learning rate policy.
-
-    rate: the law: (solver, iterations as int64, current_step) -> rate; it is rounded to float32.
-    needs: each looks at the SolverParameter and gives the words of a refusal, or None.
-    span: iterations in which it shows what it does, for a table without max_iter; None if max_iter has to say.
-    steps: how current_step moves.
-    """
-
-    rate: Callable[[Any, Any, Any], Any]
-    needs: tuple[Callable[[Any], str | None], ...] = ()
-    span: Callable[[Any], int | None] = lambda solver: None
-    steps: Steps = _NO_STEPS
-
-
-def _hundred_steps(solver: Any) -> int:
-    return 100 * solver.stepsize
-
-
-def _ten_cycles(solver: Any) -> int:
-    return solver.start_lr_policy + 20 * solver.stepsize
-
-
-POLICIES: dict[str, Policy] = {
-    "1cycle": Policy(_one_cycle, (_stepsize, _max_lr), lambda solver: 3 * solver.stepsize),
-    "exp": Policy(_exp, (_gamma,)),
-    "exp_range": Policy(_exp_range, (_stepsize, _gamma, _max_lr), _ten_cycles),
-    "fixed": Policy(_fixed),
-    "inv": Policy(_inv, (_gamma,)),
-    "multifixed": Policy(_multifixed, (_stages,), lambda solver: 2 * max(solver.stageiter)),
-    "multistep": Policy(
-        _step, (_gamma,), lambda solver: 2 * max(solver.stepvalue) if solver.stepvalue else None, _AT_STEPVALUES
-    ),
-    "poly": Policy(_poly, (_max_iter,)),
-    "sigmoid": Policy(_sigmoid, (_stepsize, _gamma), _hundred_steps),
-    "step": Policy(_step, (_stepsize, _gamma), _hundred_steps, _EVERY_STEPSIZE),
-    "triangular": Policy(_triangular, (_stepsize, _max_lr), _ten_cycles),
-    "triangular2": Policy(_triangular2, (_stepsize, _max_lr), _ten_cycles),
-}
-CYCLICAL = tuple(name for name, policy in POLICIES.items() if _max_lr in policy.needs)
-
-
-def _policy(solver: Any) -> Policy:
-    if solver.lr_policy not in POLICIES:
-        raise CaffeError(
-            f"Unknown learning rate policy: {solver.lr_policy} (lr_policy is one of {', '.join(sorted(POLICIES))})"
-        )
-    return POLICIES[solver.lr_policy]
-
-
-# ---- what the solver asks -----------------------------------------------------------------------------------------
-
-
-class Row(NamedTuple):
-    """The hyper-parameters of one update; the fields are arrays where the iteration is one."""
-
-    iter: Any
-    lr: Any
-    momentum: Any
-    weight_decay: Any
-
-
-def at(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Row:
-    """The update that follows `iteration` updates. current_step: what next_step gave for this iteration."""
-    rate, m = learning_rate(solver, iteration, current_step), momentum(solver, iteration)
-    return Row(iteration, rate, m, np.full_like(m, solver.weight_decay)[()])
-
-
-def learning_rate(solver: Any, iteration: Iteration, current_step: Iteration = 0) -> Rate:
-    """The rate alone. CaffeError for an unknown policy."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        i = np.asarray(iteration, np.int64)[()]
-        rate = np.float32(_policy(solver).rate(solver, i, current_step))
-        rate = _as_forks_start_and_end(solver, i, rate)
-        return np.asarray(rate, np.float32)[()]
-
-
-def next_step(solver: Any, iteration: int, current_step: int) -> int:
+def next_step(solver: Parameters, iteration: int, current_step: int) -> int:
     """`current_step` once the rate of this iteration has been asked for."""
-    return _policy(solver).steps.next(solver, iteration, current_step)
+    return policy_of(solver).steps.next(solver, iteration, current_step)
 
 
-def momentum(solver: Any, iteration: Iteration) -> Rate:
+def momentum(solver: Parameters, iteration: Iteration) -> Rate:
     """The momentum of that update.
 
     With cyclical_momentum (c, s): a triangle from `momentum` to c and back every 2 s iterations, half as deep with
@@ -301,11 +85,11 @@ def momentum(solver: Any, iteration: Iteration) -> Rate:
         return np.full_like(i, solver.momentum, dtype=np.float32)[()]
     bound, step_size = solver.cyclical_momentum
     exact = step_size.is_integer() and step_size < 2**53  # in int64, else in double
-    height, cycle = _triangle(i, int(step_size) if exact else step_size)
-    return np.float32(solver.momentum + _difference(bound, solver.momentum) * height / 2.0**cycle)
+    height, cycle = triangle(i, int(step_size) if exact else step_size)
+    return np.float32(solver.momentum + difference(bound, solver.momentum) * height / 2.0**cycle)
 
 
-def table(solver: Any, every: int | None = None) -> Iterator[Row]:
+def table(solver: Parameters, every: int | None = None) -> Iterator[Row]:
     """The schedule of a whole run, every so many iterations, as a training from iteration 0 goes through it.
 
     every: 1 unless given; without max_iter, as many as extent() says.
@@ -314,14 +98,14 @@ def table(solver: Any, every: int | None = None) -> Iterator[Row]:
         raise CaffeError(f"a schedule is printed every so many iterations: at least 1, not {every}")
     check_schedule(solver)
     end, chosen = extent(solver)
-    every, steps = every or chosen, _policy(solver).steps
+    every, steps = every or chosen, policy_of(solver).steps
     for first in range(0, end, every * _CHUNK):
         iterations = np.arange(first, min(end, first + every * _CHUNK), every)
         columns = at(solver, iterations, steps.taken(solver, iterations))
         yield from map(Row, iterations.tolist(), *columns[1:])
 
 
-def extent(solver: Any) -> tuple[int, int]:
+def extent(solver: Parameters) -> tuple[int, int]:
     """Where a table of this solver ends, and every how many iterations it has a row unless that is said.
 
     Without max_iter it ends where the policy has shown what it does, in at most 20,000 rows a round number apart.
@@ -329,7 +113,7 @@ def extent(solver: Any) -> tuple[int, int]:
     """
     if solver.max_iter > 0 or solver.HasField("max_iter"):
         return max(0, solver.max_iter), 1
-    span = _policy(solver).span(solver)
+    span = policy_of(solver).span(solver)
     if span is None:
         raise CaffeError("max_iter is not set: the schedule has no end; set max_iter to the number of iterations")
     rounds = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
@@ -343,15 +127,12 @@ def write_csv(rows: Iterable[Row], file: TextIO) -> None:
     writer.writerows(rows)
 
 
-# ---- what is refused ----------------------------------------------------------------------------------------------
-
-
-def check_schedule(solver: Any) -> None:
+def check_schedule(solver: Parameters) -> None:
     """Raise a CaffeError that names the field and what would be right, before anything is trained or written.
 
     Caffe looks only when the first update is computed, and never at momentum, cyclical_momentum and max_lr.
     """
-    for need in _policy(solver).needs:
+    for need in policy_of(solver).needs:
         refusal = need(solver)
         if refusal:
             raise CaffeError(refusal)
@@ -362,7 +143,7 @@ def check_schedule(solver: Any) -> None:
     _check_cyclical_momentum(solver)
 
 
-def _check_cyclical_momentum(solver: Any) -> None:
+def _check_cyclical_momentum(solver: Parameters) -> None:
     values = list(solver.cyclical_momentum)
     if not values:
         return

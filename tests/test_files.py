@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pysolver.errors import CaffeError
-from pysolver.files import read_bytes, write_atomic, write_together
+from pysolver.files import looked_for, read_bytes, read_text, seems_to_be, write_atomic, write_together
 
 
 def test_more_than_the_limit_is_not_read(tmp_path):
@@ -109,3 +109,43 @@ def test_a_pipe_is_written_not_replaced(tmp_path):
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    "data, what",
+    [
+        (b"\x89HDF\r\n\x1a\n..", "; this is an HDF5 file"),
+        ("name".encode("utf-16"), "; this is a text in UTF-16: save it as UTF-8"),
+        (b"PK\x03\x04", "; this is a zip archive, as PyTorch's own files are"),
+        (b"<html>", "; this is a web page, perhaps of a download that failed"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "; this is a pointer of git-lfs: `git lfs pull` fetches the "
+         "file itself"),
+        (b"name: 'x'\n", ""),
+        (b"\x0a\x03net", ""),
+    ],
+)  # fmt: skip
+def test_what_a_file_seems_to_be(data, what):
+    assert seems_to_be(data) == what
+
+
+def test_a_text_where_a_binary_file_is_wanted():
+    assert seems_to_be(b"name: 'x'\n", "a text") == "; this is a text"
+    assert seems_to_be(b"\x08\x03net", "a text") == ""
+
+
+def test_from_where_a_path_was_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert looked_for("/nowhere") == ""
+    assert looked_for("nowhere") == f" (looked for from {tmp_path})"
+    assert (
+        looked_for("~/a") == looked_for("$HOME/a") == f" (looked for from {tmp_path}; nobody replaces ~ or $NAME in it)"
+    )
+    with pytest.raises(CaffeError) as caught:
+        read_bytes("nowhere", 1)
+    assert str(caught.value) == f"nowhere: file not found (looked for from {tmp_path})"
+
+
+def test_a_list_that_is_no_text(tmp_path):
+    (tmp_path / "l").write_text("a.png 1", encoding="utf-16")
+    with pytest.raises(CaffeError, match="l: not a text; this is a text in UTF-16"):
+        read_text(tmp_path / "l")

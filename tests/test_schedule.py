@@ -226,6 +226,23 @@ def test_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "end", "every"),
+    [
+        ('lr_policy: "step" gamma: 0.1 stepsize: 640000', 64_000_000, 5000),
+        ('lr_policy: "multistep" gamma: 0.1 stepvalue: [100, 300]', 600, 1),
+        ('lr_policy: "fixed" max_iter: 64000000', 64_000_000, 1),
+    ],
+)
+def test_the_end_of_a_solver_that_has_none(text, end, every):
+    """The row in which a table ends is its own choice, and there are at most 20,000 of them; max_iter is obeyed."""
+    param = solver(f"base_lr: 1 {text}")
+    assert schedule.extent(param) == (end, every)
+    if not param.max_iter:
+        rows = list(schedule.table(param))
+        assert len(rows) == -(-end // every) <= 20_000
+
+
 def _solver(**fields):
     return caffe_pb2.SolverParameter(**{"lr_policy": "fixed", "base_lr": 0.4, "max_iter": 100, **fields})
 

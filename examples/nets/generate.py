@@ -12,63 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pysolver.proto import caffe_pb2
+from pieces import (
+    TEST,
+    average_pool,
+    classify,
+    conv,
+    dense,
+    dense_with_dropout,
+    inputs,
+    max_pool,
+    vgg_body,
+)
+from ssd import ssd300
+
 from pysolver.proto.net_spec import NetSpec, Top
 from pysolver.proto.net_spec import layers as L
-from pysolver.proto.net_spec import params as P
 from pysolver.proto.text import to_text
-
-WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
-TRAIN, TEST = {"phase": caffe_pb2.TRAIN}, {"phase": caffe_pb2.TEST}
-
-
-# ---- pieces ----------------------------------------------------------------------------------------------
-
-
-def inputs(n: NetSpec, **shapes: list[int]) -> None:
-    for name, shape in shapes.items():
-        n[name] = L.Input(input_param={"shape": {"dim": shape}})
-
-
-def conv(n: NetSpec, name: str, bottom: Top, outputs: int, kernel: int, relu: str = "", **fields: Any) -> Top:
-    """A convolution, and with `relu` a ReLU of that name in its place."""
-    fields = {"weight_filler": {"type": "xavier"}, "param": WEIGHT_AND_BIAS, **fields}
-    if "kernel_h" not in fields:
-        fields["kernel_size"] = kernel
-    n[name] = L.Convolution(bottom, num_output=outputs, **fields)
-    if relu:
-        n[relu] = L.ReLU(n[name], in_place=True)
-    return n[relu] if relu else n[name]
-
-
-def dense(n: NetSpec, name: str, bottom: Top, outputs: int) -> Top:
-    n[name] = L.InnerProduct(bottom, num_output=outputs, weight_filler={"type": "xavier"}, param=WEIGHT_AND_BIAS)
-    return n[name]
-
-
-def dense_with_dropout(n: NetSpec, number: int, bottom: Top, outputs: int) -> Top:
-    """fc, relu and drop of that number."""
-    dense(n, f"fc{number}", bottom, outputs)
-    n[f"relu{number}"] = L.ReLU(n[f"fc{number}"], in_place=True)
-    n[f"drop{number}"] = L.Dropout(n[f"relu{number}"], dropout_ratio=0.5, in_place=True)
-    return n[f"drop{number}"]
-
-
-def max_pool(n: NetSpec, name: str, bottom: Top, kernel: int, stride: int, pad: int = 0) -> Top:
-    n[name] = L.Pooling(bottom, pool=P.Pooling.MAX, kernel_size=kernel, stride=stride, pad=pad)
-    return n[name]
-
-
-def average_pool(n: NetSpec, name: str, bottom: Top, kernel: int, stride: int, pad: int = 0) -> Top:
-    n[name] = L.Pooling(bottom, pool=P.Pooling.AVE, kernel_size=kernel, stride=stride, pad=pad)
-    return n[name]
-
-
-def classify(n: NetSpec, scores: Top) -> None:
-    n.loss = L.SoftmaxWithLoss(scores, n.label)
-    n.accuracy = L.Accuracy(scores, n.label, include=TEST)
-    n["accuracy_5"] = L.Accuracy(scores, n.label, top_k=5, include=TEST)
-
 
 # ---- AlexNet, VGG-16, GoogLeNet ----------------------------------------------------------------------------
 
@@ -90,18 +49,6 @@ def alexnet() -> NetSpec:
     top = dense_with_dropout(n, 7, dense_with_dropout(n, 6, top, 4096), 4096)
     classify(n, dense(n, "fc8", top, 1000))
     return n
-
-
-def vgg_body(n: NetSpec, first_pad: int = 1) -> dict[str, Top]:
-    """The 13 convolutions of VGG-16; the tops of conv4_3 and of each pool."""
-    tops, top = {}, n.data
-    for stage, (depth, outputs) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1):
-        for i in range(1, depth + 1):
-            pad = first_pad if (stage, i) == (1, 1) else 1
-            top = tops[f"conv{stage}_{i}"] = conv(n, f"conv{stage}_{i}", top, outputs, 3, f"relu{stage}_{i}", pad=pad)
-        if stage < 5:
-            top = tops[f"pool{stage}"] = max_pool(n, f"pool{stage}", top, 2, 2)
-    return tops
 
 
 def vgg16() -> NetSpec:
@@ -281,106 +228,7 @@ def inception_resnet_v2() -> NetSpec:
     return n
 
 
-# ---- detection, segmentation, sequences, pairs -------------------------------------------------------------
-
-# source, its channels' norm, ratios, smallest and largest size in pixels of 300, pixels from place to place
-SSD_SOURCES = [
-    ("conv4_3_norm", [2], 30, 60, 8),
-    ("relu7", [2, 3], 60, 111, 16),
-    ("conv6_2_relu", [2, 3], 111, 162, 32),
-    ("conv7_2_relu", [2, 3], 162, 213, 64),
-    ("conv8_2_relu", [2], 213, 264, 100),
-    ("conv9_2_relu", [2], 264, 315, 300),
-]
-
-
-def ssd_heads(n: NetSpec, classes: int) -> tuple[Top, Top, Top]:
-    """Locations, scores and priors of all sources, side by side."""
-    parts: dict[str, list[Top]] = {"loc": [], "conf": [], "priorbox": []}
-    for source, ratios, smallest, largest, step in SSD_SOURCES:
-        name = source.removesuffix("_relu").replace("relu7", "fc7")
-        boxes = 2 + 2 * len(ratios)
-        for kind, outputs in (("loc", 4 * boxes), ("conf", classes * boxes)):
-            head = conv(n, f"{name}_mbox_{kind}", n[source], outputs, 3, pad=1)
-            n[f"{name}_mbox_{kind}_perm"] = L.Permute(head, order=[0, 2, 3, 1])
-            n[f"{name}_mbox_{kind}_flat"] = L.Flatten(n[f"{name}_mbox_{kind}_perm"])
-            parts[kind].append(n[f"{name}_mbox_{kind}_flat"])
-        n[f"{name}_mbox_priorbox"] = L.PriorBox(
-            n[source],
-            n.data,
-            min_size=smallest,
-            max_size=largest,
-            aspect_ratio=ratios,
-            flip=True,
-            clip=False,
-            variance=[0.1, 0.1, 0.2, 0.2],
-            step=step,
-            offset=0.5,
-        )
-        parts["priorbox"].append(n[f"{name}_mbox_priorbox"])
-    for kind, tops in parts.items():
-        n[f"mbox_{kind}"] = L.Concat(*tops, axis=2 if kind == "priorbox" else 1)
-    return n.mbox_loc, n.mbox_conf, n.mbox_priorbox
-
-
-def ssd300() -> NetSpec:
-    """Liu et al., 2016, for the 20 classes of PASCAL VOC. label: rows of objects, as MultiBoxLoss takes them."""
-    n, classes = NetSpec(), 21
-    inputs(n, data=[1, 3, 300, 300], label=[1, 1, 8, 8])
-    body = vgg_body(n)
-    scale = {"type": "constant", "value": 20}
-    # named, since a fork has a field normalize_param too
-    n.conv4_3_norm = L.Normalize(
-        body["conv4_3"], norm_param={"across_spatial": False, "channel_shared": False, "scale_filler": scale}
-    )
-    top = max_pool(n, "pool5", body["conv5_3"], 3, 1, 1)
-    top = conv(n, "fc6", top, 1024, 3, "relu6", pad=6, dilation=6)
-    top = conv(n, "fc7", top, 1024, 1, "relu7")
-    for stage, width, pad, stride in ((6, 256, 1, 2), (7, 128, 1, 2), (8, 128, 0, 1), (9, 128, 0, 1)):
-        top = conv(n, f"conv{stage}_1", top, width, 1, f"conv{stage}_1_relu")
-        top = conv(n, f"conv{stage}_2", top, 2 * width, 3, f"conv{stage}_2_relu", pad=pad, stride=stride)
-    locations, scores, priors = ssd_heads(n, classes)
-    n.mbox_loss = L.MultiBoxLoss(
-        locations,
-        scores,
-        priors,
-        n.label,
-        include=TRAIN,
-        propagate_down=[True, True, False, False],
-        loss_param={"normalization": P.Loss.VALID},
-        multibox_loss_param={
-            "num_classes": classes,
-            "overlap_threshold": 0.5,
-            "use_difficult_gt": True,
-            "neg_pos_ratio": 3,
-            "neg_overlap": 0.5,
-            "code_type": P.PriorBox.CENTER_SIZE,
-            "mining_type": P.MultiBoxLoss.MAX_NEGATIVE,
-        },
-    )
-    n.mbox_conf_reshape = L.Reshape(scores, shape={"dim": [0, -1, classes]}, include=TEST)
-    n.mbox_conf_softmax = L.Softmax(n.mbox_conf_reshape, axis=2, include=TEST)
-    n.mbox_conf_flatten = L.Flatten(n.mbox_conf_softmax, include=TEST)
-    n.detection_out = L.DetectionOutput(
-        locations,
-        n.mbox_conf_flatten,
-        priors,
-        include=TEST,
-        detection_output_param={
-            "num_classes": classes,
-            "nms_param": {"nms_threshold": 0.45, "top_k": 400},
-            "code_type": P.PriorBox.CENTER_SIZE,
-            "keep_top_k": 200,
-            "confidence_threshold": 0.01,
-        },
-    )
-    n.detection_eval = L.DetectionEvaluate(
-        n.detection_out,
-        n.label,
-        include=TEST,
-        detection_evaluate_param={"num_classes": classes, "background_label_id": 0, "evaluate_difficult_gt": False},
-    )
-    return n
+# ---- segmentation, sequences, pairs -------------------------------------------------------------
 
 
 def fcn8s() -> NetSpec:

@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from pysolver.commands._options import flag
-from pysolver.errors import CaffeError, UsageError
+from pysolver.commands import _options as o
+from pysolver.commands._parser import Parser
+from pysolver.errors import CaffeError, UsageError, visible
 
 PROGRAM = "pysolver"
 
@@ -54,7 +55,7 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
 
     module = importlib.import_module(f"{__name__}.{name}")
     _open_standard_streams()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program,
         description=module.__doc__,
         epilog=_examples(getattr(module, "EXAMPLES", ""), f"{PROGRAM} {name}", program),
@@ -62,9 +63,11 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
         allow_abbrev=False,
     )
     module.options(parser)
-    flag(parser, "debug", action="store_true", help="show the traceback of an error")
-    flag(parser, "minloglevel", type=int, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only")
-    flag(parser, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
+    o.flag(parser, "debug", action="store_true", help="show the traceback of an error")
+    o.flag(
+        parser, "minloglevel", type=o.integer, metavar="N", help="0: all log lines, 1: from warnings on, 2: errors only"
+    )
+    o.flag(parser, "logtostderr", "alsologtostderr", nargs="?", const="1", help=argparse.SUPPRESS)  # it always is there
     args = parser.parse_args(words)
     args.words = list(words)  # for those who start it again, in several processes
     args.emit = CaffeLog(level=level_wanted() if args.minloglevel is None else args.minloglevel)
@@ -81,7 +84,7 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
         if args.debug:
             raise
         with contextlib.suppress(OSError):
-            print(f"{speaker}: {_words(error)}", file=sys.stderr)
+            print(visible(f"{speaker}: {_words(error)}"), file=sys.stderr)
         _to_nowhere_if_broken()
         return 2 if isinstance(error, UsageError) else 1
 

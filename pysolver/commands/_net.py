@@ -11,7 +11,6 @@ import torch
 
 from pysolver.commands import _options as o
 from pysolver.context import Context
-from pysolver.errors import about
 from pysolver.export import files
 from pysolver.logs import events as e
 from pysolver.logs.events import Emit
@@ -35,8 +34,7 @@ def open_net(
         log(e.UseCpu())
         log(devices.take_threads())
     param = read_net_for(model, phase, level, stage.split(","), log)
-    with about(model):
-        net = Net(param, Context(device, listener=log, **context))
+    net = Net(param, Context(device, listener=log, **context), model)
     with contextlib.closing(net):
         yield net
 

@@ -42,7 +42,7 @@ def net_state(parser: ArgumentParser) -> None:
     flag(
         parser, "phase", default="", metavar="TRAIN|TEST", help="network phase; `test` does not look at it, as in Caffe"
     )
-    flag(parser, "level", type=int, default=0, metavar="N", help="network level (default 0)")
+    flag(parser, "level", type=integer, default=0, metavar="N", help="network level (default 0)")
     flag(parser, "stage", default="", metavar="S[,S]", help="network stages")
     flag(parser, "allow_python_layers", "allow-python-layers", action="store_true",
          help="let Python layers of the net run their code")  # fmt: skip
@@ -78,9 +78,20 @@ def required(value: str | None, message: str) -> str:
     return value
 
 
+def integer(text: str) -> int:
+    """An argument that is an int of Caffe's, of 32 bits."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not '{text:.40}'") from None
+    if abs(value) > MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST}, not {text:.40}")
+    return value
+
+
 def natural(text: str) -> int:
     """An argument that counts what there may be none of."""
-    value = int(text)
+    value = integer(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
     return value
@@ -88,11 +99,9 @@ def natural(text: str) -> int:
 
 def positive(text: str) -> int:
     """An argument that counts something."""
-    value = int(text)
+    value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    if value > MOST:
-        raise argparse.ArgumentTypeError(f"must be at most {MOST}, not {text:.40}")
     return value
 
 

@@ -14,8 +14,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     o.flag(parser, "check_size", action="store_true", help="all images must have one size")
     o.flag(parser, "encoded", action="store_true", help="store compressed")
     o.flag(parser, "backend", default="lmdb", metavar="lmdb|leveldb", help="kind of the database (default lmdb)")
-    o.flag(parser, "resize_width", type=int, default=0, metavar="PIXELS", help="resize to this width (with a height)")
-    o.flag(parser, "resize_height", type=int, default=0, metavar="PIXELS", help="resize to this height (with a width)")
+    o.flag(
+        parser, "resize_width", type=o.natural, default=0, metavar="PIXELS", help="resize to this width (with a height)"
+    )
+    o.flag(
+        parser,
+        "resize_height",
+        type=o.natural,
+        default=0,
+        metavar="PIXELS",
+        help="resize to this height (with a width)",
+    )
     o.flag(parser, "encode_type", default="", metavar="png|jpg|...", help="store compressed in this format")
     parser.add_argument("root", metavar="ROOTFOLDER/")
     parser.add_argument("list", metavar="LISTFILE")

@@ -19,6 +19,9 @@ pysolver diagnose_log caffe.log --json             for a script
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description}\n\nclues:\n" + "\n".join(
+        f"  {kind.name}: {kind.meaning}\n      {kind.advice}" for kind in KINDS.values()
+    )
     o.logs(parser, 1)
     parser.add_argument("-o", "--output", metavar="FILE", help="picture to write: .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")

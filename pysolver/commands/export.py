@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     o.flag(parser, "batch", type=_batch, metavar="N|dynamic", help="first dimension of the inputs (default: the net's)")
     o.flag(parser, "fold", action="store_true",
            help="BatchNorm and Scale into the convolution before them, Dropout away, constants computed")  # fmt: skip
-    o.flag(parser, "opset", type=int, metavar="N", help=f"ONNX operator set, 13 to 24 (default {OPSET})")
+    o.flag(parser, "opset", type=o.integer, metavar="N", help=f"ONNX operator set, 13 to 24 (default {OPSET})")
     o.flag(parser, "preprocess", action="store_true",
            help="mean and scale of the data layer's transform_param in front: the input is the picture")  # fmt: skip
     o.flag(parser, "check", action="store_true",

@@ -15,7 +15,7 @@ from pysolver.commands import _options as o
 from pysolver.context import Context
 from pysolver.data.database_writer import COMMIT_EVERY, Writer, new_database
 from pysolver.data.databases import backend_named
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("batches", metavar="BATCHES", type=o.positive)
     add("db_type", metavar="lmdb|leveldb")
     add("mode", metavar="CPU|GPU", nargs="?", default="CPU")
-    add("device", metavar="DEVICE_ID", nargs="?", type=int, default=0)
+    add("device", metavar="DEVICE_ID", nargs="?", type=o.integer, default=0)
 
 
 def call(args: argparse.Namespace) -> None:
@@ -78,8 +78,7 @@ def extract_features(
     place = torch.device("cuda", device) if mode == "GPU" and torch.cuda.is_available() else torch.device("cpu")
     emit(notices.ExtractingOnCpu() if place.type == "cpu" else notices.ExtractingOnGpu(device))
     param = read_net_for(net_file, caffe_pb2.TEST, emit=emit)
-    with about(net_file):
-        net = Net(param, Context(place, listener=emit))
+    net = Net(param, Context(place, listener=emit), net_file)
     try:
         net.copy_trained_layers_from(weights)
         for name in blobs:

@@ -62,7 +62,7 @@ def call(args: argparse.Namespace) -> None:
             budget=args.budget,
             jobs=args.jobs,
             processes=args.processes,
-            stages=args.stages.split(","),
+            stages=[name.strip() for name in args.stages.split(",")],
             compare_batch_sizes=args.compare_batch_sizes,
             from_snapshot=args.from_snapshot,
             caffe=args.caffe,
@@ -70,8 +70,12 @@ def call(args: argparse.Namespace) -> None:
             watcher=shown,
         )
         shown.say(answer.judged_on(session.tuning))
-        for decision in session:
-            shown.decision(decision)
+        try:
+            for decision in session:
+                shown.decision(decision)
+        except KeyboardInterrupt:
+            shown.say("interrupted: the same command goes on from here")
+            raise
     tuning = session.tuning
     print(f"{tuning.epochs():.4g} epochs, {tuning.seconds() / 60:.3g} minutes of training")
     for name in ("solver.prototxt", "decisions.json", "report.html"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pysolver.data import (  # noqa: F401
     annotated_data,
     data_layer,
+    eval_data,
     hdf5_data,
     image_data,
     inputs,
     memory_data,
     segmentation_data,
+    video_data,
     window_data,
 )

@@ -24,6 +24,7 @@ from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 _YOLO_ROWS = 300  # of objects, for each image
 _BATCHES_OF_A_SIZE = 10
@@ -73,7 +74,7 @@ class AnnotatedData(BatchSource):
     tops = between(1, 2)
     deviations = "between its steps SSD writes the image as JPEG; here the pixels are handed on"
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.data_param
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")

@@ -56,6 +56,57 @@ def resize(image: np.ndarray, param: caffe_pb2.ResizeParameter, generator: np.ra
     return _with_channels(cv2.copyMakeBorder(image, *sides, getattr(cv2, _BORDER[param.pad_mode]), value=values))
 
 
+def _shorter_side(
+    image: np.ndarray, side: int, param: caffe_pb2.ResizeParameter, generator: np.random.Generator
+) -> np.ndarray:
+    height, width = image.shape[:2]
+    own = caffe_pb2.ResizeParameter()
+    own.CopyFrom(param)
+    aspect = np.float32(max(height, width)) / np.float32(min(height, width))
+    longer = int(aspect * np.float32(side))
+    own.height, own.width = (side, longer) if height < width else (longer, side)
+    return resize(image, own, generator)
+
+
+def random_size(
+    image: np.ndarray, param: caffe_pb2.RandomResizeParameter, generator: np.random.Generator
+) -> np.ndarray:
+    """The image with a shorter side of min_size to max_size (0: its own shorter and longer side), by resize_param's
+    interpolation (Intel, data_transformer.cpp)."""
+    low, high = param.min_size or min(image.shape[:2]), param.max_size or max(image.shape[:2])
+    if low > high:
+        raise CaffeError(f"transform_param: random_resize_param from {low} to {high} pixels")
+    return _shorter_side(image, int(generator.integers(low, high + 1)), param.resize_param, generator)
+
+
+def random_aspect(
+    image: np.ndarray, param: caffe_pb2.RandomAspectRatioParameter, side: int, generator: np.random.Generator
+) -> np.ndarray:
+    """A part of the image as a square of `side`: its area from min_ to max_area_ratio of the image's, its sides changed
+    by a factor from aspect_ratio_change to its inverse (Intel, data_transformer.cpp).
+
+    If no such part fits into the image in max_attempt draws: the whole image, its shorter side `side`.
+    """
+    (height, width), own = image.shape[:2], caffe_pb2.ResizeParameter()
+    own.CopyFrom(param.resize_param)
+    own.height = own.width = side
+    for _ in range(param.max_attempt):
+        root = np.sqrt(_ratio(param.min_area_ratio, param.max_area_ratio, generator) * height * width)
+        change = _ratio(param.aspect_ratio_change, 1 / param.aspect_ratio_change, generator)
+        rows, columns = int(root * change), int(root / change)
+        if generator.random() < 0.5:
+            rows, columns = columns, rows
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = int(generator.integers(height - rows + 1)), int(generator.integers(width - columns + 1))
+            return resize(np.ascontiguousarray(image[top : top + rows, left : left + columns]), own, generator)
+    return _shorter_side(image, side, param.resize_param, generator)
+
+
+def _ratio(low: float, high: float, generator: np.random.Generator) -> float:
+    """Of a thousand steps, as there."""
+    return int(generator.integers(int((high - low) * 1000 + 1))) / 1000 + low
+
+
 def noise(image: np.ndarray, param: caffe_pb2.NoiseParameter, generator: np.random.Generator) -> np.ndarray:
     """The image after what noise_param names, in SSD's order. `prob` is not read there."""
     cv2, colour = require("cv2"), image.shape[2] == 3

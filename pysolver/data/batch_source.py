@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from pysolver.context import Context
 from pysolver.data.prefetch import Prefetcher
 from pysolver.data.source import Source
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 _PERMUTATIONS_KEPT = 4
 
@@ -48,7 +49,7 @@ class BatchSource(Source):
 
     reads_ahead: ClassVar[bool] = True
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         # context.seed is random_seed + rank: without the rank it is the same number in the states of all ranks.
         self._seed = secrets.randbits(62) if context.seed is None else (context.seed - context.rank) % (1 << 62)

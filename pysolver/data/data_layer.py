@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -11,14 +11,15 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.database_records import DatabaseRecords
-from pysolver.data.databases import open_database, tell_opened
+from pysolver.data.databases import LMDB, open_database, tell_opened
 from pysolver.data.images import Colour
-from pysolver.data.records import Store
+from pysolver.data.records import Store, stamp
 from pysolver.data.source import between, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 _UNREAD = ("rand_skip", "force_encoded_color", "scale", "mean_file", "crop_size", "mirror")
 
@@ -33,7 +34,7 @@ class Data(BatchSource):
 
     tops = between(1, 2)
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.data_param
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")
@@ -70,6 +71,8 @@ class Data(BatchSource):
             window=self._transform.smallest,
             cache_bytes=self.context.cache_bytes,
             pinned=self.context.device.type == "cuda",
+            shelf=self.context.shelf if self._param.backend == LMDB else None,  # a LevelDB has several files
+            origin=(stamp(Path(self._param.source) / "data.mdb"), wanted) if self._param.backend == LMDB else None,
         )
 
     def top_shapes(self) -> list[Shape]:

@@ -55,13 +55,13 @@ class DatabaseRecords:
 
     # What a record holds; another kind of record overrides these three.
 
-    def _message(self, value: Bytes) -> Any:
+    def _message(self, value: Bytes) -> caffe_pb2.Datum:
         return datum.parse(value)
 
-    def _datum(self, message: Any) -> caffe_pb2.Datum:
+    def _datum(self, message: caffe_pb2.Datum) -> caffe_pb2.Datum:
         return message
 
-    def _record(self, name: str, message: Any) -> Any:
+    def _record(self, name: str, message: caffe_pb2.Datum) -> Record:
         return Record(name, datum.pixels(message, self._colour), message.label)
 
     def _parse(self, key: Bytes, value: Bytes) -> tuple[str, Any]:

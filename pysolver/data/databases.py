@@ -9,12 +9,15 @@ from typing import Any, Protocol
 
 from pysolver.data.lmdb_file import LmdbFile, Place
 from pysolver.errors import CaffeError
+from pysolver.files import looked_for
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.proto import caffe_pb2
 
 LMDB, LEVELDB = caffe_pb2.DataParameter.LMDB, caffe_pb2.DataParameter.LEVELDB
 _NAMES: dict[int, str] = {LMDB: "LMDB", LEVELDB: "LEVELDB"}
+
+_ARTICLES: dict[int, str] = {LMDB: "an", LEVELDB: "a"}
 
 
 def backend_named(name: str) -> int:
@@ -48,14 +51,17 @@ def open_database(source: str, backend: int) -> Database:
     """Open an existing database (db::GetDB, db::READ). Raises CaffeError if it is not there, or of the other kind."""
     folder = Path(source)
     if not folder.exists():
-        raise CaffeError(f"{source}: no such database")
+        raise CaffeError(f"{source}: no such database{looked_for(source)}")
     found = _backend_of(folder)
     if found is None:
-        raise CaffeError(f"{source}: not a database: a folder with data.mdb (LMDB) or CURRENT (LevelDB) is needed")
+        given = f"; give its folder, {folder.parent}" if folder.name in ("data.mdb", "CURRENT") else ""
+        raise CaffeError(
+            f"{source}: not a database: a folder with data.mdb (LMDB) or CURRENT (LevelDB) is needed{given}"
+        )
     if found != backend:
         raise CaffeError(
             f"{source}: backend {_NAMES[backend]} is asked for (LEVELDB is the default), "
-            f"but this is an {_NAMES[found]}: set backend: {_NAMES[found]}"
+            f"but this is {_ARTICLES[found]} {_NAMES[found]}: set backend: {_NAMES[found]}"
         )
     if backend == LMDB:
         return LmdbReader(source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from pysolver.data.source import at_least, register
 from pysolver.errors import CaffeError
 from pysolver.files import read_text
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter
 from pysolver.proto.hdf5 import Hdf5File, open_hdf5, type_class
 
 
@@ -28,7 +27,7 @@ class HDF5Data(BatchSource):
     tops = at_least(1)
     deviations = "Later files are checked against the first one's row shapes; shuffling follows random_seed."
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.hdf5_data_param
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,11 +14,12 @@ from pysolver.cores import usable_cores
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
 from pysolver.data.image_lists import read_image_list
-from pysolver.data.records import Record, Store
+from pysolver.data.records import Record, Store, stamp
 from pysolver.data.source import exactly, register
 from pysolver.data.transformer import Transformer
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 @register("ImageData")
@@ -31,7 +31,7 @@ class ImageData(BatchSource):
 
     tops = exactly(2)
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.image_data_param
         self._colour = images.Colour.COLOR if self._param.is_color else images.Colour.GRAY
@@ -56,6 +56,8 @@ class ImageData(BatchSource):
                 window=self._transform.smallest,
                 cache_bytes=self.context.cache_bytes,
                 pinned=self.context.device.type == "cuda",
+                shelf=self.context.shelf,
+                origin=(stamp(param.source), param.root_folder, param.new_height, param.new_width, param.is_color),
             )
             self._image_shape = self._transform.output_shape(first.image.shape)
         self.context.emit(notices.ImageSize(",".join(map(str, self.top_shapes()[0]))))
@@ -63,7 +65,7 @@ class ImageData(BatchSource):
     def _open_list(self) -> None:
         param = self._param
         self.context.emit(notices.OpeningImageList(param.source))
-        self._lines = read_image_list(param.source)
+        self._lines = read_image_list(param.source, self.context.emit)
         if param.shuffle:
             self.context.emit(notices.ShufflingImages())
         self.context.emit(notices.ListedImages(len(self._lines)))
@@ -113,5 +115,7 @@ class ImageData(BatchSource):
         try:
             image = images.read(param.root_folder + path, self._colour, param.new_height, param.new_width)
         except CaffeError as error:
-            raise CaffeError(f"{name}: {error}") from None
+            folder = param.root_folder
+            hint = f"; root_folder '{folder}' is put in front as it is" if folder and folder[-1] != "/" else ""
+            raise CaffeError(f"{name}: {error}{hint}") from None
         return Record(f"{name}: {param.root_folder}{path}", image, label)

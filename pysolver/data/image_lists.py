@@ -7,14 +7,18 @@ from pathlib import Path
 
 from pysolver.errors import CaffeError
 from pysolver.files import read_text
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
+from pysolver.logs.writer import to_stderr
 
+_LABELLED = re.compile(r" [+-]?\d+\S*$")
 _LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)")
 
 
-def read_image_list(path: str | Path) -> list[tuple[str, int]]:
+def read_image_list(path: str | Path, emit: Emit = to_stderr) -> list[tuple[str, int]]:
     """(image path, label) of every line: `path label`, split at the last blank, so that paths may hold blanks.
 
-    A label is read as C's atoi does: leading digits count, anything else is 0.
+    A label is read as C's atoi does: leading digits count, anything else is 0, with a warning.
     Raises CaffeError if the file cannot be read or holds no line, or a label is no int.
     """
     text = read_text(path)
@@ -23,6 +27,9 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
         lines.pop()
     if not lines:
         raise CaffeError(f"{path}: File is empty")
+    odd = [number for number, line in enumerate(lines, 1) if not _LABELLED.search(line)]
+    if odd:
+        emit(notices.OddLabels(str(path), odd[0], lines[odd[0] - 1][:100], len(odd)))
     return [_split(line, path, number) for number, line in enumerate(lines, 1)]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ class Store:
     read: decodes the records at some places. Each is read once and kept if all images fit into cache_bytes,
     in memory that is pinned if `pinned` (for copies to a GPU).
     window: images may differ in height and width, if none is smaller than this; None: all are of one size.
+    shelf: where what was decoded waits for the next net that reads the same, which `origin` tells; None: nowhere.
     """
 
     def __init__(
@@ -36,12 +39,18 @@ class Store:
         window: Sequence[int] | None,
         cache_bytes: int,
         pinned: bool,
+        shelf: Shelf | None = None,
+        origin: Hashable = None,
     ) -> None:
         self.size = size
         self.shape = first.image.shape
         self._read = read
         self._window = window
-        self._cache = _Cache(size, first.image, pinned) if size * first.image.nbytes <= cache_bytes else None
+        self._cache: _Cache | None = None
+        if size * first.image.nbytes <= cache_bytes:
+            like = first.image
+            key = origin, size, like.shape, like.dtype.str, pinned
+            self._cache = (shelf or Shelf(0)).take(key, lambda: _Cache(size, like, pinned))
 
     def fetch(self, places: np.ndarray) -> tuple[Images, np.ndarray]:
         """The images, and the labels as float32 (N,).
@@ -73,6 +82,28 @@ class Store:
         return np.stack(images) if all(image.shape == first for image in images) else images
 
 
+class Shelf:
+    """Decoded data sets that wait for the nets to come: those last used, up to so many bytes."""
+
+    def __init__(self, most: int = 2 << 30) -> None:
+        self._most = most
+        self._caches: OrderedDict[Hashable, _Cache] = OrderedDict()
+
+    def take(self, key: Hashable, make: Callable[[], _Cache]) -> _Cache:
+        """What lies there under this key, else a new one, for which the longest unused make room."""
+        cache = self._caches.pop(key, None) or make()
+        self._caches[key] = cache
+        while self._caches and sum(cache.nbytes for cache in self._caches.values()) > self._most:
+            self._caches.popitem(last=False)
+        return cache
+
+
+def stamp(path: str | os.PathLike[str]) -> Hashable:
+    """A value that differs when the file there does."""
+    info = os.stat(path)
+    return os.path.realpath(path), info.st_ino, info.st_size, info.st_mtime_ns
+
+
 class _Cache:
     """All images in one array of their own type, filled as they are read for the first time."""
 
@@ -88,6 +119,11 @@ class _Cache:
             return False
         self._images[place], self._labels[place], self.holds[place] = record.image, record.label, True
         return True
+
+    @property
+    def nbytes(self) -> int:
+        """Of the images."""
+        return int(self._images.nbytes)
 
     def take(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if (np.diff(places) == 1).all():  # neighbours: no copy

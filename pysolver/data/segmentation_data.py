@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,7 @@ from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.files import read_text
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import DenseImageDataParameter, ImageDataParameter, LayerParameter
 
 
 class Pair(NamedTuple):
@@ -35,10 +36,10 @@ class SegmentationData(BatchSource):
     In training, rank r of n takes the lines k with k % n == r.
     """
 
-    list_param: Any  # the message with source, batch_size, shuffle, rand_skip, root_folder, new_height, new_width
+    list_param: ImageDataParameter | DenseImageDataParameter
     label_shape: Shape
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._pool = ThreadPoolExecutor(usable_cores(), "decode")
 
@@ -160,9 +161,10 @@ class ImageSegData(SegmentationData):
     with mean_value, the labels with ignore_label; cropped, in training at random, else the middle; mirrored.
     """
 
+    list_param: ImageDataParameter
     tops = between(2, 3)
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self.list_param = param.image_data_param
         t = param.transform_param
@@ -219,9 +221,10 @@ class DenseImageData(SegmentationData):
     phases, as there. mean and scale are of the image only. Errors: transform_param with mirror or crop_size.
     """
 
+    list_param: DenseImageDataParameter
     tops = exactly(2)
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         p = self.list_param = param.dense_image_data_param
         self.labels_are_smaller = p.label_divide_factor > 1

@@ -1,5 +1,5 @@
-"""What transform_param does to a batch (src/caffe/data_transformer.cpp): crop, mirror, mean, scale; of SSD, before
-these, resize and noise."""
+"""What transform_param does to a batch (src/caffe/data_transformer.cpp): crop, mirror, mean, scale; before these,
+of Intel, a random size or part, of SSD, resize and noise."""
 
 from __future__ import annotations
 
@@ -50,19 +50,36 @@ class Transformer:
         self._noise = param.noise_param if param.HasField("noise_param") else None
         if self.resize:
             augmentation.check_resize(self.resize)
-        self.prepares = bool(self.resize or self._noise)
+        self._resizes_at_random = param.HasField("random_resize_param") or param.HasField("random_aspect_ratio_param")
+        if self._resizes_at_random:
+            self._check_random()
+        self.prepares = bool(self.resize or self._noise or self._resizes_at_random)
         self._mean = self._read_mean(context)
         self.is_random = param.mirror or (self._is_training and self.crop is not None)
 
     @property
     def smallest(self) -> Sequence[int] | None:
         """Height and width that images of one batch must have if they may differ in them; None: they may not."""
-        return (1, 1) if self.resize else self.crop
+        return (1, 1) if self.resize or self._resizes_at_random else self.crop
 
     @property
     def keeps_aspect(self) -> bool:
         """Whether resizing pads instead of distorting."""
         return self.resize is not None and self.resize.resize_mode == self.resize.FIT_LARGE_SIZE_AND_PAD
+
+    def _check_random(self) -> None:
+        p = self._param
+        for name in ("random_resize_param", "random_aspect_ratio_param"):
+            if p.HasField(name) and not p.crop_size:
+                raise CaffeError(f"transform_param: {name} needs a crop_size")
+            if p.HasField(name) and p.HasField("mean_file"):
+                raise CaffeError(f"transform_param: {name} and mean_file do not go together: give mean_value")
+        area = p.random_aspect_ratio_param
+        if not 0 < area.min_area_ratio <= area.max_area_ratio or not 0 < area.aspect_ratio_change <= 1:
+            raise CaffeError(
+                "transform_param: random_aspect_ratio_param needs 0 < min_area_ratio <= max_area_ratio and "
+                "0 < aspect_ratio_change <= 1"
+            )
 
     def _read_mean(self, context: Context) -> Tensor | None:
         """(C, H, W) from mean_file, (C or 1, 1, 1) from mean_value."""
@@ -81,6 +98,8 @@ class Transformer:
         channels, height, width = image
         if self.resize:
             height, width = object_boxes.resized((height, width), self.resize)
+        elif self._resizes_at_random:
+            height, width = self.crop  # where an image is too small, its own batch says so
         if self.crop and (self.crop[0] > height or self.crop[1] > width):
             size = self._param.crop_size or f"{self.crop[0]} x {self.crop[1]}"
             raise CaffeError(f"transform_param: crop_size {size} is larger than the image ({height} x {width})")
@@ -114,6 +133,7 @@ class Transformer:
         """
         if self.prepares:
             images = self._prepared(images, draws)
+        self._check_sizes(images)
         top, left = self._offsets(images, draws)
         mirrored = np.flatnonzero(draws.mirror % 2) if draws is not None and self._param.mirror else np.array([], int)
         pixels = self._crop(images, top, left)
@@ -140,7 +160,12 @@ class Transformer:
     # ---- one image (height, width, channels) after the other, for sources whose images have objects on them --------
 
     def prepare(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """resize_param, then noise_param."""
+        """random_resize_param or random_aspect_ratio_param; resize_param; noise_param."""
+        p = self._param
+        if p.HasField("random_resize_param"):
+            image = augmentation.random_size(image, p.random_resize_param, generator)
+        elif self._resizes_at_random:
+            image = augmentation.random_aspect(image, p.random_aspect_ratio_param, p.crop_size, generator)
         if self.resize:
             image = augmentation.resize(image, self.resize, generator)
         return augmentation.noise(image, self._noise, generator) if self._noise else image
@@ -173,6 +198,13 @@ class Transformer:
             value -= self._mean
         return value * self._param.scale if self._param.scale != 1 else value
 
+    def _check_sizes(self, images: np.ndarray | Sequence[np.ndarray]) -> None:
+        shapes = [images.shape[1:]] if isinstance(images, np.ndarray) else [image.shape for image in images]
+        for shape in shapes if self.crop else []:
+            if shape[1] < self.crop[0] or shape[2] < self.crop[1]:
+                crop = format_shape(self.crop)
+                raise CaffeError(f"an image of {format_shape(shape)} is smaller than the crop, {crop}")
+
     def _offsets(self, images: np.ndarray | Sequence[np.ndarray], draws: Draws | None) -> tuple:
         """First row and first column of the window: numbers, or arrays (N,) if they differ between images."""
         if not self.crop:
@@ -190,8 +222,6 @@ class Transformer:
             return images  # type: ignore[return-value]  # one array: of several sizes only to be cropped
         rows, columns = self.crop
         if not isinstance(images, np.ndarray):
-            if small := [image.shape for image in images if image.shape[1] < rows or image.shape[2] < columns]:
-                raise CaffeError(f"an image of {format_shape(small[0])} is smaller than the crop, {rows} x {columns}")
             corners = zip(images, top, left, strict=True)
             return np.stack([image[:, y : y + rows, x : x + columns] for image, y, x in corners])
         if self._is_training:

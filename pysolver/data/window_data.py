@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pysolver.data.window_file import Window, read_window_file
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter, WindowDataParameter
 
 
 @register("WindowData")
@@ -31,7 +32,7 @@ class WindowData(BatchSource):
     tops = exactly(2)
     deviations = "scale may stand in window_data_param or in transform_param; the former wins."
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param, self._transform = param.window_data_param, param.transform_param
         self._size: int = param.transform_param.crop_size
@@ -183,7 +184,9 @@ class Placement(NamedTuple):
     width: int
 
 
-def fit_window(window: Window, image: tuple[int, int], size: int, param: Any, mirrored: bool) -> Placement:
+def fit_window(
+    window: Window, image: tuple[int, int], size: int, param: WindowDataParameter, mirrored: bool
+) -> Placement:
     """Scale a window about its centre so that context_pad pixels of the crop lie around it, and clip it to the image.
 
     image: (height, width). What lies outside the image stays empty in the crop, on the side where it is.

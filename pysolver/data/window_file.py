@@ -1,4 +1,4 @@
-"""The window file of WindowData: images with labelled boxes."""
+"""The window files of WindowData and of Cascade R-CNN: images with labelled boxes."""
 
 from __future__ import annotations
 
@@ -56,6 +56,38 @@ def read_window_file(path: str) -> tuple[list[WindowImage], list[Window]]:
     if not images:
         raise CaffeError(f"{path}: Window file is empty")
     return images, windows
+
+
+class ObjectImage(NamedTuple):
+    """An image of Cascade R-CNN's window file, with rows of label, ignore, difficult, x1, y1, x2, y2."""
+
+    path: str
+    objects: list[list[int]]
+
+
+_OBJECT_FIELDS = ("label", "ignore flag", "difficult flag", "x1", "y1", "x2", "y2")
+
+
+def read_object_file(path: str) -> list[ObjectImage]:
+    """The images of a file of repeated
+
+        # image_index  path  channels height width  number (label ignore difficult x1 y1 x2 y2)...
+        number (x1 y1 x2 y2)...
+
+    in the order of their index; the last part, regions to be left out, is not kept. Raises CaffeError with the line.
+    """
+    words, images = _Words(path, read_text(path)), {}
+    while not words.at_end:
+        words.take("'#'", lambda word: {"#": word}[word])
+        index, name = words.take("an image index", int), words.take("a path", str)
+        count = [words.take(f"the {what}", int) for what in _IMAGE_FIELDS][-1]
+        objects = [[words.take(f"an object's {what}", int) for what in _OBJECT_FIELDS] for _ in range(count)]
+        for _ in range(4 * words.take("the number of regions", int)):
+            words.take("a region's corner", int)
+        images[index] = ObjectImage(name, objects)
+    if sorted(images) != list(range(len(images))) or not images:
+        raise CaffeError(f"{path}: needs images with the indices from 0 on, each once")
+    return [images[index] for index in range(len(images))]
 
 
 _IMAGE_FIELDS = ("number of channels", "height", "width", "number of windows")

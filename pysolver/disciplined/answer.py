@@ -13,9 +13,11 @@ from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import changed, seconds
 from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.files import write_atomic
+from pysolver.logs.run import Run
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
 
+NAMES = ("solver.prototxt", "train_test.prototxt", "decisions.json", "report.html")  # of what a tuning writes
 FIELDS = {  # of a solver -> the value of a decision that it comes from
     "base_lr": "base_lr",
     "max_lr": "max_lr",
@@ -28,9 +30,11 @@ FIELDS = {  # of a solver -> the value of a decision that it comes from
 
 def write(tuning: Tuning) -> None:
     """Write both, and train_test.prototxt if the batch size changed, into the folder of the tuning."""
-    out = tuning.recipe.out
+    out, net = tuning.recipe.out, tuning.recipe.out / "train_test.prototxt"
     if batch(tuning) != tuning.recipe.facts.batch:
-        write_atomic(out / "train_test.prototxt", to_text(tuning.recipe.with_batch(batch(tuning))).encode())
+        write_atomic(net, to_text(tuning.recipe.with_batch(batch(tuning))).encode())
+    else:
+        net.unlink(missing_ok=True)  # of a decision that the final training overruled
     write_atomic(out / "solver.prototxt", solver_text(tuning).encode())
     write_atomic(out / "decisions.json", (json.dumps(to_json(tuning), indent=1) + "\n").encode())
 
@@ -49,8 +53,13 @@ def final_plan(tuning: Tuning) -> Plan:
 
 
 def solver(tuning: Tuning) -> SolverParameter:
-    """The solver that was found: the person's own, with the cycle in place of its schedule, a test every epoch."""
+    """The solver that was found: the person's own, with the cycle in place of its schedule, a test every epoch.
+
+    If no cycle was found, or none that is better, the person's own with what else was decided.
+    """
     recipe: Recipe = tuning.recipe
+    if not tuning.cycles:
+        return _own_schedule(tuning)
     own, found = recipe.solver, recipe.solver_of(final_plan(tuning))
     interval = max(1, round(recipe.sizes(final_plan(tuning))[0] / batch(tuning)))
     end = interval * max(1, round(found.max_iter / interval))
@@ -62,10 +71,22 @@ def solver(tuning: Tuning) -> SolverParameter:
         "snapshot": own.snapshot if own.HasField("snapshot") else None,
         "average_loss": own.average_loss if own.HasField("average_loss") else None,
         "test_initialization": own.test_initialization if own.HasField("test_initialization") else None,
+        "test_iter": list(own.test_iter) or list(found.test_iter),  # one for each test net
     }
     if batch(tuning) != recipe.facts.batch:
         fields["net"] = str(recipe.out / "train_test.prototxt")
     return changed(found, **fields)
+
+
+def _own_schedule(tuning: Tuning) -> SolverParameter:
+    recipe, values = tuning.recipe, tuning.values
+    facts, fields = recipe.facts, dict[str, Any]()
+    if (values["epochs"], batch(tuning)) != (facts.epochs, facts.batch) or not facts.open_ended:
+        fields["max_iter"] = max(1, round(values["epochs"] * recipe.sizes(final_plan(tuning))[0] / batch(tuning)))
+    fields |= {name: values[name] for name in ("momentum", "weight_decay") if name in tuning.reasons}
+    if batch(tuning) != facts.batch:
+        fields["net"] = str(recipe.out / "train_test.prototxt")
+    return changed(recipe.solver, **fields)
 
 
 def judged_on(tuning: Tuning) -> str:
@@ -79,23 +100,31 @@ def judged_on(tuning: Tuning) -> str:
 
 def solver_text(tuning: Tuning) -> str:
     """The solver as a file whose comments give the reason of each value."""
-    reasons = {name: decision for decision in tuning.decisions for name in decision.values}
     recipe, images = tuning.recipe, tuning.recipe.sizes(final_plan(tuning))[0]
     head = [
         "Tuned by `pysolver tune`, after arXiv 1803.09820. The report beside this file shows how.",
         *([f"For {recipe.processes} processes, each with the net's batch."] if recipe.processes > 1 else []),
         f"{tuning.values['epochs']:g} epochs of {images} images at batch size {batch(tuning)}. {judged_on(tuning)}",
+        *_compared(tuning),
     ]
-    lines = [f"# {line}" for line in head]
+    lines = [f"# {line}" for text in head for line in textwrap.wrap(text, 110)]
     told: set[str] = set()
     for line in to_text(solver(tuning)).splitlines():
         name = line.partition(":")[0]
-        decision = reasons.get(FIELDS.get(name, ""))
+        decision = tuning.reasons.get(FIELDS.get(name, ""))
         if decision is not None and name not in told:
             told.add(name)
             lines += _comment(decision)
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def _compared(tuning: Tuning) -> list[str]:
+    """Whether this is better than the file as it came."""
+    final = next((decision for decision in tuning.decisions if decision.stage == FINAL), None)
+    if final is None:
+        return ["Not compared with the file as it came: that is what the stage `final` does."]
+    return [f"{'The file stays as it came: ' if final.file_stays else ''}{final.reason}."]
 
 
 def _comment(decision: Decision) -> list[str]:
@@ -114,6 +143,7 @@ def to_json(tuning: Tuning) -> dict[str, Any]:
         "values": tuning.values,
         "problem": vars(recipe.facts),
         "judged_on": judged_on(tuning),
+        "file_stays": tuning.file_stays,
         "cost": {"epochs": round(tuning.epochs(), 2), "tuning_epochs": round(tuning.tuning_epochs, 2),
                  "seconds": round(tuning.seconds(), 1)},
         "decisions": [
@@ -129,6 +159,6 @@ def to_json(tuning: Tuning) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _last(run: Any) -> float | None:
+def _last(run: Run) -> float | None:
     losses = run.test.main_loss
     return float(losses[-1]) if len(losses) and math.isfinite(losses[-1]) else None

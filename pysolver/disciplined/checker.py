@@ -19,10 +19,11 @@ from pysolver.disciplined.reading import analyse
 from pysolver.errors import CaffeError
 from pysolver.logs.header import many
 from pysolver.logs.run import Run
+from pysolver.policies import CYCLICAL
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
 from pysolver.proto.upgrade import read_net
 
-CYCLES = tuple(policy for policy in schedule.CYCLICAL if policy != "1cycle")  # again and again
+CYCLES = tuple(policy for policy in CYCLICAL if policy != "1cycle")  # again and again
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Case:
     @property
     def cyclical(self) -> bool:
         """Whether the rate goes up and down."""
-        return self.solver.lr_policy in schedule.CYCLICAL
+        return self.solver.lr_policy in CYCLICAL
 
     @property
     def is_range_test(self) -> bool:
@@ -112,8 +113,8 @@ def check_files(solver: SolverParameter, log: Run | None = None) -> list[Finding
 
 
 def check_training(solver: SolverParameter) -> list[Finding]:
-    """The errors and warnings among them, as a training shows them at its start."""
-    return [finding for finding in check_files(solver) if finding.level != "note"]
+    """The errors and warnings among them that a training shows at its start; it will itself refuse a net."""
+    return [f for f in check_files(solver) if f.level != "note" and (f.level, f.field) != ("error", "net")]
 
 
 def _table(solver: SolverParameter) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -275,9 +276,11 @@ def values(case: Case) -> Iterator[Finding]:
     """Fields whose unset or odd values make a run pointless."""
     solver = case.solver
     if solver.max_iter < 1:
-        yield warning("max_iter", "is not set: `train` does nothing; a script that calls step() ends by itself")
+        given = f"is {solver.max_iter}" if solver.HasField("max_iter") else "is not set"
+        yield warning("max_iter", f"{given}: `train` does nothing; a script that calls step() ends by itself")
     if solver.base_lr == 0 and not case.cyclical:
-        yield error("base_lr", "is not set, which means 0: nothing is learned")
+        given = "is 0" if solver.HasField("base_lr") else "is not set, which means 0"
+        yield error("base_lr", f"{given}: nothing is learned")
     if solver.HasField("clip_gradients") and solver.clip_gradients == 0:
         yield error("clip_gradients", "0 turns every gradient into 0; leave it out to clip nothing")
     if solver.iter_size < 1:
@@ -286,6 +289,27 @@ def values(case: Case) -> Iterator[Finding]:
         yield warning("display", "is 0: the log shows neither losses nor rates, and nothing can be plotted")
     if solver.weight_decay == 0:
         yield note("weight_decay", "is not set: no regularisation but that of the rate")
+
+
+@check
+def signs(case: Case) -> Iterator[Finding]:
+    """Numbers that Caffe takes without a word and that turn a training around, or into NaN."""
+    solver = case.solver
+    for field, value in solver.ListFields():
+        if field.cpp_type == field.CPPTYPE_FLOAT and not np.isfinite(value).all():
+            yield error(field.name, "is not a finite number")
+    for name in ("base_lr", "max_lr"):
+        if getattr(solver, name) < 0:
+            yield error(name, f"{getattr(solver, name):g} is below 0: each update goes up the gradient")
+    if solver.weight_decay < 0:
+        yield error("weight_decay", f"{solver.weight_decay:g} is below 0: the weights are driven apart")
+    for name in ("display", "test_interval", "snapshot"):
+        if getattr(solver, name) < 0:
+            yield warning(name, f"{getattr(solver, name)} counts as {-getattr(solver, name)}, in Caffe too")
+    if solver.type == "Adam" and not 0 <= solver.momentum2 < 1:
+        yield error("momentum2", f"{solver.momentum2:g} must lie in [0, 1): Adam corrects by 1 - momentum2")
+    if solver.type in ("Adam", "AdaGrad", "AdaDelta", "RMSProp") and solver.delta <= 0:
+        yield warning("delta", f"{solver.delta:g} lets {solver.type} divide by 0 where a gradient is 0")
 
 
 @check

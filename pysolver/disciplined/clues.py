@@ -145,8 +145,12 @@ def _death(run: Run) -> int:
 
 FALLS, LEVEL, RISES, RISES_ALONE = "falls", "level", "rises", "rises alone"
 
+# kinds that others look for
+UNDERFITTING, OVERFITTING, INSTABILITY, PLATEAU = "underfitting", "overfitting", "instability", "plateau"
+STATISTICS = "train and test disagree"
 
-@clue("underfitting", "#56B4E9", "test loss keeps falling steadily",
+
+@clue(UNDERFITTING, "#56B4E9", "test loss keeps falling steadily",
       "raise max_lr (a range test shows how far), or lower weight_decay, or take a larger net")  # fmt: skip
 def _underfitting(kind: Kind, case: Case) -> Iterator[Clue]:
     """A long steady fall that is not the first descent, nor that of a rate that is being lowered."""
@@ -158,7 +162,7 @@ def _underfitting(kind: Kind, case: Case) -> Iterator[Clue]:
             yield _clue(kind, case, first, last)
 
 
-@clue("overfitting", "#D55E00", "test loss rises while train loss does not",
+@clue(OVERFITTING, "#D55E00", "test loss rises while train loss does not",
       "raise max_lr if a range test allows it (large rates regularise); else weight_decay, threefold")  # fmt: skip
 def _overfitting(kind: Kind, case: Case) -> Iterator[Clue]:
     """Section 3.2: the test loss rises, the train loss does not. Not where the net dies soon after."""
@@ -167,7 +171,7 @@ def _overfitting(kind: Kind, case: Case) -> Iterator[Clue]:
             yield _clue(kind, case, first, last)
 
 
-@clue("instability", "#CC79A7", "test and train loss rise together",
+@clue(INSTABILITY, "#CC79A7", "test and train loss rise together",
       "lower max_lr, or momentum: what counts is rate / (1 - momentum); or clip gradients")  # fmt: skip
 def _instability(kind: Kind, case: Case) -> Iterator[Clue]:
     """Both losses rise; or the net dies, by a loss that is no number or one as if it had never learned."""
@@ -191,7 +195,7 @@ def _instability(kind: Kind, case: Case) -> Iterator[Clue]:
         yield Clue(kind.name, case.run.nan_from, max(int(x[-1]), case.run.nan_from), None, text, kind.advice)
 
 
-@clue("plateau", "#009E73", "test loss is level: the balance that is sought",
+@clue(PLATEAU, "#009E73", "test loss is level: the balance that is sought",
       "keep these values; finish with the rate going down to far below base_lr")  # fmt: skip
 def _plateau(kind: Kind, case: Case) -> Iterator[Clue]:
     """Section 3: the horizontal part of the test loss."""
@@ -202,7 +206,7 @@ def _plateau(kind: Kind, case: Case) -> Iterator[Clue]:
             yield _clue(kind, case, first, last, text if lowered else kind.meaning)
 
 
-@clue("train and test disagree", "#777777", "good in training, near nothing in tests",
+@clue(STATISTICS, "#777777", "good in training, near nothing in tests",
       "lower BatchNorm's moving_average_fraction; prepare train and test data alike")  # fmt: skip
 def _statistics(kind: Kind, case: Case) -> Iterator[Clue]:
     """BatchNorm's averages, not the weights, are wrong."""
@@ -220,9 +224,6 @@ def _statistics(kind: Kind, case: Case) -> Iterator[Clue]:
         "follow the weights at these rates: try 0.95 or less, and check that train and test data are prepared alike"
     )
     yield Clue(kind.name, int(test.iteration[bad[0]]), int(test.iteration[bad[-1]]), None, text, advice)
-
-
-UNDERFITTING, OVERFITTING, INSTABILITY, PLATEAU, STATISTICS = KINDS
 
 
 def _clue(kind: Kind, case: Case, first: int, last: int, text: str = "") -> Clue:

@@ -1,7 +1,7 @@
 """Runs trials side by side: nothing is lost and nothing is done twice, at whatever moment the machine goes down.
 
 The trials' folders are the only memory: a whole log is a result. Each worker is a process of its own with its share of
-the cores; it keeps what it has imported between trials. A worker that dies costs its trial one retry.
+the cores; it keeps torch and the decoded data between trials. A worker that dies costs its trial one retry.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from pysolver.disciplined.trial import Judge, Trial
+from pysolver.disciplined.judges import Judge
+from pysolver.disciplined.trial import Trial
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs.run import Run
 
 RETRIES = 1
+LOCK = ".lock"  # in a tuning's folder; it stays, and so tells such a folder from others
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,13 @@ Listener = Callable[[Progress], None]
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The folder is this process's alone; CaffeError if another one is at work there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    """The folder is this process's alone; CaffeError if another one is at work there, or it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

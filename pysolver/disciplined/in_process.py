@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from pysolver.disciplined.trial import Judge
+from pysolver.data.records import Shelf
+from pysolver.disciplined.judges import Judge
+from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.writer import CaffeLog
 from pysolver.solver.signals import Action
 from pysolver.solver.train import TrainOptions, train
 
+_SHELF = Shelf()  # the trials of a tuning read the same few data sets
 _ALONE = threading.Lock()  # a process has one stderr: a dask worker may have several threads
 
 
@@ -22,12 +26,23 @@ def train_into(solver: Path, log: Path, judge: Judge | None = None, start: Path 
     start: the solver state that it goes on from.
     """
     watcher = _Watcher(judge, str(log)) if judge else None
-    with _ALONE, open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file):
+    with _ALONE, _stderr_into(log):
         train(
             TrainOptions(str(solver), snapshot=str(start) if start else None, progress=False),
             subscribers=[watcher] if watcher else [],
             action=watcher.action if watcher else lambda: Action.NONE,
+            shelf=_SHELF,
         )
+
+
+@contextlib.contextmanager
+def _stderr_into(log: Path) -> Iterator[None]:
+    """CaffeError names the log; also where the disk is full, which closing the file tells once more."""
+    try:
+        with about(log), open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file):
+            yield
+    except OSError as error:
+        raise CaffeError(f"{error.filename or log}: cannot be written: {error.strerror}") from None
 
 
 class _Watcher:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pysolver.logs.run import Run
+
+Judge = Callable[[Run], str | None]  # the run so far -> why it has no prospects, None if it may go on
 
 BEYOND = 4.0  # times the lowest test loss (fastai's rule), and half of the whole way back up: no run returns from there
 IN_A_ROW = 3

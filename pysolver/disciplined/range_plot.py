@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pysolver.disciplined.reading import ONE_CYCLE, RangeTest, Reading, ramp, rates_at
 from pysolver.logs import style
-from pysolver.logs.plot import STYLE
+from pysolver.logs.plot import STYLE, legend_below
 from pysolver.logs.run import Run
 
 MARKS = {"starts": "#56B4E9", "lowest": "#009E73", "breaks": "#D55E00"}
@@ -47,7 +47,7 @@ def figure(
         if log_x or (log_x is None and all(_is_geometric(r.lr) for r in found.readings)):
             panels[-1].set_xscale("log")
         if len(runs) > 1:
-            made.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=9)
+            legend_below(made, *panels[0].get_legend_handles_labels())
         made.suptitle(title or _headline(found), fontsize=11)
     return made
 

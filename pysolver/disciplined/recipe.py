@@ -135,6 +135,8 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     begins. validation: so many training records are set aside to decide on. processes: so many train each net, an
     update takes so many batches.
     """
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise CaffeError(f"--epochs {epochs:g}: a length above 0")
     solver, net = read_pair(solver_file)
     with about(solver.net):
         images, batch = _size(net, TRAIN)

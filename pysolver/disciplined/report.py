@@ -58,14 +58,14 @@ def page(tuning: Tuning) -> str:
 
 def _answer(tuning: Tuning) -> str:
     final = next((d for d in tuning.decisions if d.stage == FINAL), None)
-    values = {name: value for name, value in tuning.values.items()}
+    values = tuning.values
     names = {"batch_size": "batch size", "max_lr": "max_lr", "base_lr": "base_lr", "momentum": "momentum",
              "momentum_low": "momentum at max_lr", "weight_decay": "weight decay",
              "epochs": "epochs"}  # fmt: skip
-    decided = {name: d for d in tuning.decisions for name in d.values}
     rows = [
-        (names[name], f"{value:.4g}", SURE[decided[name].sure] if name in decided else "as in the file")
-        for name, value in values.items()
+        (words, f"{values[name]:.4g}", SURE[tuning.reasons[name].sure] if name in tuning.reasons else "as in the file")
+        for name, words in names.items()
+        if tuning.cycles or name not in ("max_lr", "momentum_low")
     ]
     cost = f"Tuning cost {tuning.tuning_epochs:.4g} epochs; with the final trainings {tuning.epochs():.4g} epochs and \
 {_time(tuning.seconds())} of training. {judged_on(tuning)}"
@@ -81,12 +81,12 @@ def _section(tuning: Tuning, decision: Decision) -> str:
     picture = report_plots.draw(decision, runs, tuning)
     others = (ABOUT_OTHERS.get((decision.stage, plan.shape)) for plan in runs)
     about = next(filter(None, others), ABOUT[decision.stage])
-    values = ", ".join(f"{name} {value:.4g}" for name, value in decision.values.items())
     notes = "".join(f"<li>{escape(_sentence(note))}</li>" for note in decision.notes)
     clues = "".join(f"<li>{escape(clue)}</li>" for clue in _clues(runs))
     return (
         f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(about)}</p>'
-        f'<p class="decision"><strong>{escape(values)}</strong> <span class="sure">{SURE[decision.sure]}</span></p>'
+        f'<p class="decision"><strong>{escape(decision.headline)}</strong> '
+        f'<span class="sure">{SURE[decision.sure]}</span></p>'
         f"<p>{escape(_sentence(decision.reason))}</p>{picture}"
         + (_table(("", ""), decision.table) if decision.table else "")
         + (f"<ul>{notes}</ul>" if notes else "")

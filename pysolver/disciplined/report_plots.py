@@ -11,6 +11,7 @@ import numpy as np
 
 from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, Plan
 from pysolver.disciplined.stages import Decision
+from pysolver.logs.plot import legend_below
 from pysolver.logs.run import Run
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
         return ""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 3.3), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
     _curves(axes, lines)
     axes.set_xlabel(_axis(decision.stage, runs))
@@ -145,7 +146,7 @@ def _svg(figure: Any, axes: Axes, name: str, legend: bool = True) -> str:
     axes.yaxis.label.set_color(INK)
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
     if legend:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+        legend_below(figure, *axes.get_legend_handles_labels(), frameon=False, labelcolor=INK)
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})

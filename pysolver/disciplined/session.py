@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pysolver.cores import usable_cores
 from pysolver.disciplined import answer, report
+from pysolver.disciplined.engine import LOCK
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.show import Silent, Watcher
 from pysolver.disciplined.stages import Decision
@@ -66,6 +67,7 @@ def tune(
 
     watcher: hears of stages and trials. CaffeError if the files cannot be tuned, and later if a trial fails.
     """
+    _refuse_others(Path(out))
     made = recipe(solver_file, Path(out), epochs=epochs, runs=runs, seeds=seeds, validation=validation,
                   backend=backend(caffe, processes), processes=processes)  # fmt: skip
     steps = chosen(stages, compare_batch_sizes=compare_batch_sizes, from_snapshot=from_snapshot)
@@ -75,6 +77,14 @@ def tune(
     states = tune_recipe(made, stages=steps, jobs=places, budget=most, executor=executor, listener=watcher.trial,
                          announce=watcher.stage)  # fmt: skip
     return Session(Tuning(made), states)
+
+
+def _refuse_others(out: Path) -> None:
+    """CaffeError if a file that a tuning would replace is there and no tuning wrote it."""
+    if not (out / LOCK).exists():
+        for name in answer.NAMES:
+            if (out / name).exists():
+                raise CaffeError(f"--out {out}: there is a {name} that no tuning wrote: name another folder")
 
 
 def backend(caffe: str | None, processes: int = 1) -> Backend:

@@ -168,8 +168,8 @@ def outcome(trial: Trial) -> str:
 
 def decision_lines(decision: Decision) -> list[str]:
     """A decision in words."""
-    values = ", ".join(f"{name} {value:.4g}" for name, value in decision.values.items())
-    return [f"=> {values or decision.stage}  ({decision.sure})", f"   {decision.reason}",
+    stage = "" if decision.values or decision.file_stays else f"{TITLES[decision.stage]}: "
+    return [f"=> {stage}{decision.headline}  ({decision.sure})", f"   {decision.reason}",
             *(f"   {note}" for note in decision.notes)]  # fmt: skip
 
 

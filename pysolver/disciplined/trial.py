@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from pysolver.cores import usable_cores
+from pysolver.disciplined.judges import Judge
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs.events import GaveUp
@@ -35,7 +36,6 @@ from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_net, read_solver
 
-Judge = Callable[[Run], str | None]  # the run so far -> why it has no prospects, None if it may go on
 M = TypeVar("M", bound=Message)
 LOOK = 2.0  # seconds between two looks at the log of another process
 
@@ -222,6 +222,10 @@ def read_pair(solver_file: str | Path) -> tuple[SolverParameter, NetParameter]:
     solver = read_solver(str(solver_file))
     if not solver.net:
         raise CaffeError(f"{solver_file}: needs `net`: one file with the net for training and testing")
+    if not Path(solver.net).exists():
+        raise CaffeError(
+            f"{solver_file}: net: {solver.net} is not there, seen from the working directory as all paths are"
+        )
     return solver, read_net(solver.net)
 
 

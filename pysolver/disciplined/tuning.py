@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pysolver.disciplined.engine import Engine, Listener, locked
-from pysolver.disciplined.judges import Behind, Diverged
+from pysolver.disciplined.judges import Behind, Diverged, Judge
 from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, Plan
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import (
@@ -27,7 +27,7 @@ from pysolver.disciplined.stages import (
     momentum,
 )
 from pysolver.disciplined.stages import weight_decay as decay
-from pysolver.disciplined.trial import Judge, seconds
+from pysolver.disciplined.trial import seconds
 from pysolver.errors import CaffeError
 from pysolver.logs.run import Run
 
@@ -82,15 +82,39 @@ class Tuning:
 
     @property
     def values(self) -> dict[str, float]:
-        """What holds after the decisions so far; the person's own where nothing was decided."""
-        f = self.recipe.facts
-        values = {"batch_size": f.batch, "max_lr": f.rate, "base_lr": f.rate / 10, "momentum": f.momentum,
-                  "momentum_low": min(f.momentum, momentum.LOWEST), "weight_decay": f.weight_decay,
-                  "epochs": f.epochs}  # fmt: skip
-        for decision in self.decisions:
-            if decision.stage != FINAL:
-                values |= decision.values
+        """What the decisions so far amount to; the person's own where nothing was decided."""
+        values = self.tried
+        if not self.cycles:
+            values |= {"base_lr": self.recipe.facts.rate, "momentum_low": values["momentum"]}
         return values
+
+    @property
+    def tried(self) -> dict[str, float]:
+        """The same for the next stage, which tries it as a cycle."""
+        f = self.recipe.facts
+        values = {"batch_size": f.batch, "max_lr": f.rate, "momentum": f.momentum, "weight_decay": f.weight_decay,
+                  "epochs": f.epochs}  # fmt: skip
+        values |= {name: decision.values[name] for name, decision in self.reasons.items()}
+        default = {"base_lr": float(f"{values['max_lr'] / cycle.RATIO:.3g}"),
+                   "momentum_low": min(values["momentum"], momentum.LOWEST)}  # fmt: skip
+        return default | values
+
+    @property
+    def reasons(self) -> dict[str, Decision]:
+        """By each value that was decided: the decision that it is from."""
+        reasons = {name: d for d in self.decisions if d.stage != FINAL for name in d.values}
+        return {name: d for name, d in reasons.items() if name == "epochs"} if self.file_stays else reasons
+
+    @property
+    def file_stays(self) -> bool:
+        """Whether the person's file is the answer."""
+        return any(decision.file_stays for decision in self.decisions)
+
+    @property
+    def cycles(self) -> bool:
+        """Whether the answer is a cycle; else it has the schedule of the person's file."""
+        compared = any(decision.stage == FINAL and decision.values for decision in self.decisions)
+        return not self.file_stays and (compared or not self.reasons.keys().isdisjoint({"max_lr", "momentum"}))
 
     def epochs(self, plans: Sequence[Plan] | None = None) -> float:
         """Epochs that some trials took, of all by default: what was given up counts as far as it went."""
@@ -158,7 +182,7 @@ def tune_recipe(
             decision: Decision | list[Plan] = []
             more = True
             while not isinstance(decision, Decision):
-                situation = Situation(recipe.facts, tuning.values, dict(tuning.results), more)
+                situation = Situation(recipe.facts, tuning.tried, dict(tuning.results), more)
                 decision = stage(situation)
                 if isinstance(decision, Decision):
                     break
@@ -175,11 +199,16 @@ def tune_recipe(
 
 
 def bearable(tuning: Tuning, plans: list[Plan], budget: Budget, stage: str) -> list[Plan]:
-    """The plans if the budget bears them, else none; of the final runs as many as it bears."""
+    """The plans if the budget bears them, else none; of the final runs, which are pairs, as many as it bears.
+
+    As long as nobody knows how long an epoch takes, a budget of time begins with one trial.
+    """
     bears = partial(affordable, tuning, budget=budget, stage=stage)
-    if stage != FINAL:
-        return plans if bears(plans) else []
-    return next((plans[:count] for count in range(len(plans), 0, -1) if bears(plans[:count])), [])
+    if stage == FINAL:
+        return next((plans[:count] for count in range(len(plans), 0, -2) if bears(plans[:count])), [])
+    if budget.seconds is not None and not tuning.results:
+        plans = plans[:1]
+    return plans if bears(plans) else []
 
 
 def affordable(tuning: Tuning, plans: Sequence[Plan], budget: Budget, stage: str) -> bool:

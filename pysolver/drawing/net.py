@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from pysolver.blob import Shape
 from pysolver.drawing.picture import Box, Picture, to_svg
+from pysolver.errors import visible
 from pysolver.net.net import Net
 from pysolver.net.nodes import Node, SourceNode
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 _COLORS = {  # the first word of a type that fits
     "Convolution": "#ffb3a7", "Deconvolution": "#ffb3a7", "DepthwiseConvolution": "#ffb3a7",
@@ -60,7 +64,7 @@ def _row(node: Node, owned: set[int]) -> Row:
     return Row(layer.name, layer.type_name, settings_of(layer.param), tops, sum(blob.numel() for blob in own), shared)
 
 
-def settings_of(param: Any) -> str:
+def settings_of(param: LayerParameter) -> str:
     """What the layer's own parameter message says, without fillers: `num_output 64, kernel_size 3, stride 2`."""
     parts = []
     for field_, message in param.ListFields():
@@ -74,7 +78,7 @@ def settings_of(param: Any) -> str:
     return ", ".join(parts)
 
 
-def _value(field_: Any, value: Any) -> str:
+def _value(field_: FieldDescriptor, value: Any) -> str:
     values = list(value) if field_.is_repeated else [value]
     if field_.enum_type is not None:
         return " ".join(field_.enum_type.values_by_number[v].name for v in values)
@@ -94,7 +98,7 @@ def table(net: Net) -> str:
     for row in rows:
         shapes = " ".join(map(shape_text, row.tops.values())) or "-"
         count = f"{row.parameters:,}" if row.parameters else "shared" if row.is_shared else "-"
-        cells.append((row.name, row.type, shapes, count, row.settings))
+        cells.append((visible(row.name), row.type, shapes, count, visible(row.settings)))
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     lines = []
     for name, kind, shapes, count, settings in cells:

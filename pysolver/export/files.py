@@ -44,12 +44,11 @@ def open_net(
     Errors: a layer of the deploy form with parameters that are in none of the files.
     """
     param = read_net_for(model, phase, level, stages, _tell)
-    with about(model):
-        net = Net(param, Context(listener=_tell, allow_python_layers=allow_python_layers))
-        if weights:
-            for layer in net.layers:
-                for blob in layer.blobs if not layer.param.blobs else []:
-                    blob.data.fill_(math.nan)  # until a file says otherwise
+    net = Net(param, Context(listener=_tell, allow_python_layers=allow_python_layers), model)
+    if weights:
+        for layer in net.layers:
+            for blob in layer.blobs if not layer.param.blobs else []:
+                blob.data.fill_(math.nan)  # until a file says otherwise
     for path in weights.split(",") if weights else []:
         net.copy_trained_layers_from(path)
     if weights:

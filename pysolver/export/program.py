@@ -5,7 +5,7 @@ Both exporters read this, so what leaves a net and what things are called is dec
 - sources become inputs; a DummyData layer of constants becomes constants;
 - a loss that has a softmax or sigmoid inside becomes that; other losses, accuracies and layers without tops leave,
   and with them what only they have read (labels);
-- the margin of MarginInnerProduct, which is at the label, leaves: what stays is an inner product;
+- a margin at the label (MarginInnerProduct, LargeMarginInnerProduct) leaves: what stays is an inner product;
 - a blob that is computed in place is several values: the last one has the blob's name.
 """
 
@@ -25,10 +25,20 @@ from pysolver.net.net import Net
 from pysolver.net.nodes import LayerNode, SourceNode
 
 HEADS = {
-    **dict.fromkeys(("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "InfogainLoss"), "Softmax"),
+    **dict.fromkeys(("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "FocalLoss", "InfogainLoss"), "Softmax"),
     "SigmoidCrossEntropyLoss": "Sigmoid",
 }
-_JUDGES = ("Accuracy", "BoxAnnotatorOHEM", "DetectionEvaluate", "EvalDetection", "HDF5Output", "SegAccuracy", "Silence")
+_MARGINS = ("MarginInnerProduct", "LargeMarginInnerProduct")
+_JUDGES = (
+    "Accuracy",
+    "BboxAccuracy",
+    "BoxAnnotatorOHEM",
+    "DetectionEvaluate",
+    "EvalDetection",
+    "HDF5Output",
+    "SegAccuracy",
+    "Silence",
+)
 
 
 def leaves(layer: type[Component] | Component) -> bool:
@@ -159,7 +169,7 @@ class _Builder:
             self.lost.update((*top_names[:1], *top_names[2:]))  # the loss, and that of each place
             inputs, shapes = inputs[:1], [inputs[0].shape]
             top_names = top_names[1:2] or [self._head_name(layer)]
-        elif layer.type_name == "MarginInnerProduct":
+        elif layer.type_name in _MARGINS:
             self.lost.update(top_names[1:])
             inputs, top_names = inputs[:1], top_names[:1]
             shapes = layer.top_shapes(inputs[0].shape, inputs[0].shape[:1])[:1]

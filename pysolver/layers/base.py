@@ -13,7 +13,6 @@ Nothing else is touched: the registry, the documentation and the gradient tests 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from pysolver.context import Context
 from pysolver.layers.fillers import fill
 from pysolver.logs import notices
 from pysolver.proto import blobproto
+from pysolver.proto.caffe_pb2 import FillerParameter, LayerParameter
 
 __all__ = ["Layer", "at_least", "between", "exactly", "register"]
 
@@ -37,7 +37,7 @@ class Layer(Component, nn.Module):
     can_overwrite: bool = False  # `overwrite` exists
     top_is_free: bool = False  # the single top is a new tensor that backward does not read: others may overwrite it
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         nn.Module.__init__(self)
         Component.__init__(self, param, context)
         self.blobs = nn.ParameterList()
@@ -50,7 +50,7 @@ class Layer(Component, nn.Module):
         """As forward, with the top in the memory of bottom 0: where that is free, and nobody else reads it."""
         raise NotImplementedError
 
-    def add_blob(self, shape: Shape, filler: Any = None) -> nn.Parameter:
+    def add_blob(self, shape: Shape, filler: FillerParameter | None = None) -> nn.Parameter:
         """A new parameter, from the prototxt's own `blobs` if it has them, else filled (no filler: zeros)."""
         index = len(self.blobs)
         self.check(math.prod(shape) <= blobproto.LARGEST_COUNT, f"blob size exceeds INT_MAX: {list(shape)}")

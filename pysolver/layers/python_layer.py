@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from pysolver.blob import Blob, Shape
 from pysolver.context import Context
 from pysolver.layers.base import Layer, at_least, register
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class UserLayer:
@@ -92,7 +93,7 @@ class Python(Layer):
         self.user.setup(self._empty(bottoms), self.top_blobs)
 
     @classmethod
-    def chosen(cls, param: Any, context: Context) -> type[Layer]:
+    def chosen(cls, param: LayerParameter, context: Context) -> type[Layer]:
         """The user's class, if it is there and may run; else the one that is known here, if it is."""
         p = param.python_param
         known = _KNOWN.get((p.module, p.layer))

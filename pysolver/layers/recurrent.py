@@ -12,6 +12,7 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.layers.base import Layer, between, exactly, register
 from pysolver.logs import notices
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class Recurrent(Layer):
@@ -28,7 +29,7 @@ class Recurrent(Layer):
     states: ClassVar[int]  # how many tensors the state has
     deviations = "the log does not list the unrolled net"
 
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         p = param.recurrent_param
         exposed = self.states if p.expose_hidden else 0

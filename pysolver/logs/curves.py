@@ -296,6 +296,9 @@ _SHORT = {
 }
 
 
+_LONG = 90  # characters of a name in a legend: then the file alone tells runs apart
+
+
 def labels(runs: Sequence[Run]) -> list[str]:
     """Names for a legend: the parameters in which the runs differ, else their files."""
     files = _files(runs)
@@ -304,10 +307,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
     found = [run.parameters() for run in runs]
     keys = [k for k in _ordered(found) if len({str(p.get(k)) for p in found}) > 1][:5]
     texts = [", ".join(filter(None, (_say(k, p[k]) for k in keys if k in p))) for p in found]
-    return [
-        text if text and texts.count(text) == 1 else f"{text} ({file})" if text else file
-        for text, file in zip(texts, files)
-    ]
+    both = [text if text and texts.count(text) == 1 else f"{text} ({file})" if text else file
+            for text, file in zip(texts, files)]  # fmt: skip
+    return [file if len(name) > _LONG and len(file) < len(name) else name for name, file in zip(both, files)]
 
 
 def _ordered(found: Sequence[dict]) -> list[str]:
@@ -324,6 +326,13 @@ def _say(key: str, value: object) -> str:
 
 
 def _files(runs: Sequence[Run]) -> list[str]:
-    """File names, with folders where the names alone are the same."""
+    """File names; where some are the same, the parts of the paths between what all of them begin and end with."""
     names = [Path(run.name).name.removesuffix(".gz").removesuffix(".log") for run in runs]
-    return [n if names.count(n) == 1 else str(Path(r.name)) for n, r in zip(names, runs)]
+    if len(set(names)) == len(names):
+        return names
+    paths = [Path(run.name).parts for run in runs]
+    while len({path[:1] for path in paths}) == 1 and min(map(len, paths)) > 1:
+        paths = [path[1:] for path in paths]
+    while len({path[-1:] for path in paths}) == 1 and min(map(len, paths)) > 1:
+        paths = [path[:-1] for path in paths]
+    return ["/".join(path) for path in paths]

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 
+from pysolver.errors import visible
 from pysolver.logs import events as e
 from pysolver.logs import notices
 
@@ -67,7 +68,11 @@ class Form:
 
     def write(self, event: e.Event) -> str:
         """The text of the event."""
-        return _FIELD.sub(lambda m: number(getattr(event, m[1]), self.kinds[m[1]]), self.text)
+        return _FIELD.sub(lambda m: self._value(m[1], getattr(event, m[1])), self.text)
+
+    def _value(self, name: str, value: typing.Any) -> str:
+        text = number(value, self.kinds[name])
+        return text if self.tail and name == self.spelled[-1] else visible(text)
 
     def pattern(self) -> str:
         """A regular expression of the text with one unnamed group a field, in the order of the text."""

@@ -86,8 +86,17 @@ SharedLossTop = _notice(
     "W",
 )
 NothingLoaded = _notice(
-    "NothingLoaded", "net.cpp:1", "{file} has no layer of this net's names: no weights were loaded", "W"
+    "NothingLoaded",
+    "net.cpp:1",
+    "{file} has no layer of this net's names: no weights were loaded (the net has {wanted}; the file has {given})",
+    "W",
 )
+PartlyLoaded = _notice(
+    "PartlyLoaded",
+    "net.cpp:1",
+    "{file} has nothing for {count:int} of {all:int} layers with weights, which keep what they had: {layers}",
+)
+NoLoss = _notice("NoLoss", "solver.cpp:1", "The train net has no loss, so that nothing is learned", "W")
 DatatypeClass = _notice("DatatypeClass", "hdf5.cpp:33", "Datatype class: H5T_{name}")
 
 # Layers
@@ -102,7 +111,10 @@ RecurrentParameter = _notice("RecurrentParameter", "recurrent_layer.cpp:150", "A
 NanScores = _notice(
     "NanScores", "accuracy_layer.cpp:1", "{layer}: the scores are NaN, which counts as a right answer", "W"
 )
-NotWritten = _notice("NotWritten", "detection_output_layer.cpp:1", "{layer}: detections are not written or shown", "W")
+NotShown = _notice("NotShown", "detection_output_layer.cpp:1", "{layer}: visualize is not carried out", "W")
+NoResultFiles = _notice(
+    "NoResultFiles", "detection_output_layer.cpp:1", "Provide {field} if output results to files.", "W"
+)
 NothingDetected = _notice("NothingDetected", "detection_output_layer.cpp:1", "Couldn't find any detections")
 OwnPythonLayer = _notice(
     "OwnPythonLayer",
@@ -126,6 +138,13 @@ OpenedLmdb = _notice("OpenedLmdb", "db_lmdb.cpp:35", "Opened lmdb {folder}")
 OpenedLeveldb = _notice("OpenedLeveldb", "db_leveldb.cpp:18", "Opened leveldb {folder}")
 LoadingHdf5List = _notice("LoadingHdf5List", "hdf5_data_layer.cpp:81", "Loading list of HDF5 filenames from: {file}")
 Hdf5Files = _notice("Hdf5Files", "hdf5_data_layer.cpp:95", "Number of HDF5 files: {count:int}")
+OddLabels = _notice(
+    "OddLabels",
+    "image_data_layer.cpp:1",
+    "{file}:{line:int}: no blank with a number behind it ends '{text}': the label is 0, as in Caffe; lines like it: "
+    "{count:int}",
+    "W",
+)
 OpeningImageList = _notice("OpeningImageList", "image_data_layer.cpp:38", "Opening file {file}")
 ShufflingImages = _notice("ShufflingImages", "image_data_layer.cpp:53", "Shuffling data")
 ListedImages = _notice("ListedImages", "image_data_layer.cpp:63", "A total of {count:int} images.")
@@ -177,6 +196,9 @@ OtherProcesses = _notice(
 )
 OtherSources = _notice(
     "OtherSources", "solver.cpp:1", "The {net} has other sources than in the snapshot: its data start over.", "W"
+)
+NotFiniteData = _notice(
+    "NotFiniteData", "solver.cpp:1", "Blob '{blob}' of the data layer '{layer}' holds numbers that are not finite", "W"
 )
 NotFinite = _notice(
     "NotFinite",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from pysolver.errors import CaffeError
@@ -69,10 +71,21 @@ def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
+    _take_names_as_they_are(made)
     file = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         made.savefig(file, dpi=dpi, format=ending[1:])
     write_atomic(path, file.getvalue())
+
+
+def _take_names_as_they_are(made: Figure) -> None:
+    """`$` in the name of a file or of an output begins no formula; only the numbers along the axes may be some."""
+    ends = [axis for axes in made.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = [tick for axis in ends for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    numbers = {text for tick in ticks for text in (tick.label1, tick.label2)}
+    for text in made.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)  # type: ignore[attr-defined]
 
 
 def _panel(
@@ -88,6 +101,8 @@ def _panel(
         curves = [curve for curve in drawn if curve.what in names]
         for number, curve in enumerate(curves):
             _line(side, curve, style.colour(curve, order, runs), dashed=_is_hidden(curve, curves[:number]))
+            if curve.dead_from is not None:
+                side.margins(y=0.12)  # room for the words at its last value
             _death(side, curve, style.colour(curve, order, runs))
         side.set_ylabel(style.words(names))
         kind = style.quantity(names[0])
@@ -175,8 +190,18 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
         seen["train (thin)"] = Line2D([], [], color=style.GREY, linewidth=1.0, alpha=0.6)
     if any(curve.faint for curve in drawn):
         seen["superseded by a resumed run"] = Line2D([], [], color=style.GREY, linewidth=1, alpha=0.3)
-    columns = max(1, min(len(seen), 100 // (max(map(len, seen)) + 8)))
-    made.legend(list(seen.values()), list(seen), loc="outside lower center", ncols=columns, fontsize=9)
+    legend_below(made, list(seen.values()), list(seen))
+
+
+def legend_below(made: Figure, handles: Sequence[Any], names: Sequence[str], size: float = 9, **look: Any) -> None:
+    """A legend under the panels, in as many columns as the figure is wide enough for; longer names take several lines.
+
+    size: of the letters, in points.
+    """
+    room = int((72 * made.get_figwidth() - 20) / (0.57 * size))  # characters side by side
+    columns = max(1, min(len(names), room // (max(map(len, names)) + 8)))
+    lines = ["\n".join(textwrap.wrap(name, max(10, room - 8))) for name in names]
+    made.legend(list(handles), lines, loc="outside lower center", ncols=columns, fontsize=size, **look)
 
 
 def _of_run(curve: Curve, drawn: Sequence[Curve]) -> str:

@@ -120,8 +120,8 @@ def limits(values: Sequence[np.ndarray]) -> tuple[float, float] | None:
     low, usual, top = finite.min(), np.quantile(finite, 0.9), finite.max()
     if top - low <= 3 * (usual - low) or usual <= low:
         return None
-    starts = [float(np.median(v[np.isfinite(v)][:3])) for v in values if np.isfinite(v).any()]
-    bound = max(low + 1.6 * (usual - low), 1.05 * float(np.median(starts)))
+    starts = [float(v[np.isfinite(v)][0]) for v in values if np.isfinite(v).any()]
+    bound = max(low + 1.6 * (usual - low), 1.05 * max(starts))
     if bound >= top:
         return None
     return float(low - 0.05 * (bound - low)), float(bound)

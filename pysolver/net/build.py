@@ -13,7 +13,7 @@ from pysolver.blob import Blob
 from pysolver.component import create, layer_types
 from pysolver.context import Context
 from pysolver.data.source import Source
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
 from pysolver.net.filter import filter_net
@@ -21,6 +21,7 @@ from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
 from pysolver.net.splits import insert_splits
 from pysolver.proto import dialects
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 from pysolver.proto.text import to_text
 
 AUTOMATIC = "(automatic)"  # the name of a loss top that the prototxt leaves out
@@ -35,10 +36,10 @@ class Graph:
     blobs: dict[str, Blob]
     outputs: list[str]
     parameters: Parameters
-    param: Any  # filtered and split NetParameter
+    param: NetParameter  # filtered and split NetParameter
 
 
-def build_graph(param: Any, context: Context) -> Graph:
+def build_graph(param: NetParameter, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
     filtered = filter_net(param, context)
     context.emit(e.InitializingNet(to_text(filtered)))
@@ -51,7 +52,7 @@ def build_graph(param: Any, context: Context) -> Graph:
 
 
 class _Builder:
-    def __init__(self, param: Any, context: Context) -> None:
+    def __init__(self, param: NetParameter, context: Context) -> None:
         self.param = param
         self.context = context
         self.nodes: list[Node] = []
@@ -80,12 +81,13 @@ class _Builder:
 
     # ---- forwards: one layer after the other ---------------------------------------------------------------
 
-    def _add(self, layer_param: Any) -> Node:
+    def _add(self, layer_param: LayerParameter) -> Node:
         name = layer_param.name
         if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
             raise CaffeError(
                 f"layer '{name}': propagate_down param must be specified either 0 or bottom_size times "
-                f"({len(layer_param.bottom)}), not {len(layer_param.propagate_down)}"
+                f"({len(layer_param.bottom)}), not {len(layer_param.propagate_down)}",
+                name,
             )
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
@@ -93,7 +95,7 @@ class _Builder:
         kind: Any = SourceNode if isinstance(layer, Source) else LayerNode
         node: Node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))
         self._name_tops(node)
-        with about(f"layer '{name}'"):
+        with layer.about():
             layer.bottoms.check(len(node.bottoms), layer.type_name, "takes", "bottom")
             layer.tops.check(len(node.top_names), layer.type_name, "produces", "top")
         shapes = [blob.shape for blob in node.bottoms]
@@ -106,11 +108,13 @@ class _Builder:
         self.parameters.add(layer, self.context)
         return node
 
-    def _take_bottoms(self, layer_param: Any) -> list[Blob]:
+    def _take_bottoms(self, layer_param: LayerParameter) -> list[Blob]:
         bottoms = []
         for index, name in enumerate(layer_param.bottom):
             if name not in self.available:
-                raise CaffeError(f"Unknown bottom blob '{name}' (layer '{layer_param.name}', bottom index {index})")
+                raise CaffeError(
+                    f"Unknown bottom blob '{name}' (layer '{layer_param.name}', bottom index {index})", layer_param.name
+                )
             self.available.remove(name)
             self.context.emit(notices.Bottom(layer_param.name, name))
             bottoms.append(self.blobs[name])
@@ -126,7 +130,8 @@ class _Builder:
                 other = next((made.layer.name for made in self.nodes if name in made.top_names), layer.name)
                 raise CaffeError(
                     f"Top blob '{name}' produced by multiple sources. (layer '{layer.name}'; layer '{other}' makes it "
-                    "too: rename one, or let each into one phase by include { phase: })"
+                    "too: rename one, or let each into one phase by include { phase: })",
+                    layer.name,
                 )
             self.context.emit(e.Top(layer.name, name, in_place))
             if not in_place:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pysolver.context import Context
 from pysolver.errors import CaffeError
@@ -11,10 +10,13 @@ from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, NetState, NetStateRule
 from pysolver.proto.upgrade import read_net
 
 
-def read_net_for(path: str, phase: int, level: int = 0, stages: Sequence[str] = (), emit: Emit = to_stderr) -> Any:
+def read_net_for(
+    path: str, phase: int, level: int = 0, stages: Sequence[str] = (), emit: Emit = to_stderr
+) -> NetParameter:
     """The upgraded NetParameter of a file with its state set, as Net(file, phase, level, stages) does."""
     param = read_net(path, emit)
     param.state.phase = phase  # type: ignore[assignment]  # a number is one
@@ -23,24 +25,25 @@ def read_net_for(path: str, phase: int, level: int = 0, stages: Sequence[str] = 
     return param
 
 
-def filter_net(param: Any, context: Context) -> Any:
+def filter_net(param: NetParameter, context: Context) -> NetParameter:
     """A copy of `param` with just the layers that its state includes (Net::FilterNet)."""
     filtered = caffe_pb2.NetParameter()
     filtered.CopyFrom(param)
     del filtered.layer[:]
-    filtered.layer.extend(layer for layer in param.layer if _is_included(layer, param.state, context))
+    filtered.layer.extend(layer for layer in param.layer if is_included(layer, param.state, context))
     return filtered
 
 
-def _is_included(layer: Any, state: Any, context: Context) -> bool:
+def is_included(layer: LayerParameter, state: NetState, context: Context) -> bool:
+    """Whether a net of this state has the layer."""
     if layer.include and layer.exclude:
-        raise CaffeError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.")
+        raise CaffeError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.", layer.name)
     if layer.include:
         return any(_meets(state, rule, layer.name, context) for rule in layer.include)
     return not any(_meets(state, rule, layer.name, context) for rule in layer.exclude)
 
 
-def _meets(state: Any, rule: Any, layer: str, context: Context) -> bool:
+def _meets(state: NetState, rule: NetStateRule, layer: str, context: Context) -> bool:
     """Net::StateMeetsRule."""
     if rule.HasField("phase") and rule.phase != state.phase:
         context.emit(notices.PhaseDiffers(state.phase, rule.phase, layer))

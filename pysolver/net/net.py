@@ -10,8 +10,9 @@ Two ways to compute, on the same layers:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,30 +20,45 @@ from torch import Tensor
 import pysolver.data  # noqa: F401  registers the data layers
 import pysolver.layers  # noqa: F401  registers the others
 from pysolver.blob import Blob
-from pysolver.component import Component, naming_layers
+from pysolver.component import Component
 from pysolver.context import Context
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.build import build_graph
 from pysolver.net.function import NetFunction
 from pysolver.net.nodes import LayerNode, Node, SourceNode
+from pysolver.net.origin import Origin
 from pysolver.net.precision import LossScale
+from pysolver.proto.caffe_pb2 import NetParameter
 
 Callback = Callable[[int], None]  # told a layer's index
 MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
+_Method = TypeVar("_Method", bound=Callable)
+
+
+def _telling(method: _Method) -> _Method:
+    """The method of a net, whose errors name its file."""
+
+    @functools.wraps(method)
+    def told(net: Net, *args: Any, **options: Any) -> Any:
+        with net.origin.telling(net.state):
+            return method(net, *args, **options)
+
+    return told  # type: ignore[return-value]
 
 
 class Net:
     """A net of Caffe (src/caffe/net.cpp).
 
-    param: an upgraded NetParameter with its state set (see pysolver.net.filter.read_net_for).
+    param: an upgraded NetParameter with its state set (see pysolver.net.filter.read_net_for). origin: its file.
     blobs: all named blobs in the order of their creation. outputs: names of the blobs nobody reads, in byte order.
     learnable_params: the owners among the parameters; `p.data` is a parameter's data and `p.grad` its diff.
     layer_by_layer: `run` and `forward_backward` go through forward and backward, so that all diffs can be read.
     """
 
-    def __init__(self, param: Any, context: Context | None = None) -> None:
+    def __init__(self, param: NetParameter, context: Context | None = None, origin: str = "") -> None:
         self.context = context or Context()
-        with naming_layers():
+        self.origin, self.state = Origin(origin), param.state
+        with self.origin.telling(self.state):
             graph = build_graph(param, self.context)
         self.name = graph.name
         self.nodes: list[Node] = graph.nodes
@@ -98,7 +114,7 @@ class Net:
 
     # ---- layer by layer ----------------------------------------------------------------------------------
 
-    @naming_layers()
+    @_telling
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run the layers start..end (inclusive, by index) and return the sum of their weighted losses."""
         self.flush_params()
@@ -109,7 +125,7 @@ class Net:
             self._tell("after_forward", index)
         return float(loss)
 
-    @naming_layers()
+    @_telling
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run backward from layer `start` (default the last) down to `end`, from the diffs of the tops.
 
@@ -130,7 +146,7 @@ class Net:
         for callback in self._callbacks[moment]:
             callback(index)
 
-    @naming_layers()
+    @_telling
     def reshape(self) -> None:
         """Propagate the present shapes of the bottoms through all layers, without computing."""
         for node in self.nodes:
@@ -138,14 +154,14 @@ class Net:
 
     # ---- as one function ---------------------------------------------------------------------------------
 
-    @naming_layers()
+    @_telling
     def run(self) -> Tensor:
         """The next batch through the whole net: the weighted loss, 0-d; the outputs' blobs show the result."""
         if self.layer_by_layer:
             return torch.tensor(self.forward(), device=self.context.device)
         return self._run().detach()
 
-    @naming_layers()
+    @_telling
     def forward_backward(self) -> Tensor:
         """`run`, and its loss (returned, 0-d) differentiated: times loss_scale, added to the parameters' diffs."""
         if self.layer_by_layer:
@@ -204,7 +220,7 @@ class Net:
 
     # ---- weights in, weights out -------------------------------------------------------------------------
 
-    def to_proto(self, with_diff: bool = False) -> Any:
+    def to_proto(self, with_diff: bool = False) -> NetParameter:
         """The net with its weights, as a caffemodel holds it."""
         return weights.to_proto(self, with_diff)
 

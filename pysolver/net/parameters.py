@@ -91,7 +91,8 @@ class Parameters:
             if said.setdefault(name, value) != value:
                 raise CaffeError(
                     f"Shared param '{spec.name}' has mismatched {name}: layer '{layer.name}' says {value:g}, "
-                    f"an earlier layer {said[name]:g}"
+                    f"an earlier layer {said[name]:g}",
+                    layer.name,
                 )
             values[owner_index] = value
 
@@ -105,5 +106,6 @@ class Parameters:
             raise CaffeError(
                 f"Cannot share param '{spec.name}' owned by layer '{owner.layer.name}' with layer '{layer.name}'; "
                 f"{what} mismatch.  Owner layer param shape is {format_shape(owner_shape)}; sharing layer "
-                f"{'param' if permissive else 'expects'} shape is {format_shape(shape)}"
+                f"{'param' if permissive else 'expects'} shape is {format_shape(shape)}",
+                layer.name,
             )

@@ -9,18 +9,18 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 
 TopIndex = tuple[int, int]  # (layer, position of the top)
 
 
-def insert_splits(param: Any, is_loss: Callable[[str], bool], emit: Emit = to_stderr) -> Any:
+def insert_splits(param: NetParameter, is_loss: Callable[[str], bool], emit: Emit = to_stderr) -> NetParameter:
     """A copy of `param` in which every blob has one reader. is_loss: whether a layer type is a loss layer.
 
     Two departures from Caffe, each where Caffe silently computes a wrong gradient: a loss that is also read
@@ -60,7 +60,7 @@ def insert_splits(param: Any, is_loss: Callable[[str], bool], emit: Emit = to_st
     return split
 
 
-def _trace(param: Any) -> tuple[dict[int, list[TopIndex]], dict[TopIndex, int]]:
+def _trace(param: NetParameter) -> tuple[dict[int, list[TopIndex]], dict[TopIndex, int]]:
     """For each layer the tops that its bottoms come from, and for each top how many bottoms read it."""
     latest: dict[str, TopIndex] = {}
     producer: dict[int, list[TopIndex]] = {}
@@ -70,14 +70,15 @@ def _trace(param: Any) -> tuple[dict[int, list[TopIndex]], dict[TopIndex, int]]:
         for j, blob in enumerate(layer.bottom):
             if blob not in latest:
                 hint = _meant(blob, list(latest), param.layer[i + 1 :], caffe_pb2.Phase.Name(param.state.phase))
-                raise CaffeError(f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j}){hint}")
+                said = f"Unknown bottom blob '{blob}' (layer '{layer.name}', bottom index {j}){hint}"
+                raise CaffeError(said, layer.name)
             producer[i].append(latest[blob])
             readers[latest[blob]] += 1
         latest.update((blob, (i, j)) for j, blob in enumerate(layer.top))
     return producer, readers
 
 
-def _meant(name: str, made: list[str], later: Sequence[Any], phase: str) -> str:
+def _meant(name: str, made: list[str], later: Sequence[LayerParameter], phase: str) -> str:
     """What an unknown bottom may be: a blob that comes later, or the nearest names, made and not yet made."""
     maker = next((layer.name for layer in later if name in layer.top), None)
     if maker is not None:
@@ -92,7 +93,7 @@ def _meant(name: str, made: list[str], later: Sequence[Any], phase: str) -> str:
 
 
 def _loss_weights(
-    param: Any, consumed: set[TopIndex], is_loss: Callable[[str], bool], emit: Emit
+    param: NetParameter, consumed: set[TopIndex], is_loss: Callable[[str], bool], emit: Emit
 ) -> dict[TopIndex, float]:
     weights: dict[TopIndex, float] = {}
     for i, layer in enumerate(param.layer):
@@ -112,7 +113,7 @@ def _split_name(layer: str, blob: str, position: int) -> str:
     return f"{blob}_{layer}_{position}_split"
 
 
-def _split_layer(layer: str, blob: str, position: int, count: int, weight: float) -> Any:
+def _split_layer(layer: str, blob: str, position: int, count: int, weight: float) -> LayerParameter:
     split = caffe_pb2.LayerParameter(name=_split_name(layer, blob, position), type="Split", bottom=[blob])
     split.top.extend(_split_blob(layer, blob, position, k) for k in range(count))
     if weight:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,12 +13,14 @@ from pysolver.blob import Shape
 from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError, about
-from pysolver.files import write_atomic
+from pysolver.files import looked_for, write_atomic
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.net.origin import Origin
 from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary
+from pysolver.proto.caffe_pb2 import BlobProto, NetParameter, NetState
 from pysolver.proto.seal import seal
 from pysolver.proto.upgrade import read_weights
 
@@ -26,6 +29,8 @@ class Weighted(Protocol):
     """What is asked of a net here."""
 
     name: str
+    origin: Origin
+    state: NetState
     context: Context
     parameters: Parameters
 
@@ -41,7 +46,7 @@ class Weighted(Protocol):
         """Bring what was written through numpy into the parameters."""
 
 
-def to_proto(net: Weighted, with_diff: bool = False) -> Any:
+def to_proto(net: Weighted, with_diff: bool = False) -> NetParameter:
     """NetParameter with every layer as it is used, and its blobs (Net::ToProto)."""
     net.flush_params()
     proto = caffe_pb2.NetParameter(name=net.name)
@@ -82,7 +87,7 @@ def is_hdf5(path: str) -> bool:
         with open(path, "rb") as file:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
     except OSError as error:
-        raise CaffeError(f"{path}: cannot read weights: {error.strerror}") from error
+        raise CaffeError(f"{path}: cannot read weights: {error.strerror}{looked_for(path)}") from error
 
 
 def _is_solver_state(path: str) -> bool:
@@ -101,17 +106,15 @@ def solver_state_given(path: str) -> CaffeError:
     )
 
 
-def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
+def copy_from_proto(net: Weighted, proto: NetParameter, path: str) -> None:
     """Copy the blobs of each source layer into the first layer of its name, all checks before the first copy."""
-    copies: list[tuple[nn.Parameter, Any]] = []
+    copies: list[tuple[nn.Parameter, BlobProto]] = []
     targets = first_by_name(net.layers)
-    matched = 0
     for source in proto.layer:
         layer = targets.get(source.name)
         if layer is None:
             net.context.emit(e.IgnoringSourceLayer(source.name))
             continue
-        matched += bool(source.blobs)
         check_count(layer, len(source.blobs), path)
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
             with about(f"{path}: damaged: layer '{layer.name}', blob {index}"):
@@ -126,11 +129,27 @@ def copy_from_proto(net: Weighted, proto: Any, path: str) -> None:
         if diff is not None:
             with torch.no_grad():
                 blob.grad.copy_(torch.from_numpy(diff).reshape(blob.shape))
-    if not matched and any(len(layer.blobs) for layer in net.layers):
-        net.context.emit(notices.NothingLoaded(path))
+    tell_unloaded(net, path, [source.name for source in proto.layer if source.blobs])
 
 
-def assign(blob: nn.Parameter, values: Any) -> None:
+def tell_unloaded(net: Weighted, path: str, given: Sequence[str]) -> None:
+    """Say which layers of the net got no weights: without a word, a wrong file would train from scratch, as in Caffe.
+
+    given: the names of the file's layers that hold weights.
+    """
+    learning = list(dict.fromkeys(layer.name for layer in net.layers if len(layer.blobs)))
+    missing = [name for name in learning if name not in given]
+    if learning and missing == learning:
+        net.context.emit(notices.NothingLoaded(path, _first(learning), _first(given)))
+    elif missing:
+        net.context.emit(notices.PartlyLoaded(path, len(missing), len(learning), _first(missing)))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
+
+
+def assign(blob: nn.Parameter, values: np.ndarray) -> None:
     """Copy an array of the same count into a parameter, in place."""
     with torch.no_grad():
         blob.copy_(torch.from_numpy(values).reshape(blob.shape))
@@ -146,21 +165,33 @@ def share_trained_layers_with(net: Weighted, other: Weighted) -> None:
         if layer is None:
             net.context.emit(e.IgnoringSourceLayer(source.name))
             continue
-        _check_one_name(other.layers, source.name)
-        check_count(layer, len(source.blobs), "the other net")
+        _check_one_name(other, source.name)
+        check_count(layer, len(source.blobs), _nets(other, net))
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
             if blob.shape != given.shape:
-                raise shape_mismatch(layer, index, tuple(given.shape), tuple(blob.shape), "the other net")
+                raise CaffeError(
+                    f"{_nets(other, net)}: Cannot share param {index} weights from layer '{source.name}'; shape "
+                    f"mismatch.  Source param shape is {format_shape(tuple(given.shape))}; target param shape is "
+                    f"{format_shape(tuple(blob.shape))}. The layer and its data must have one shape in both."
+                )
             blob.data = given.data
 
 
-def _check_one_name(layers: Sequence[Component], name: str) -> None:
+def _nets(source: Weighted, target: Weighted) -> str:
+    """The two nets as an error names them: their files, or one file with both phases."""
+    first, second = (net.origin.name or "a net" for net in (source, target))
+    phases = [caffe_pb2.Phase.Name(net.state.phase) for net in (source, target)]
+    return f"{first} ({phases[0]} to {phases[1]})" if first == second else f"{first} to {second}"
+
+
+def _check_one_name(net: Weighted, name: str) -> None:
     """Layers of one name are legal, but if their blobs differ nobody can tell which are meant."""
-    shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in layers if layer.name == name]
+    shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in net.layers if layer.name == name]
     if any(other != shapes[0] for other in shapes):
+        where = f"{net.origin.name}: " if net.origin.name else ""
         raise CaffeError(
-            f"{len(shapes)} layers are called '{name}', with blobs of different shapes: test nets and files of weights "
-            "find a layer by its name, so rename all but one"
+            f"{where}{len(shapes)} layers are called '{name}', with blobs of different shapes: test nets and files of "
+            "weights find a layer by its name, so rename all but one"
         )
 
 

@@ -13,7 +13,7 @@ from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.logs import events as e
 from pysolver.logs import notices
-from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given
+from pysolver.net.weights import Weighted, assign, shape_mismatch, solver_state_given, tell_unloaded
 from pysolver.proto.hdf5 import Hdf5File, open_sealed, type_class
 from pysolver.proto.seal import seal_hdf5
 
@@ -57,7 +57,9 @@ def load(net: Weighted, path: str) -> None:
             if "iter" in file.root:
                 raise solver_state_given(path)
             raise CaffeError(f"{path}: no group /data: this HDF5 file holds no weights of a net")
+        given = []
         for name, group in _layers(file, data):
+            given += [name] if len(group) else []
             layer = targets.get(name)
             if layer is None:
                 net.context.emit(e.IgnoringSourceLayer(name))
@@ -82,6 +84,7 @@ def load(net: Weighted, path: str) -> None:
     net.flush_params()
     for blob, values in copies:
         assign(blob, values)
+    tell_unloaded(net, path, given)
 
 
 def _layers(file: Hdf5File, data: h5py.Group) -> list[tuple[str, h5py.Group]]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from pysolver.errors import CaffeError
-from pysolver.files import read_bytes
+from pysolver.files import read_bytes, seems_to_be
 from pysolver.proto.seal import open_seal
 
 LARGEST_MESSAGE = (1 << 31) - 1  # bytes: the limit of protobuf itself, and so of a caffemodel
@@ -26,7 +26,8 @@ def read_binary(path: str | Path, kind: type[M]) -> M:
     try:
         message = kind.FromString(data)
     except DecodeError:
-        raise CaffeError(f"{path}: not a binary {name}, or damaged ({len(data)} bytes)") from None
+        seems = seems_to_be(data, "a text")
+        raise CaffeError(f"{path}: not a binary {name}, or damaged ({len(data)} bytes){seems}") from None
     _mend_strings(message)
     missing = message.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs forget it
     if missing:

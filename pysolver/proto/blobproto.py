@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pysolver.errors import CaffeError, about
 from pysolver.proto import caffe_pb2
@@ -25,7 +26,7 @@ _LEGACY = ("num", "channels", "height", "width")
 def shape_of(blob: BlobProto) -> tuple[int, ...]:
     """The blob's shape: (num, channels, height, width) if any of these is present, as in old files, else `shape`."""
     if _is_legacy(blob):
-        shape = tuple(getattr(blob, name) for name in _LEGACY)
+        shape = tuple(getattr(blob, name) for name in _LEGACY) + _fifth(blob)
     else:
         shape = tuple(blob.shape.dim)
     small = 0 <= min(shape, default=0) <= max(shape, default=0) <= LARGEST_COUNT
@@ -40,7 +41,8 @@ def shapes_equal(shape: Sequence[int], blob: BlobProto) -> bool:
     Old files know only 4 axes: there a bias (N) is 1x1x1xN, so shapes are compared with ones put in front.
     """
     if _is_legacy(blob):
-        return len(shape) <= 4 and (1,) * (4 - len(shape)) + tuple(shape) == shape_of(blob)
+        stored = shape_of(blob)
+        return (1,) * (len(stored) - len(shape)) + tuple(shape) == stored
     return tuple(shape) == shape_of(blob)
 
 
@@ -83,11 +85,22 @@ def _stored(blob: BlobProto, what: str) -> Sequence[float] | np.ndarray:
     """The numbers of `data` or `diff`: in double, in float or, of NVIDIA's Caffe, as bytes of a named type."""
     raw = getattr(blob, f"raw_{what}")
     if not raw:
+        if _fifth(blob):
+            return blob.diff if what == "data" else ()
         return getattr(blob, f"double_{what}") or getattr(blob, what)
     kind = _RAW.get(getattr(blob, f"raw_{what}_type"))
     if kind is None or len(raw) % np.dtype(kind).itemsize:
         raise CaffeError(f"{len(raw)} bytes of raw_{what} are no array of DOUBLE, FLOAT or FLOAT16")
     return np.frombuffer(raw, kind)
+
+
+def _fifth(blob: BlobProto) -> tuple[int, ...]:
+    """(width,) of a blob of C3D 1.0, whose axes have the numbers 1 to 5 and whose data those of diff here."""
+    if blob.data or not blob.diff or not blob.HasField("width"):
+        return ()
+    fields = UnknownFieldSet(blob)
+    known = (fields[index] for index in range(len(fields)))
+    return tuple(field.data for field in known if field.field_number == 5 and field.wire_type == 0)[-1:]
 
 
 def _is_legacy(blob: BlobProto) -> bool:

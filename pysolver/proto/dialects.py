@@ -33,6 +33,7 @@ STEERS = {
     "EltwiseParameter": "engine",
     "ImageDataParameter": "threads cache precache show_data",
     "InnerProductParameter": "engine",
+    "VideoDataParameter": "show_data",
     "SolverParameter": """
         device_id_again engine group_id richness show_per_class_result solver_data_type
         store_blobs_in_old_format test_offset""",
@@ -69,7 +70,7 @@ REFUSED = {
         torch_pooling pad_3d kernel_size_3d stride_3d avg_include_pad axis kernel_depth temporal_stride""",
     "ReLUParameter": "fuse",
     "ReshapeParameter": "pixelshuffler",
-    "ROIPoolingParameter": "pooled_size pad_ratio",
+    "ROIPoolingParameter": "pooled_size",
     "ReductionParameter": "k",
     "DetectionEvaluateParameter": "use_polygon",
     "DetectionOutputParameter": "use_polygon objectness_score input_height input_width",
@@ -78,6 +79,7 @@ REFUSED = {
     "NormalizeParameter": "bp_norm normalize_type fix_gradient",
     "InnerProductParameter": "normalize",
     "InnerDistanceParameter": "normalize update_center_only",
+    "VideoDataParameter": "encoded",
     "WindowDataParameter": "config",
     "SolverParameter": """
         plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy
@@ -88,10 +90,18 @@ REFUSED = {
 # Read by layers of these types only.
 OF_TYPES = {
     "Convolution3D": {"ConvolutionParameter": "kernel_depth temporal_stride filter_group temporal_pad"},
+    "Deconvolution3D": {"ConvolutionParameter": "kernel_depth temporal_stride filter_group temporal_pad"},
     "Pooling3D": {"PoolingParameter": "kernel_depth temporal_stride"},
     "ImageSegData": {
         "TransformationParameter": "scale_factors crop_width crop_height",
         "ImageDataParameter": "label_type ignore_label",
+    },
+    "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
+    "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
+    "PriorBoxClustered": {"PriorBoxParameter": "width height"},
+    "VideoData": {
+        "TransformationParameter": "fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow",
+        "ImageDataParameter": "new_length use_image sampling_rate use_temporal_jitter mean_value",
     },
     "AnnotatedData": {
         "TransformationParameter": "resize_param_again",
@@ -112,6 +122,7 @@ COMPUTED = {
     "ParameterParameter": "blob_filler",
     "LossParameter": "pre_fixed_normalizer weight_by_label_freqs class_weighting",
     "PoolingParameter": "ceil_mode",
+    "ROIPoolingParameter": "pad_ratio bi_type is_multi_interpolate",
     "SolverParameter": """
         rampup_interval rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
 }

@@ -16,10 +16,12 @@ import h5py
 import numpy as np
 
 from pysolver.errors import CaffeError
-from pysolver.files import read_bytes
+from pysolver.files import looked_for, read_bytes
 from pysolver.proto.seal import check_hdf5
 
 LARGEST_HDF5 = 1 << 40  # bytes: HDF5 itself knows no limit
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_UNDEFINED = b"\xff" * 8  # an address that leads nowhere
 _MOST_EXPANSION = 1032  # bytes of values from a stored byte: what deflate can reach
 _ALWAYS = 1 << 16  # bytes of values that a file of any size may hold
 
@@ -99,14 +101,29 @@ def open_sealed(path: str) -> Iterator[Hdf5File]:
 def open_hdf5(path: str) -> Iterator[Hdf5File]:
     """The file, open for reading; CaffeError for whatever turns out to be wrong with it while it is used."""
     if not os.path.exists(path):
-        raise CaffeError(f"Failed opening HDF5 file: {path}: no such file")
+        raise CaffeError(f"Failed opening HDF5 file: {path}: no such file{looked_for(path)}")
     try:
+        _refuse_family(path)
         with h5py.File(path, "r", locking=False) as file:
             yield Hdf5File(path, file)
     except CaffeError:
         raise
     except Exception as error:  # in a damaged file h5py comes upon almost anything
         raise CaffeError(f"{path}: damaged, or not a readable HDF5 file: {' '.join(str(error).split())}") from error
+
+
+def _refuse_family(path: str) -> None:
+    """The block of a driver whose data lie in several files: HDF5 would reserve whatever size it claims."""
+    with open(path, "rb") as file:
+        at, head = 0, file.read(64)
+        while len(head) == 64 and not head.startswith(_SIGNATURE):  # behind a block of the user's, as MATLAB writes
+            at = max(512, 2 * at)
+            file.seek(at)
+            head = file.read(64)
+    version, size_of_offset = (head[8], head[13]) if len(head) == 64 else (2, 0)
+    place = {0: 48, 1: 52}.get(version)  # HDF5's own specification, II.A; later superblocks have no such block
+    if place and size_of_offset == 8 and head[place : place + 8] != _UNDEFINED:
+        raise CaffeError(f"{path}: a file of several (it names a driver), or damaged: not allowed")
 
 
 def type_class(dataset: h5py.Dataset) -> str:

@@ -16,7 +16,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import Message
+
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 
 
 def _parameter_fields() -> dict[str, str]:
@@ -40,7 +43,7 @@ class Top:
         self.fn = fn
         self.n = n
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> NetParameter:
         """NetParameter of this top and all that it needs."""
         return to_proto(self)
 
@@ -59,18 +62,18 @@ class Function:
         self.in_place = self.params.pop("in_place", False)
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> NetParameter:
         """NetParameter of this layer and all that it needs."""
         return to_proto(self)
 
-    def layer(self, name: str, bottoms: list[str], tops: list[str]) -> Any:
+    def layer(self, name: str, bottoms: list[str], tops: list[str]) -> LayerParameter:
         """LayerParameter under the given names."""
         layer = caffe_pb2.LayerParameter(name=name, type=self.type_name, bottom=bottoms, top=tops)
         for key, value in self.params.items():
             _assign(self._message_for(layer, key), key, value)
         return layer
 
-    def _message_for(self, layer: Any, key: str) -> Any:
+    def _message_for(self, layer: LayerParameter, key: str) -> Message:
         """Where a parameter belongs: in the type's own message if that has such a field, else in the layer."""
         own = _OWN_FIELD.get(self.type_name)
         if key.endswith("param") or own is None or key not in getattr(layer, own).DESCRIPTOR.fields_by_name:
@@ -78,7 +81,7 @@ class Function:
         return getattr(layer, own)
 
 
-def _assign(message: Any, key: str, value: Any) -> None:
+def _assign(message: Message, key: str, value: Any) -> None:
     """Set a field from plain Python: dicts are messages, a single value of a repeated field is a list of one."""
     field = message.DESCRIPTOR.fields_by_name.get(key)
     if field is None:
@@ -97,7 +100,7 @@ def _assign(message: Any, key: str, value: Any) -> None:
         setattr(message, key, value)
 
 
-def _fill(message: Any, value: Any) -> None:
+def _fill(message: Message, value: Any) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             _assign(message, key, item)
@@ -115,7 +118,7 @@ class _Writer:
     def __init__(self, names: dict[Top | Function, str]) -> None:
         self.names = names
         self.used: Counter[str] = Counter()
-        self.layers: dict[Function, Any] = OrderedDict()
+        self.layers: dict[Function, LayerParameter] = OrderedDict()
 
     def add(self, item: Top | Function) -> None:
         fn = item.fn if isinstance(item, Top) else item
@@ -136,14 +139,14 @@ class _Writer:
         return self.names[item]
 
 
-def _net(items: list[Top | Function], names: dict[Top | Function, str]) -> Any:
+def _net(items: list[Top | Function], names: dict[Top | Function, str]) -> NetParameter:
     writer = _Writer(names)
     for item in items:
         writer.add(item)
     return caffe_pb2.NetParameter(layer=list(writer.layers.values()))
 
 
-def to_proto(*tops: Top | Function) -> Any:
+def to_proto(*tops: Top | Function) -> NetParameter:
     """NetParameter of these tops and all that they need; layers are named after their types."""
     return _net(list(tops), {})
 
@@ -175,7 +178,7 @@ class NetSpec:
     def __delitem__(self, name: str) -> None:
         del self.tops[name]
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> NetParameter:
         """NetParameter with a layer for everything assigned, in that order, inputs first."""
         return _net(list(self.tops.values()), {top: name for name, top in self.tops.items()})
 

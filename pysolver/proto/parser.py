@@ -6,14 +6,14 @@ Any are left out: Caffe's schema has none. The schema nests no message in itself
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import NoReturn
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
+from pysolver.proto.suggestions import AGAIN, placeholder, shown, suggestion, why
 
 _TOKEN = re.compile(
     r"""(?:[\ \t\r\n\v\f]+|\#[^\n]*)*  # space and comments
@@ -38,8 +38,6 @@ _RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
-# A field of this ending takes the further values of one that Caffe has once and a fork more often.
-AGAIN = "_again"
 
 
 class Parser:
@@ -49,6 +47,7 @@ class Parser:
         self.text = text
         self.name = name
         self.open: list[int] = []  # where the braces stand that are not closed yet
+        self._layers: list[int] = []  # where the layers of a net begin
         self._advance_from(0)
 
     def parse(self, message: Message) -> None:
@@ -56,6 +55,10 @@ class Parser:
         while self.kind != "end":
             self._field(message)
         self._check_complete(message, 0)
+
+    def layer_lines(self) -> list[int]:
+        """In which line each layer of the net begins."""
+        return [self.text.count("\n", 0, at) + 1 for at in self._layers]
 
     # Tokens: `kind`, `token` and `start` are those of the next one.
 
@@ -97,8 +100,13 @@ class Parser:
             self._fail(f"expected {what}, but the file ends")
         if self.kind == "symbol" and self.token in "\"'":
             self._fail("this string does not end in its line")
-        token = self.token if len(self.token) <= 60 else self.token[:60] + "..."
-        self._fail(f"expected {what}, found {token}")
+        blank = placeholder(self.text, self.start)
+        if blank or (self.kind == "name" and what.startswith(("a number", "an integer"))):
+            word = blank or shown(self.token)
+            self._fail(f"expected {what}, found {word}: if it is a placeholder of a template, fill it in first")
+        unquoted = self.kind == "string" and " for " in what and not what.startswith("a name")
+        quoted = "; leave out the quotes" if unquoted else ""
+        self._fail(f"expected {what}, found {shown(self.token)}{quoted or why(self.text, self.start)}")
 
     # Messages
 
@@ -109,15 +117,18 @@ class Parser:
         owner = message.DESCRIPTOR
         field = owner.fields_by_name.get(name)
         if field is None or name.endswith(AGAIN):
-            self._fail(f"{owner.name} has no field '{name}'{suggestion(name, owner)}", start)
+            hint = self._unclosed(name) or suggestion(name, owner) or self._of_old_form(owner.name)
+            self._fail(f"{owner.name} has no field '{name}'{hint}", start)
         more = field if field.is_repeated else owner.fields_by_name.get(name + AGAIN)
         if not field.is_repeated and message.HasField(name):
             if more is None:
                 self._fail(f"{owner.name} has one '{name}', but it is given twice", start)
             field = more
+        if name in ("layer", "layers") and not self.open:
+            self._layers.append(start)
         colon = self._try(":")
         if not colon and field.message_type is None:
-            self._fail_expected(f"':' after {name}")
+            self._fail_expected(f"':' after {name}{self._of_old_form(owner.name)}")
         if more and self._try("["):
             if not self._try("]"):
                 self._value(message, field)
@@ -135,7 +146,7 @@ class Parser:
                 inner = inner.add()
             else:
                 inner.SetInParent()
-            self._braces(inner)
+            self._braces(inner, field.name)
             return
         value = self._scalar(field)
         if field.is_repeated:
@@ -143,10 +154,20 @@ class Parser:
         else:
             setattr(message, field.name, value)
 
-    def _braces(self, message: Message) -> None:
+    def _unclosed(self, name: str) -> str:
+        """A layer within a layer: the one around it was not closed."""
+        if name not in ("layer", "layers") or not self.open:
+            return ""
+        return f"; is the '}}' missing that closes line {self.text.count(chr(10), 0, self.open[-1]) + 1}?"
+
+    @staticmethod
+    def _of_old_form(owner: str) -> str:
+        return " (this layer is a `layers`, the old form; the present one is `layer`)" if owner.startswith("V1") else ""
+
+    def _braces(self, message: Message, name: str) -> None:
         close = {"{": "}", "<": ">"}.get(self.token)
         if close is None:
-            self._fail_expected("'{'")
+            self._fail_expected(f"'{{' after {name}")
         self.open.append(self.start)
         self._take()
         while not self._try(close):
@@ -250,7 +271,7 @@ class Parser:
     def _unescape(self, match: re.Match[bytes]) -> bytes:
         kind, code = match.lastgroup, match[match.lastgroup]
         if kind == "bad":
-            self._fail("the string has an escape that protobuf does not know")
+            self._fail("the string has an escape that protobuf does not know; paths take /, a backslash itself is \\\\")
         if kind == "plain":
             return bytes([_PLAIN[code[0]]])
         if kind == "octal":
@@ -258,25 +279,3 @@ class Parser:
         if kind == "hex":
             return bytes([int(code, 16)])
         return chr(int(code, 16)).encode("utf-8", "surrogatepass")
-
-
-def suggestion(name: str, owner: Descriptor) -> str:
-    """`; did you mean 'base_lr'?`, or where such a field belongs, or nothing."""
-    others = {
-        "SolverParameter": ("NetParameter", "a net, not a solver"),
-        "NetParameter": ("SolverParameter", "a solver, not a net"),
-    }
-    other, what = others.get(owner.name, ("", ""))
-    if other and name in owner.file.message_types_by_name[other].fields_by_name:
-        return f"; this looks like {what}"
-    if name in ("layer", "layers"):
-        return "; is a '}' missing above?"
-    inside = [field.name for field in owner.fields if field.message_type and name in field.message_type.fields_by_name]
-    if inside:
-        return f"; it belongs inside {' or '.join(f'{field} {{ }}' for field in inside[:3])}"
-    known = [field.name for field in owner.fields if not field.name.endswith(AGAIN)]
-    words = name.lower().split("_")
-    parts = {*words, "".join(word[:1] for word in words)}  # learning_rate: lr
-    near = difflib.get_close_matches(name.lower(), known, 1, 0.7)
-    near = near or [other for other in known if parts & set(other.split("_")) or other.startswith(name.lower())]
-    return f"; did you mean '{near[0]}'?" if near else ""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pysolver.errors import CaffeError
-from pysolver.files import read_bytes
+from pysolver.files import read_bytes, seems_to_be
+from pysolver.proto.caffe_pb2 import NetParameter
 from pysolver.proto.parser import AGAIN, Parser
 
 LARGEST_TEXT = 64 << 20  # bytes; the longest published prototxts have less than one MB
@@ -25,11 +26,27 @@ def read_text(path: str | Path, kind: type[M]) -> M:
     Raises CaffeError, naming file:line:column, for what Caffe refuses: syntax, unknown fields and enum values, a
     singular field given twice, a value of the wrong type or out of range, a missing required field.
     """
+    message = kind()
+    _parser(path, kind).parse(message)
+    return message
+
+
+def _parser(path: str | Path, kind: type[Message]) -> Parser:
     data = read_bytes(path, LARGEST_TEXT)
+    seems = seems_to_be(data)
     if b"\0" in data:
-        raise CaffeError(f"{path}: a binary file, not a text {kind.DESCRIPTOR.name}")
+        raise CaffeError(f"{path}: a binary file, not a text {kind.DESCRIPTOR.name}{seems}")
+    if seems:
+        raise CaffeError(f"{path}: not a text {kind.DESCRIPTOR.name}{seems}")
     # Protobuf takes any bytes in a comment: undecodable ones are carried along and only an error inside a string.
-    return parse_text(data.decode("utf-8-sig", "surrogateescape"), kind, str(path))
+    return Parser(data.decode("utf-8-sig", "surrogateescape"), str(path))
+
+
+def layers_with_lines(path: str | Path) -> list[tuple[int, Any]]:
+    """(line, LayerParameter or the like) of each layer of a net prototxt as it stands there."""
+    parser, net = _parser(path, NetParameter), NetParameter()
+    parser.parse(net)
+    return list(zip(parser.layer_lines(), [*net.layers, *net.layer]))  # a net has one kind of them
 
 
 def parse_text(text: str, kind: type[M], name: str = "<text>") -> M:

@@ -16,6 +16,7 @@ from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.files import write_atomic
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import ConvolutionParameter, LayerParameter, NetParameter, PoolingParameter
 from pysolver.proto.upgrade import upgrade_net
 from pysolver.pycaffe import mode
 
@@ -68,7 +69,7 @@ def _quote(text: str) -> str:
 
 
 def net_graph(
-    net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+    net: NetParameter, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> Graph:
     """The Graph of a NetParameter. rankdir: LR, RL, TB or BT; phase None: the layers of both."""
     if rankdir not in ("LR", "RL", "TB", "BT"):
@@ -93,7 +94,7 @@ def net_graph(
     return graph
 
 
-def _is_in_phase(layer: Any, phase: int) -> bool:
+def _is_in_phase(layer: LayerParameter, phase: int) -> bool:
     if layer.include and layer.exclude:
         raise ValueError(f"layer '{layer.name}' has both include and exclude rules")
     if layer.include:
@@ -101,7 +102,7 @@ def _is_in_phase(layer: Any, phase: int) -> bool:
     return not any(rule.phase == phase for rule in layer.exclude)
 
 
-def _describe(layer: Any, separator: str, display_lrm: bool) -> list[str]:
+def _describe(layer: LayerParameter, separator: str, display_lrm: bool) -> list[str]:
     """The parts of a layer's label."""
     if layer.type == "Pooling":
         method = caffe_pb2.PoolingParameter.PoolMethod.Name(layer.pooling_param.pool)
@@ -124,7 +125,7 @@ def _describe(layer: Any, separator: str, display_lrm: bool) -> list[str]:
     return parts
 
 
-def _spatial(param: Any, name: str, height: str, width: str, default: int) -> str:
+def _spatial(param: ConvolutionParameter | PoolingParameter, name: str, height: str, width: str, default: int) -> str:
     """`3` or `3x5`, from whichever of the fields is given."""
     if param.HasField(height) or param.HasField(width):
         return f"{getattr(param, height)}x{getattr(param, width)}"
@@ -134,7 +135,7 @@ def _spatial(param: Any, name: str, height: str, width: str, default: int) -> st
     return "x".join(map(str, value)) or str(default)
 
 
-def _size(layer: Any) -> str:
+def _size(layer: LayerParameter) -> str:
     """What is written on the edge to a layer's top."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
@@ -144,7 +145,7 @@ def _size(layer: Any) -> str:
 
 
 def get_pydot_graph(
-    caffe_net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+    caffe_net: NetParameter, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> Any:
     """The net as a graph of the package pydot."""
     pydot = require("pydot")
@@ -152,7 +153,7 @@ def get_pydot_graph(
 
 
 def draw_net(
-    caffe_net: Any, rankdir: str = "LR", ext: str = "png", phase: int | None = None, display_lrm: bool = False
+    caffe_net: NetParameter, rankdir: str = "LR", ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
     """The picture of a NetParameter in the format `ext`: png, svg, pdf ...; `raw` is Graphviz's text."""
     graph = net_graph(caffe_net, rankdir, True, phase, display_lrm)
@@ -167,7 +168,7 @@ def draw_net(
 
 
 def draw_net_to_file(
-    caffe_net: Any, filename: str, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
+    caffe_net: NetParameter, filename: str, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
 ) -> None:
     """Write the picture; the file's ending is its format."""
     picture = draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.proto import blobproto, caffe_pb2
+from pysolver.proto.caffe_pb2 import BlobProto, Datum
 
 # ---- protobuf ---------------------------------------------------------------------------------------------------
 
 
-def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
+def blobproto_to_array(blob: BlobProto, return_diff: bool = False) -> np.ndarray:
     """The values (or gradients) of a BlobProto, float64. ValueError if they do not fill its shape."""
     stored = (blob.double_diff or blob.diff) if return_diff else (blob.double_data or blob.data)
     return np.array(stored, dtype=float).reshape(blobproto.shape_of(blob))
 
 
-def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
+def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     """A BlobProto of the array's shape with float32 values, and gradients if given."""
     return blobproto.from_array(np.asarray(arr, np.float32), None if diff is None else np.asarray(diff, np.float32))
 
@@ -35,7 +35,7 @@ def blobprotovector_str_to_arraylist(data: bytes) -> list[np.ndarray]:
     return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(data).blobs]
 
 
-def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
+def array_to_datum(arr: np.ndarray, label: int | None = None) -> Datum:
     """A Datum of a C x H x W array: uint8 becomes bytes, everything else floats."""
     if arr.ndim != 3:
         raise ValueError(f"a datum has 3 axes (C, H, W), the array has {arr.ndim}")
@@ -50,7 +50,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     return datum
 
 
-def datum_to_array(datum: Any) -> np.ndarray:
+def datum_to_array(datum: Datum) -> np.ndarray:
     """The C x H x W array of a Datum that is not encoded: uint8 from bytes, float64 from floats."""
     values = np.frombuffer(datum.data, np.uint8).copy() if datum.data else np.array(datum.float_data, float)
     return values.reshape(datum.channels, datum.height, datum.width)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pysolver.blob import Blob
 from pysolver.layers.python_layer import ParameterBlobs, UserLayer
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class Layer(UserLayer):
@@ -20,7 +19,7 @@ class Layer(UserLayer):
     phase: int
     blobs: ParameterBlobs
 
-    def __init__(self, param: Any) -> None:
+    def __init__(self, param: LayerParameter) -> None:
         """param: the LayerParameter."""
         self.param = param
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pysolver.blob import Blob
 from pysolver.component import Component
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.filter import read_net_for
@@ -78,8 +78,7 @@ class Net:
             if file is not None:
                 check_file(file)
         param = read_net_for(network_file, phase, level, stages or (), mode.log())
-        with about(network_file):
-            self._adopt(CoreNet(param, mode.context()))
+        self._adopt(CoreNet(param, mode.context(), str(network_file)))
         if weights is not None:
             self.copy_from(weights)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.upgrade import read_solver
 from pysolver.pycaffe import mode
 from pysolver.pycaffe.net import Net
 from pysolver.solver import solver as core
+from pysolver.solver_types import TYPES
 
 
 class Solver:
@@ -20,13 +22,13 @@ class Solver:
     file's solver_mode.
     """
 
-    _kind: ClassVar[type[core.Solver]] = core.Solver
+    _type: ClassVar[str] = ""
 
     def __init__(self, solver_file: str) -> None:
         self._begin(read_solver(os.fspath(solver_file), mode.log()))
 
-    def _begin(self, param: Any) -> None:
-        self._solver = self._kind(param, mode.context())
+    def _begin(self, param: SolverParameter) -> None:
+        self._solver = core.Solver(param, mode.context(), type=self._type)
         self._solver.net.layer_by_layer = True  # scripts read the diffs of any blob after a step
         self.net = Net.over(self._solver.net)
         self.test_nets = [Net.over(net) for net in self._solver.test_nets]
@@ -42,7 +44,7 @@ class Solver:
         return float(self._solver.lr)
 
     @property
-    def param(self) -> Any:
+    def param(self) -> SolverParameter:
         """The SolverParameter; a new base_lr counts from the next update on."""
         return self._solver.param
 
@@ -78,17 +80,17 @@ class Solver:
 class SGDSolver(Solver):
     """Stochastic gradient descent with momentum; in pycaffe the base of all others."""
 
-    _kind = core.SOLVERS["SGD"]
+    _type = "SGD"
 
 
 def _of_type(name: str) -> type[Solver]:
     if name == "SGD":
         return SGDSolver
-    members = {"_kind": core.SOLVERS[name], "__doc__": core.SOLVERS[name].__doc__, "__module__": __name__}
-    return type(f"{name}Solver", (SGDSolver,), members)
+    doc = f"A solver of type {name}, whatever the file's `type` says."
+    return type(f"{name}Solver", (SGDSolver,), {"_type": name, "__doc__": doc, "__module__": __name__})
 
 
-BY_TYPE = {name: _of_type(name) for name in core.SOLVERS}
+BY_TYPE = {name: _of_type(name) for name in TYPES}
 globals().update({cls.__name__: cls for cls in BY_TYPE.values()})  # caffe.AdamSolver and the others
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +13,14 @@ from pysolver.logs import events as e
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.solver import snapshots, state_file
 from pysolver.solver.nets import Emit
 from pysolver.solver.note import Note
 from pysolver.solver.state_file import State
 
 
-def save(param: Any, net: Net, state: State, emit: Emit) -> str:
+def save(param: SolverParameter, net: Net, state: State, emit: Emit) -> str:
     """Write the model and the state of an iteration, each whole or not at all, the model first; the state's path.
 
     state: all but learned_net and the model's fingerprint in the note, which are filled in here.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +11,14 @@ from torch import Tensor
 
 from pysolver.errors import CaffeError
 from pysolver.net.net import Net
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.solver.testing import TestResult
 
 VERSIONS = ("11point", "MaxIntegral", "Integral")
 _EPS = 1e-6
 
 
-def check_evaluation(param: Any) -> None:
+def check_evaluation(param: SolverParameter) -> None:
     """CaffeError for an eval_type or ap_version of SSD that is not known."""
     if param.eval_type not in ("classification", "detection"):
         raise CaffeError(f"Unknown evaluation type: {param.eval_type} (eval_type is classification or detection)")

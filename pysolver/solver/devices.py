@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,8 @@ def gpu_ids(flag: str) -> list[int]:
     """The ids that --gpu names: `0,2`, `all`, or none for an empty flag. CaffeError if they are not there."""
     if not flag:
         return []
+    if flag != "all" and not re.fullmatch(r"\d{1,9}(,\d{1,9})*", flag):
+        raise CaffeError(f"--gpu={flag}: give ids separated by commas, 0,2 say, or all")
     count = torch.cuda.device_count()
     if count == 0:
         raise CaffeError(
@@ -25,12 +28,9 @@ def gpu_ids(flag: str) -> list[int]:
         )
     if flag == "all":
         return list(range(count))
-    try:
-        ids = [int(word) for word in flag.split(",")]
-    except ValueError:
-        raise CaffeError(f"--gpu={flag}: give ids separated by commas, or all") from None
+    ids = [int(word) for word in flag.split(",")]
     for number in ids:
-        if not 0 <= number < count:
+        if number >= count:
             raise CaffeError(f"--gpu={flag}: there is no GPU {number}, ids go from 0 to {count - 1}")
         if ids.count(number) > 1:
             raise CaffeError(f"--gpu={flag}: GPU {number} is named twice; each process needs one of its own")

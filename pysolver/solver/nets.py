@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
 from pysolver.context import Context
 from pysolver.data.batch_source import BatchSource, Part
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import NetParameter, NetState, SolverParameter
 from pysolver.proto.upgrade import read_net
 from pysolver.solver.ranks import Alone
 
 _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 
-def check_nets(solver: Any) -> None:
+def check_nets(solver: SolverParameter) -> None:
     """Caffe's rules about which nets, test_iter and test_state go together; CaffeError where they are broken."""
     given = [field for field in _TRAIN_FIELDS if solver.HasField(field)]
     if not given:
@@ -54,20 +55,21 @@ def check_nets(solver: Any) -> None:
             raise CaffeError(f"test_iter is {batches} for test net #{number}: a test needs at least 1 batch")
 
 
-def build_train_net(solver: Any, context: Context, emit: Emit) -> Net:
+def build_train_net(solver: SolverParameter, context: Context, emit: Emit) -> Net:
     """The net that is trained. Its state: phase TRAIN, then the net's own state, then train_state."""
     field = next(field for field in _TRAIN_FIELDS if solver.HasField(field))
     from_file = field in ("net", "train_net")
     emit(e.CreatingTrainNet(field, getattr(solver, field) if from_file else None))
     param = read_net(getattr(solver, field), emit) if from_file else _copy(getattr(solver, field))
     _set_state(param, caffe_pb2.TRAIN, solver.train_state)
-    with about(getattr(solver, field) if from_file else field):
-        net = Net(param, context)
+    net = Net(param, context, getattr(solver, field) if from_file else field)
     load_weights(net, solver.weights, emit)
+    if not any(any(node.loss_weights) for node in net.nodes):
+        emit(notices.NoLoss())
     return net
 
 
-def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
+def build_test_nets(solver: SolverParameter, context: Context, emit: Emit) -> list[Net]:
     """One net for each test_iter; all their files are read before the first is built."""
     sources = list(_test_sources(solver, emit))
     nets = []
@@ -75,14 +77,13 @@ def build_test_nets(solver: Any, context: Context, emit: Emit) -> list[Net]:
         emit(e.CreatingTestNet(number, source))
         own = solver.test_state[number] if solver.test_state else caffe_pb2.NetState()
         _set_state(param, caffe_pb2.TEST, own)
-        with about(source.rpartition(" file: ")[2]):
-            net = Net(param, context)
+        net = Net(param, context, source.rpartition(" file: ")[2])
         load_weights(net, solver.weights, emit)
         nets.append(net)
     return nets
 
 
-def test_nets_of_rank(solver: Any, context: Context, emit: Emit, ranks: Alone, divided: bool) -> list[Net]:
+def test_nets_of_rank(solver: SolverParameter, context: Context, emit: Emit, ranks: Alone, divided: bool) -> list[Net]:
     """All test nets for rank 0; for the others too if each test's batches are divided over the ranks."""
     if ranks.is_root:
         nets = build_test_nets(solver, context, emit)
@@ -105,7 +106,7 @@ def _divide_tests(test_nets: Iterable[Net], test_iter: Iterable[int], ranks: Alo
             source.divide(Part(ranks.rank, ranks.size, batches))
 
 
-def _test_sources(solver: Any, emit: Emit) -> Iterable[tuple[str, Any]]:
+def _test_sources(solver: SolverParameter, emit: Emit) -> Iterable[tuple[str, NetParameter]]:
     """(what the log calls it, its NetParameter) of each test net; the generic net fills the places that are left."""
     for param in solver.test_net_param:
         yield "test_net_param", _copy(param)
@@ -121,12 +122,14 @@ def _test_sources(solver: Any, emit: Emit) -> Iterable[tuple[str, Any]]:
 def load_weights(net: Net, entries: Iterable[str], emit: Emit) -> None:
     """Load caffemodels one after the other; each entry may be a comma-separated list."""
     for entry in entries:
-        for file in entry.split(","):
+        if "" in (files := entry.split(",")):
+            raise CaffeError(f"weights: an empty name in the list '{entry}'")
+        for file in files:
             emit(e.Finetuning(file.strip()))
             net.copy_trained_layers_from(file.strip())
 
 
-def _set_state(param: Any, phase: Any, last_word: Any) -> None:
+def _set_state(param: NetParameter, phase: caffe_pb2.Phase, last_word: NetState) -> None:
     """Later states win for phase and level; their stages add up."""
     state = caffe_pb2.NetState(phase=phase)
     state.MergeFrom(param.state)
@@ -134,7 +137,7 @@ def _set_state(param: Any, phase: Any, last_word: Any) -> None:
     param.state.CopyFrom(state)
 
 
-def _copy(param: Any) -> Any:
+def _copy(param: NetParameter) -> NetParameter:
     copy = caffe_pb2.NetParameter()
     copy.CopyFrom(param)
     return copy

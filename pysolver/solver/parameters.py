@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pysolver import schedule
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.proto import dialects
-from pysolver.solver import nets
+from pysolver.proto.caffe_pb2 import SolverParameter
+from pysolver.solver import nets, updates
 from pysolver.solver.detection_eval import check_evaluation
 from pysolver.solver_types import check_type
 
 
-def check_parameters(param: Any, type_name: str, emit: Emit = to_stderr) -> None:
+def check_parameters(param: SolverParameter, type_name: str, emit: Emit = to_stderr) -> None:
     """Refuse, before anything is built or written, a SolverParameter that cannot work. CaffeError names the field."""
     check_type(type_name, param)
     if ignored := dialects.check(param, "the solver"):
@@ -23,6 +22,8 @@ def check_parameters(param: Any, type_name: str, emit: Emit = to_stderr) -> None
     check_evaluation(param)
     nets.check_nets(param)
     schedule.check_schedule(param)
+    if param.weight_decay:
+        updates.check_regularization(param.regularization_type)
     if param.average_loss < 1:
         raise CaffeError(
             f"Check failed: param_.average_loss() >= 1 ({param.average_loss} vs. 1) "

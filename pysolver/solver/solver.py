@@ -10,7 +10,6 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from pysolver import schedule
 from pysolver.context import Context
-from pysolver.errors import CaffeError, about
+from pysolver.errors import about
 from pysolver.logs import events as e
-from pysolver.logs import notices
 from pysolver.logs.channel import Channel
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
-from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
+from pysolver.solver import checkpoint, debug_info, detection_eval, finite, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
@@ -37,9 +36,9 @@ Subscriber = Callable[[e.Event], None]
 
 
 class Solver:
-    """Trains a net as a SolverParameter says. A subclass is a fixed type, this class goes by `param.type`.
+    """Trains a net as a SolverParameter says.
 
-    param: upgraded SolverParameter (pysolver.proto.upgrade.read_solver).
+    param: upgraded SolverParameter (pysolver.proto.upgrade.read_solver). type: the solver type, if not `param.type`.
     keep: how many snapshots to leave on disk, None for all. stop_on_nan: a loss that is not finite is an error.
     action: asked once per iteration and before each test batch what is wanted from outside.
     ranks: the processes that train this net together, each with a Solver of its own. Rank 0 writes, and tests unless
@@ -49,14 +48,13 @@ class Solver:
     is_stopped: the last solve() ended because it was asked to. last_state: the state that was written last.
     """
 
-    type_name: ClassVar[str] = ""
-
     def __init__(
         self,
-        param: Any,
+        param: SolverParameter,
         context: Context | None = None,
         subscribers: Sequence[Subscriber] | None = None,
         *,
+        type: str = "",
         keep: int | None = None,
         stop_on_nan: bool = False,
         action: ActionFunction = lambda: Action.NONE,
@@ -68,7 +66,7 @@ class Solver:
         self._channel = Channel([given.emit] if subscribers is None else subscribers)
         self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
         self.ranks = ranks or Alone()
-        self.type = self.type_name or param.type
+        self.type = type or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
         self.iter = 0
         self.current_step = 0  # stepvalues that multistep has passed
@@ -93,8 +91,6 @@ class Solver:
         if self.context.seed is not None and param.random_seed >= 0:
             torch.manual_seed(self.context.seed)
         self.net = nets.build_train_net(param, self.context, self._emit)
-        if param.weight_decay and any(self.net.decay_mults):
-            updates.check_regularization(param.regularization_type)
         self._divides_tests = distributed_test and self.ranks.size > 1 and param.eval_type != "detection"
         self.test_nets = nets.test_nets_of_rank(param, self.context, self._emit, self.ranks, self._divides_tests)
         self._emit(e.ScaffoldingDone())
@@ -166,7 +162,7 @@ class Solver:
 
     def _passes(self, debug: bool) -> Tensor:
         """iter_size times forward and backward: gradients add up in the diffs, the mean loss is returned."""
-        loss: Tensor | float = 0.0
+        loss = torch.zeros((), device=self.context.device)
         for number in range(self.param.iter_size):
             if number == self.param.iter_size - 1 and not self.net.layer_by_layer and not debug:
                 self.ranks.last_pass()
@@ -196,7 +192,7 @@ class Solver:
         net.flush_params()
         values = [parameter.data for parameter in net.learnable_params]
         diffs = [parameter.grad for parameter in net.learnable_params]
-        hyper = updates.Hyper.of(param, row, net.lr_mults, net.decay_mults)
+        hyper = updates.hyper_of(param, row, net.lr_mults, net.decay_mults)
         links = {"unscale": net.loss_scale.unscale} if net.loss_scale else {}
         clipped = updates.step(self.type, values, diffs, self.history, hyper, average=self.ranks.average, **links)
         if clipped:
@@ -255,11 +251,10 @@ class Solver:
             self._report_nan(iteration, loss)
 
     def _report_nan(self, iteration: int, loss: float) -> None:
-        message = f"Iteration {iteration}: the loss is {loss}"
         if self.stop_on_nan:
-            raise CaffeError(f"{message}; stopped, as --stop_on_nan says. A lower base_lr or max_lr may help.")
+            raise finite.refusal(self.net, iteration, loss)
         if not self._nan_told:
-            self._emit(notices.NotFinite(iteration, loss))
+            finite.tell(self.net, iteration, loss, self._emit)
             self._nan_told = True
 
     # ---- testing ---------------------------------------------------------------------------------------------
@@ -390,11 +385,3 @@ class Solver:
 
 def _seeded(context: Context, random_seed: int) -> Context:
     return dataclasses.replace(context, seed=random_seed + context.rank) if random_seed >= 0 else context
-
-
-def _of_type(name: str) -> type[Solver]:
-    doc = f"A solver of type {name}, whatever the parameter's `type` says."
-    return type(f"{name}Solver", (Solver,), {"type_name": name, "__doc__": doc, "__module__": __name__})
-
-
-SOLVERS: dict[str, type[Solver]] = {name: _of_type(name) for name in TYPES}

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import h5py
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from pysolver.errors import CaffeError, about
-from pysolver.files import read_bytes
+from pysolver.files import read_bytes, seems_to_be
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import LARGEST_MESSAGE
+from pysolver.proto.caffe_pb2 import BlobProto
 from pysolver.proto.hdf5 import Hdf5File, open_sealed
 from pysolver.proto.seal import open_seal, seal, seal_hdf5
 from pysolver.solver.note import Note, from_json, to_json
@@ -99,7 +99,8 @@ def _from_binary(path: str) -> State:
     try:
         message = caffe_pb2.SolverState.FromString(data)
     except DecodeError:
-        raise CaffeError(f"{path}: not a solver state, or damaged ({len(data)} bytes)") from None
+        seems = seems_to_be(data, "a text")
+        raise CaffeError(f"{path}: not a solver state, or damaged ({len(data)} bytes){seems}") from None
     if not message.HasField("iter"):
         _refuse_model(_is_model(data), path)
     for field in ("iter", "learned_net", "current_step"):  # Caffe writes all of them, current_step last
@@ -109,7 +110,7 @@ def _from_binary(path: str) -> State:
     return State(message.iter, message.learned_net, message.current_step, history, _load(note, path))
 
 
-def _blob(blob: Any, index: int, path: str) -> np.ndarray:
+def _blob(blob: BlobProto, index: int, path: str) -> np.ndarray:
     with about(f"{path}: damaged: history blob {index}"):
         return blobproto.to_array(blob)
 

@@ -9,19 +9,21 @@ import secrets
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from pysolver.context import Context
+from pysolver.data.records import Shelf
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.logs.channel import Channel
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.run import Run
 from pysolver.logs.tensorboard import TensorBoard
 from pysolver.logs.writer import CaffeLog, to_stderr
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver import devices, ranks, snapshots, watchers
@@ -81,7 +83,7 @@ class TrainOptions:
         return words
 
 
-Advise = Callable[[Any], Iterable[object]]
+Advise = Callable[[SolverParameter], Iterable[object]]
 
 
 def main(
@@ -113,6 +115,7 @@ def train(
     subscribers: Sequence[Subscriber] = (),
     action: ActionFunction = lambda: Action.NONE,
     advise: Advise = lambda param: (),
+    shelf: Shelf | None = None,
 ) -> Run:
     """Train the net of a solver file, from the start, from weights, or from a snapshot; CaffeError if it cannot.
 
@@ -120,29 +123,23 @@ def train(
     log: who writes the log, by default on stderr. Where it cannot be written any more (its reader has gone, the disk
     is full), the run ends with a snapshot, and a CaffeError. subscribers: they hear the events too.
     action: asked once per iteration what is wanted from outside. advise: what it says about the SolverParameter is
-    logged as warnings.
+    logged as warnings. shelf: what earlier trainings of this process decoded, and where this one leaves what it does.
 
     One process trains, unless the environment names it a rank of several (torchrun): then all of them train one net.
     """
     log = log or CaffeLog()
-    action = _or_lost_log(action, log)
-    listeners: list[Subscriber] = [] if ranks.is_follower() else [log]
-
-    def emit(event: e.Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    param = _read(options, emit)
+    emit = Channel([] if ranks.is_follower() else [log])
     recorder = Recorder()
+    param = _read(options, emit)
     with contextlib.ExitStack() as stack:
         device, ids = _choose_device(param, options.gpu, emit)
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
         group = stack.enter_context(ranks.joined(device))
         if group.is_root:
-            listeners += [recorder, *subscribers]
+            emit += [recorder, *subscribers]
         if options.log_ranks:
-            listeners.append(stack.enter_context(watchers.rank_log(options.log_ranks, group.rank)))
+            emit.append(stack.enter_context(watchers.rank_log(options.log_ranks, group.rank)))
         _tell_devices(device, ids, group.size, emit)
         for advice in advise(param) if group.is_root else ():  # before the nets open the data that it counts
             emit(notices.Advice(str(advice)))
@@ -151,49 +148,79 @@ def train(
         if options.compile and device.type == "cpu":
             emit(notices.NotCompiled())
         snapshot = _choose_start(param, options, group, emit)
-        if param.random_seed < 0:
-            torch.seed()
-        seed = int(group.spread(str(secrets.randbits(31)).encode()))  # of the data, unless there is a random_seed
-        solver = Solver(
-            param,
-            Context(
-                device,
-                seed + group.rank,
-                rank=group.rank,
-                world_size=group.size,
-                cache_bytes=options.cache_data,
-                allow_python_layers=options.allow_python_layers,
-                precision=options.precision,
-                compile=options.compile,
-            ),
-            listeners,
-            keep=options.keep,
-            stop_on_nan=options.stop_on_nan,
-            action=action,
-            ranks=group,
-            distributed_test=options.distributed_test,
-        )
+        context = _context(options, device, group, shelf)
+        solver = _build(param, options, context, group, emit, _or_lost_log(action, log))
         stack.callback(solver.close)
         if snapshot:
             emit(e.Resuming(snapshot))
             solver.restore(snapshot, always_continue=options.snapshot == "auto" or _is_restarted())
-        if options.tensorboard and group.is_root:
-            board = stack.enter_context(contextlib.closing(TensorBoard(options.tensorboard)))
-            board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
-            listeners.append(board)
-        if options.progress is not False and group.is_root:
-            listeners.append(stack.enter_context(ProgressBar(solver, log)))
-        solver.subscribers = listeners
+        if group.is_root:
+            emit += _watchers(options, solver, log, stack)
+        solver.subscribers = emit
         emit(e.StartingOptimization())
         solver.solve()
         if solver.is_stopped and solver.last_state:
             again = dataclasses.replace(options, snapshot=solver.last_state, weights=None)
             emit(e.GoOn(shlex.join(["pysolver", "train", *again.flags()])))
         emit(e.Done("tool"))
+    _check_log(log, solver)
+    return recorder.run(options.solver)
+
+
+def _context(options: TrainOptions, device: torch.device, group: ranks.Alone, shelf: Shelf | None) -> Context:
+    seed = int(group.spread(str(secrets.randbits(31)).encode()))  # of the data, unless there is a random_seed
+    return Context(
+        device,
+        seed + group.rank,
+        rank=group.rank,
+        world_size=group.size,
+        cache_bytes=options.cache_data,
+        shelf=shelf,
+        allow_python_layers=options.allow_python_layers,
+        precision=options.precision,
+        compile=options.compile,
+    )
+
+
+def _build(
+    param: SolverParameter,
+    options: TrainOptions,
+    context: Context,
+    group: ranks.Alone,
+    subscribers: Sequence[Subscriber],
+    action: ActionFunction,
+) -> Solver:
+    if param.random_seed < 0:
+        torch.seed()
+    return Solver(
+        param,
+        context,
+        subscribers,
+        keep=options.keep,
+        stop_on_nan=options.stop_on_nan,
+        action=action,
+        ranks=group,
+        distributed_test=options.distributed_test,
+    )
+
+
+def _watchers(options: TrainOptions, solver: Solver, log: Subscriber, stack: contextlib.ExitStack) -> list[Subscriber]:
+    """Who listens from the first iteration on: event files and the bar, which `stack` closes."""
+    found: list[Subscriber] = []
+    if options.tensorboard:
+        board = stack.enter_context(contextlib.closing(TensorBoard(options.tensorboard)))
+        board(e.InitializingSolver(to_text(solver.param)))  # the hyper-parameters
+        found.append(board)
+    if options.progress is not False:
+        found.append(stack.enter_context(ProgressBar(solver, log)))
+    return found
+
+
+def _check_log(log: Subscriber, solver: Solver) -> None:
+    """CaffeError if the log could not be written to its end."""
     if reason := getattr(log, "lost", None):
         at = f"; go on with --snapshot={solver.last_state}" if solver.is_stopped and solver.last_state else ""
         raise CaffeError(f"the log cannot be written ({reason.strerror}): ended at iteration {solver.iter}{at}")
-    return recorder.run(options.solver)
 
 
 def _or_lost_log(action: ActionFunction, log: Subscriber) -> ActionFunction:
@@ -218,7 +245,7 @@ def _processes(options: TrainOptions) -> int:
     return max(options.processes, gpus)
 
 
-def _read(options: TrainOptions, emit: Subscriber) -> Any:
+def _read(options: TrainOptions, emit: Subscriber) -> SolverParameter:
     """The solver's parameters, found to be usable together with the options."""
     if options.snapshot and options.weights and options.snapshot != "auto":
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
@@ -235,7 +262,7 @@ def _is_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
 
 
-def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone, emit: Subscriber) -> str | None:
+def _choose_start(param: SolverParameter, options: TrainOptions, group: ranks.Alone, emit: Subscriber) -> str | None:
     """The state to resume from, if any; else rank 0's weights are the options', and all others get them from it."""
     snapshot = "auto" if _is_restarted() else options.snapshot
     if snapshot == "auto":
@@ -250,7 +277,7 @@ def _choose_start(param: Any, options: TrainOptions, group: ranks.Alone, emit: S
     return snapshot
 
 
-def _choose_device(param: Any, gpu: str, emit: Subscriber) -> tuple[torch.device, list[int]]:
+def _choose_device(param: SolverParameter, gpu: str, emit: Subscriber) -> tuple[torch.device, list[int]]:
     """--gpu, else the solver's own wish; an unset solver_mode is the CPU, whatever the schema's default says.
 
     A rank has the GPU of its number on its machine. The ids are those of all processes here.

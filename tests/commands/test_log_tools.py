@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pysolver.disciplined.clues import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "tests" / "golden" / "logs"
 TOOLS = ("parse_log", "plot_log", "plot_range_test", "diagnose_log", "log_to_tensorboard", "check_solver")
@@ -113,6 +115,8 @@ def test_diagnose_log(tmp_path):
     done = tool("diagnose_log", LOGS / "clipping_cut_off.log.gz", "-o", "d.svg", cwd=tmp_path)
     assert done.returncode == 0 and "instability: iterations" in done.stdout and "lower max_lr" in done.stdout
     assert "instability" in (tmp_path / "d.svg").read_text()
+    told = tool("diagnose_log", "--help", cwd=tmp_path).stdout
+    assert all(f"{kind.name}: {kind.meaning}" in told and kind.advice in told for kind in KINDS.values())
 
 
 def test_check_solver(tmp_path):

@@ -211,7 +211,7 @@ def test_two_processes_read_one_lmdb(counted_lmdb, tmp_path, monkeypatch) -> Non
 def test_the_wrong_backend_is_named(counted_lmdb, make_source, golden_folder) -> None:
     with pytest.raises(CaffeError, match="this is an LMDB: set backend: LMDB"):
         make_source(DATA.format("", 1).replace('"db" backend: LMDB', '"cifar40_lmdb"'))
-    with pytest.raises(CaffeError, match="this is an LEVELDB: set backend: LEVELDB"):
+    with pytest.raises(CaffeError, match="this is a LEVELDB: set backend: LEVELDB"):
         make_source(DATA.format("", 1).replace('"db"', '"gray_leveldb"'))
 
 

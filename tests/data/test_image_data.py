@@ -15,6 +15,7 @@ from pysolver.data import images
 from pysolver.data.image_lists import read_image_list
 from pysolver.data.window_file import read_window_file
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 
 IMAGES = (
     'name: "d" type: "ImageData" top: "data" top: "label" {} image_data_param {{ source: "list.txt" batch_size: {} }}'
@@ -121,6 +122,19 @@ def test_lines_are_split_at_the_last_blank(tmp_path) -> None:
     (tmp_path / "l").write_text("a b.png 3\nc.png  12x\nd.png x\nalone\ne.png -4")
     found = read_image_list(tmp_path / "l")
     assert found == [("a b.png", 3), ("c.png ", 12), ("d.png", 0), ("alone", 0), ("e.png", -4)]
+
+
+def test_lines_without_a_label_are_told_once(tmp_path) -> None:
+    told: list = []
+    (tmp_path / "l").write_text("a.png 3\nb.png\nc.png cat\nd.png,1\ne.png\t1\nf.png 2.0\ng.png -4")
+    path = str(tmp_path / "l")
+    read_image_list(path, told.append)
+    assert told == [notices.OddLabels(path, 2, "b.png", 4)]
+
+
+def test_a_list_of_windows(tmp_path) -> None:
+    (tmp_path / "l").write_bytes(b"\xef\xbb\xbfa.png 1\r\nb.png 2\r\n")
+    assert read_image_list(tmp_path / "l") == [("a.png", 1), ("b.png", 2)]
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------

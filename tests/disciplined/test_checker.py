@@ -82,7 +82,17 @@ def test_a_good_solver():
         ({"snapshot_prefix": '"nowhere/x"'}, "warning", "snapshot_prefix", "no folder nowhere"),
         ({"clip_gradients": "0"}, "error", "clip_gradients", "every gradient"),
         ({"display": None}, "warning", "display", "nothing can be plotted"),
-        ({"max_iter": None}, "warning", "max_iter", "`train` does nothing"),
+        ({"max_iter": None}, "warning", "max_iter", "is not set: `train` does nothing"),
+        ({"max_iter": "-1"}, "warning", "max_iter", "is -1: `train` does nothing"),
+        ({"base_lr": "-0.01"}, "error", "base_lr", "up the gradient"),
+        ({"max_lr": "-1"}, "error", "max_lr", "up the gradient"),
+        ({"base_lr": "nan"}, "error", "base_lr", "not a finite number"),
+        ({"cyclical_momentum": "[0.85, inf]"}, "error", "cyclical_momentum", "not a finite number"),
+        ({"weight_decay": "-0.1"}, "error", "weight_decay", "driven apart"),
+        ({"display": "-20"}, "warning", "display", "counts as 20"),
+        ({"snapshot": "-1"}, "warning", "snapshot", "counts as 1"),
+        ({"type": '"Adam"', "momentum2": "1"}, "error", "momentum2", "must lie in [0, 1)"),
+        ({"type": '"Adam"', "delta": "0"}, "warning", "delta", "divide by 0"),
         ({"test_interval": "20000", "test_initialization": "false"}, "warning", "test_interval", "no test"),
         ({"test_interval": "300"}, "note", "test_interval", "last test at 9900"),
         ({"weight_decay": None}, "note", "weight_decay", "no regularisation"),
@@ -91,6 +101,17 @@ def test_a_good_solver():
 def test_each_slip(changes, level, field, words):
     found = check_solver(solver(**changes))
     assert any(f.level == level and f.field == field and words in f.text for f in found), [str(f) for f in found]
+
+
+def test_an_adam_as_it_should_be():
+    assert check_solver(solver(type='"Adam"')) == []
+
+
+def test_a_training_is_not_warned_of_a_net_that_it_will_refuse(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = parse_text('net: "nowhere" base_lr: -1 lr_policy: "fixed" max_iter: 1 display: 1', SolverParameter)
+    assert [f.field for f in check_files(given) if f.level == "error"] == ["net", "base_lr"]
+    assert [f.field for f in check_training(given) if f.level == "error"] == ["base_lr"]
 
 
 def test_a_range_test_is_no_broken_cycle():
@@ -140,6 +161,36 @@ def test_the_net_is_read_from_its_file(tmp_path):
     assert str(absent).startswith(f"error: net: {file} is not there")
     file.write_text(NET.format(db="none", batch=1, fraction=0.9999))
     assert [f.field for f in check_files(named)] == [f.field for f in check_training(named)] == ["bn"]
+
+
+def test_what_the_solver_alone_shows_is_said_without_a_net(tmp_path):
+    """A net that cannot be read, or has placeholders: one error more, none of the others lost."""
+    file = tmp_path / "net.prototxt"
+    file.write_text('layer { type: "Data" data_param { batch_size: xBS } }')
+    slip = solver(net=f'"{file}"', display=None)
+    found = check_files(slip)
+    assert [f.field for f in found] == ["net", "display"] and "xBS" in found[0].text
+    file.write_text("base_lr: 1")
+    assert "looks like a solver, not a net" in check_files(slip)[0].text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": "0.99", "cyclical_momentum": None},  # in float 0.99 is above 0.99
+        {"test_interval": "10000000"},
+        {"test_interval": "999999999", "test_initialization": "false"},
+        {"lr_policy": '"step"', "max_lr": None, "cyclical_momentum": None, "gamma": "0.1", "stepsize": "999999999"},
+        {"lr_policy": '"multistep"', "max_lr": None, "cyclical_momentum": None, "gamma": "0.1",
+         "stepvalue": "[5000, 10000000]"},
+    ],
+)  # fmt: skip
+def test_no_false_alarm(changes):
+    assert check_solver(solver(**changes)) == []
+
+
+def test_no_end_is_no_error_for_a_script_that_calls_step():
+    assert {f.level for f in check_solver(solver(max_iter=None))} == {"warning"}
 
 
 def test_a_net_in_the_form_of_2014_is_looked_at_too(tmp_path):

@@ -175,8 +175,5 @@ def test_rates_of_a_stretch_are_those_of_its_tests():
     assert level.rates == pytest.approx((level.start / 400, level.end / 400))
 
 
-def test_every_kind_has_its_colour_and_its_words():
-    assert len({kind.colour for kind in KINDS.values()}) == len(KINDS) == 5
-    page = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
-    for kind in KINDS.values():
-        assert f"| {kind.name} |" in page
+def test_every_kind_has_its_colour():
+    assert len({kind.colour for kind in KINDS.values()}) == len(KINDS)

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from surfaces import World
 from pysolver.disciplined import answer, report
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import Decision, Situation, cycle
+from pysolver.disciplined.trial import changed
 from pysolver.disciplined.tuning import STAGES, Budget, Tuning, affordable, bearable
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
@@ -42,7 +45,7 @@ def tuning(tmp_path_factory: pytest.TempPathFactory) -> Tuning:
                   tmp_path_factory.mktemp("tuned"))  # fmt: skip
     tuning = Tuning(made)
     for stage in STAGES.values():
-        while not isinstance(step := stage(Situation(world.facts, tuning.values, tuning.results)), Decision):
+        while not isinstance(step := stage(Situation(world.facts, tuning.tried, tuning.results)), Decision):
             tuning.results |= {plan: world.train(plan) for plan in step}
         tuning.decisions.append(step)
     answer.write(tuning)
@@ -93,6 +96,17 @@ def test_the_page_stands_alone_and_says_everything(tuning):
         re.findall(r' id="([^"]+)"', page)
     )
     assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
+
+
+def test_no_legend_lies_on_its_curves(tuning):
+    """Each is a part of the picture, not of its axes, and so below them."""
+    page = (tuning.recipe.out / "report.html").read_text()
+    for picture in re.findall(r"<svg.*?</svg>", page, re.S):
+        tree = ElementTree.fromstring(picture)
+        legends = [e for e in tree.iter() if e.get("id", "").endswith("-legend_1")]
+        inside = [e for axes in tree.iter() if re.search(r"-axes_\d+$", axes.get("id", "")) for e in axes.iter()]
+        assert not set(legends) & set(inside)
+        assert legends or "batch-figure" in picture
 
 
 LOOK = """
@@ -166,11 +180,49 @@ def test_a_budget_keeps_what_the_final_runs_need(tuning):
 
 
 def test_a_small_budget_means_fewer_final_runs(tuning):
-    """25 epochs bear two final runs of 10 and not the eight that are wanted, alternately tuned and as it came."""
+    """25 epochs bear a pair of final runs of 10, tuned and as it came, and not the four pairs that are wanted."""
     some = Tuning(tuning.recipe)
-    plans = cycle.final(Situation(tuning.recipe.facts, some.values | {"epochs": 10}))
+    plans = cycle.final(Situation(tuning.recipe.facts, some.tried | {"epochs": 10}))
     assert len(plans) == 8
     borne = bearable(some, plans, Budget(epochs=25), "final")
     assert [(plan.stage, plan.run) for plan in borne] == [("final", 0), ("beside", 0)]
-    assert bearable(some, plans, Budget(epochs=5), "final") == []
+    assert bearable(some, plans, Budget(epochs=39), "final") == borne
+    assert bearable(some, plans, Budget(epochs=19), "final") == [], "half a pair compares nothing"
     assert bearable(some, plans[:2], Budget(epochs=25), "momentum") == []
+
+
+def test_a_budget_of_time_begins_with_one_trial(tuning):
+    """Nobody knows yet what an epoch takes."""
+    plans = [plan for plan in tuning.results if plan.stage == "batch"]
+    assert bearable(Tuning(tuning.recipe), plans, Budget(seconds=30), "batch") == plans[:1]
+    assert bearable(Tuning(tuning.recipe), plans, Budget(epochs=1000), "batch") == plans
+
+
+def test_where_the_file_stays_the_answer_is_the_file(tuning):
+    """With the length that was compared; the page, the solver and the data say so."""
+    worse = Decision(
+        "final", {"test_loss": 2.0, "test_loss_before": 1.0}, "nothing was gained", "high", file_stays=True
+    )
+    other = replace(tuning, decisions=[*tuning.decisions[:-1], worse])
+    own = tuning.recipe.solver
+    text = answer.solver_text(other)
+    epochs = tuning.values["epochs"]
+    assert epochs != own.max_iter * 128 / 20_000 and "# The file stays as it came: nothing was gained." in text
+    assert changed(parse_text(text, SolverParameter), max_iter=own.max_iter) == own
+    assert answer.solver(other).max_iter == pytest.approx(epochs * 20_000 / 128, abs=1)
+    assert other.values | {"epochs": 0} == {"batch_size": 128, "max_lr": 0.01, "base_lr": 0.01, "momentum": 0.9,
+                                            "momentum_low": 0.9, "weight_decay": 5e-4, "epochs": 0}  # fmt: skip
+    assert answer.to_json(other)["file_stays"] and not answer.to_json(tuning)["file_stays"]
+    page = report.page(other)
+    assert "the file stays as it came" in page and "as in the file" in page
+    assert "the file stays as it came" not in (tuning.recipe.out / "report.html").read_text()
+
+
+def test_stages_that_find_no_rate_leave_the_schedule(tuning):
+    """`--stages weight_decay`: the file's own schedule with the decay that was found, and no word of a cycle."""
+    decay = next(d for d in tuning.decisions if d.stage == "weight_decay")
+    other = replace(tuning, decisions=[decay])
+    solver = answer.solver(other)
+    assert solver.weight_decay == pytest.approx(decay.values["weight_decay"]) != pytest.approx(5e-4)
+    assert changed(solver, weight_decay=tuning.recipe.solver.weight_decay, max_iter=1563) == tuning.recipe.solver
+    assert "Not compared with the file as it came" in answer.solver_text(other)

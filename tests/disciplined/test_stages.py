@@ -42,7 +42,7 @@ def test_a_rate_that_never_breaks_is_said_to_be_a_lower_bound():
 
 def test_a_net_that_never_trains_keeps_its_rate_and_is_not_sure():
     decision = play(World(breaks=1e-12), learning_rate.decide, batch_size=128)
-    assert (decision.values["max_lr"], decision.sure) == (0.01, LOW)
+    assert not decision.values and decision.sure == LOW and "the file's 0.01 stays" in decision.reason
 
 
 @pytest.mark.parametrize("decay", [1e-2, 1e-3, 1e-4, 2e-5])
@@ -160,3 +160,26 @@ def test_names_of_trials_differ_where_plans_do():
         {"epochs": 2}, {"low": 0.02}, {"high": 0.2}, {"momentum": (0.9, 0.85)}, {"weight_decay": 0.0}, {"batch": 32},
         {"run": 1}, {"stage": "final"}, {"shape": "ramp"})]  # fmt: skip
     assert len({p.name for p in [plan, *others]}) == 10
+
+
+VALUES = {"batch_size": 128, "max_lr": 0.2, "base_lr": 0.02, "momentum": 0.95, "momentum_low": 0.85,
+          "weight_decay": 1e-3, "epochs": 10}  # fmt: skip
+
+
+@pytest.mark.parametrize("breaks, stays", [(1.0, False), (0.05, True)])
+def test_what_is_not_better_than_the_file_is_not_the_answer(breaks, stays):
+    """A cycle to 0.2 at momentum 0.85 is one to 0.133 at 0.9: where 0.05 breaks, it ends worse than the file's 0.01."""
+    decision = play(World(breaks=breaks), cycle.final, **VALUES)
+    assert decision.file_stays == stays and decision.sure != LOW
+    assert (decision.values["test_loss"] > decision.values["test_loss_before"]) == stays
+    assert ("nothing was gained, so that stays" in decision.reason) == stays
+
+
+def test_a_budget_too_small_for_a_cycle_leaves_the_file():
+    """A cycle that was tried before is an answer without the final training, what no trial showed is none."""
+    world = World()
+    nothing = cycle.final(Situation(world.facts, VALUES, more=False))
+    assert nothing.file_stays and not nothing.values and "the budget bore neither" in nothing.reason
+    short = Plan("cycle", "cycle", 2, 0.02, 0.2, (0.95, 0.85), 1e-3, 128)
+    some = cycle.final(Situation(world.facts, VALUES, {short: world.train(short)}, more=False))
+    assert not some.file_stays and "not compared" in some.reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -17,11 +18,15 @@ import pytest
 
 import pysolver.disciplined
 from pysolver.commands import main
+from pysolver.data import datum
 from pysolver.data.prepare import prepare
-from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, Plan
+from pysolver.data.records import Shelf
+from pysolver.disciplined import answer, in_process
+from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
+from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import Command
-from pysolver.disciplined.tuning import epochs_of
+from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
@@ -72,7 +77,7 @@ def test_one_command_then_nothing_is_done_twice(problem, monkeypatch, capsys):
     assert final.test_interval == final.max_iter and not final.test_initialization  # the test set once
 
     tuned = read_text("quick/solver.prototxt", SolverParameter)
-    assert tuned.net == "net.prototxt" and tuned.lr_policy == "1cycle"
+    assert tuned.net == "net.prototxt" and tuned.max_iter == round(4 * 1497 / 128)
 
 
 def test_what_cannot_be_tuned_is_told(problem, monkeypatch, capsys):
@@ -82,9 +87,20 @@ def test_what_cannot_be_tuned_is_told(problem, monkeypatch, capsys):
         (["--budget=two"], "--budget two: such as 2h"),
         (["--validation=5000"], "--validation 5000: demo/digits_train_lmdb has 1497 records"),
         (["--caffe=nowhere"], "--caffe nowhere: not a program"),
+        (["--epochs=-3"], "--epochs -3: a length above 0"),
+        (["--stages=batch, end"], "there is no stage 'end'"),
     ):
         assert main([*QUICK, "--out=wrong", *words]) == 1
         assert message in capsys.readouterr().err
+    before = (problem / "solver.prototxt").read_bytes()
+    assert main([*QUICK, "--out=."]) == 1
+    assert "--out .: there is a solver.prototxt that no tuning wrote" in capsys.readouterr().err
+    assert (problem / "solver.prototxt").read_bytes() == before and not (problem / "trials").exists()
+    assert main([*QUICK, "--out=net.prototxt/new"]) == 1
+    assert "net.prototxt/new: cannot be written: Not a directory" in capsys.readouterr().err
+    (problem / "moved.prototxt").write_text('net: "gone/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
+    assert main(["tune", "--solver=moved.prototxt", "--out=wrong"]) == 1
+    assert "moved.prototxt: net: gone/net.prototxt is not there, seen from the working" in capsys.readouterr().err
     net = (problem / "net.prototxt").read_text()
     (problem / "other.prototxt").write_text(net.replace("digits_test_lmdb", "gone_lmdb"))
     (problem / "other_solver.prototxt").write_text('net: "other.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
@@ -112,6 +128,79 @@ def test_a_branch_goes_on_where_its_trunk_ended(problem, monkeypatch):
     assert f"--snapshot={made.start(same)}" in (again.folder / "solver.prototxt").read_text()
 
 
+@pytest.mark.parametrize("budget", ["1epochs", "5epochs", "1s"])
+def test_a_tiny_budget_leaves_the_file_as_it_came(problem, monkeypatch, capsys, budget):
+    """Not a cycle that nobody has tried; and the time of a first trial is all that is spent before that is known."""
+    monkeypatch.chdir(problem)
+    assert main(["tune", "--solver=solver.prototxt", f"--out={budget}", "--jobs=1", f"--budget={budget}"]) == 0
+    told = capsys.readouterr().out
+    assert "=> the file stays as it came  (not sure)\n   the budget bore neither" in told
+    assert told.count(": done") == (budget == "1s") and "the ramp gets longer" not in told
+    tuned, own = (read_text(f"{name}solver.prototxt", SolverParameter) for name in (f"{budget}/", ""))
+    assert tuned == own and "The file stays as it came" in Path(f"{budget}/report.html").read_text()
+
+
+def test_a_worker_decodes_each_record_once(problem, monkeypatch):
+    """Two trials of a whole epoch in one process: the second decodes only the record that tells the shape."""
+    monkeypatch.chdir(problem)
+    decoded, pixels = [], datum.pixels
+    monkeypatch.setattr(datum, "pixels", lambda *given: decoded.append(1) or pixels(*given))
+    monkeypatch.setattr(in_process, "_SHELF", Shelf())  # other tests read the same files in this process
+    made = recipe("solver.prototxt", problem / "decoded", epochs=1)
+    first, second = (Plan("batch", SPEED, 1.1, 1e-4, 1e-4, (0.9, 0.9), 0, 128, run) for run in range(2))
+    made.trial(first).run()
+    assert len(decoded) >= 1497
+    decoded.clear()
+    made.trial(second).run()
+    assert len(decoded) <= 2  # of the training and the test set
+
+
+def test_a_full_disk_names_the_file_and_what_is_done_is_kept(problem, monkeypatch):
+    """A limit on the size of files stands for the disk; with room again the trial is run anew."""
+    monkeypatch.chdir(problem)
+    trial = recipe("solver.prototxt", Path("full"), epochs=1).trial(
+        Plan(FINAL, CYCLE, 1, 0.01, 0.1, (0.9, 0.9), 0, 128)
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(CaffeError, match="full/trials/final/.*/train.log: cannot be written: File too large"):
+            trial.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert trial.log.stat().st_size == 8192 and trial.result() is None
+    assert trial.run().finished
+
+
+def test_several_test_nets_are_all_in_the_answer(problem, monkeypatch):
+    """The trials test the one of `net`; the solver that is left has the person's others and their test_iter."""
+    monkeypatch.chdir(problem)
+    text = (problem / "solver.prototxt").read_text()
+    (problem / "several.prototxt").write_text(text + 'test_net: "net.prototxt"\ntest_iter: 2\n')
+    tuning = Tuning(recipe("several.prototxt", Path("several"), epochs=1))
+    tuning.decisions.append(Decision("range", {"max_lr": 0.3}, "so it is", "high"))
+    solver = answer.solver(tuning)
+    assert (
+        solver.lr_policy == "1cycle" and list(solver.test_iter) == [3, 2] and list(solver.test_net) == ["net.prototxt"]
+    )
+    plan = answer.final_plan(tuning)
+    assert not tuning.recipe.trial(plan).solver.count("test_net")
+
+
+def test_ctrl_c_says_how_it_goes_on(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+
+    class Session:
+        tuning = Tuning(recipe("solver.prototxt", Path("stopped"), epochs=1))
+
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pysolver.commands.tune.tune", lambda *words, **named: Session())
+    assert main([*QUICK, "--out=stopped"]) == 130
+    assert capsys.readouterr().out.endswith("interrupted: the same command goes on from here\n")
+
+
 def test_from_python_and_in_a_notebook(problem, monkeypatch):
     monkeypatch.chdir(problem)
     session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])
@@ -120,7 +209,7 @@ def test_from_python_and_in_a_notebook(problem, monkeypatch):
     assert decision.stage == "final" and decision.values["accuracy"] > 0.3
     shown = session._repr_html_()
     assert shown.startswith("<iframe srcdoc=") and "Final training" in shown and shown.count('"') == 4
-    assert "<strong>test_loss" in decision._repr_html_() and "not sure" in decision._repr_html_()
+    assert f"<strong>{decision.headline}</strong> (not sure)" in decision._repr_html_()
     for name in ("solver.prototxt", "decisions.json", "report.html"):
         assert (problem / "python" / name).is_file()
     with pytest.raises(CaffeError, match="there is no stage 'end'"):

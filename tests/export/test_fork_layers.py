@@ -13,6 +13,8 @@ from pysolver.export import to_onnx, to_torch
 VOLUMES = {
     "convolution": "type: 'Convolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 stride: 2 "
     "pad: 1 temporal_pad: 1 }",
+    "deconvolution": "type: 'Deconvolution3D' convolution3d_param { num_output: 2 kernel_size: 3 kernel_depth: 2 "
+    "stride: 2 pad: 1 }",
     "max": "type: 'Pooling3D' pooling3d_param { kernel_size: 2 kernel_depth: 2 stride: 2 temporal_stride: 2 }",
     "max_far": "type: 'Pooling3D' pooling3d_param { kernel_size: 1 kernel_depth: 1 stride: 3 temporal_stride: 3 }",
     "average": "type: 'Pooling3D' pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 }",
@@ -191,3 +193,68 @@ def test_judges_of_segmentation_leave(net_of):
     )
     graph = to_onnx(net).graph
     assert [[info.name for info in ends] for ends in (graph.input, graph.output)] == [["data"], ["score"]]
+
+
+def test_padded_regions(net_of, run):
+    net = net_of(
+        inputs(data=(2, 3, 9, 8), rois=(4, 5))
+        + """layer { name: 'l' type: 'ROIPooling' bottom: 'data' bottom: 'rois' top: 'y'
+                     roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.25 pad_ratio: 0.25 } }"""
+    )
+    rois = np.array([[0, 4, 4, 19, 15], [1, 8, 10, 20, 30], [1, 0, 0, 12, 20], [0, 7, 5, 30, 30]], np.float32)
+    data = normal(2, 3, 9, 8)
+    np.testing.assert_array_equal(run(to_onnx(net), data=data, rois=rois)["y"], forward(net, "y", data=data, rois=rois))
+
+
+@pytest.mark.parametrize("height, width", [(3, 2), (7, 13)])
+def test_masks(height, width, net_of, run):
+    net = net_of(
+        inputs(data=(2, 3, height, width), mask=(2, 1, 4, 6))
+        + f"""layer {{ name: 'small' type: 'MaskResize' bottom: 'mask' top: 'small'
+                       mask_resize_param {{ output_height: {height} output_width: {width} }} }}
+              layer {{ name: 'l' type: 'MaskPooling' bottom: 'data' bottom: 'small' top: 'y' }}"""
+    )
+    fed = {"data": normal(3, 3, height, width), "mask": normal(3, 1, 4, 6)}
+    np.testing.assert_allclose(run(to_onnx(net, batch="dynamic"), **fed)["y"], forward(net, "y", **fed), atol=1e-6)
+
+
+SMALL = {
+    "InnerDistance": "inner_distance_param { num_output: 3 weight_filler { type: 'gaussian' } }",
+    "Transpose": "transpose_param { dim: 0 dim: 3 dim: 1 dim: 2 }",
+    "Reverse": "reverse_param { axis: 2 }",
+    "SeLu": "",
+    "SeLuDropout": "",
+    "CuDNNBatchNorm": "cudnn_batch_norm_param { frozen: true scale_filler { value: 2 } bias_filler { value: 1 } }",
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_small_layers(kind, net_of, run):
+    layer = f"layer {{ name: 'l' type: '{kind}' bottom: 'data' top: 'y' {SMALL[kind]} }}"
+    net = net_of(inputs(data=(2, 3, 4, 5)) + layer)
+    data = normal(3, 3, 4, 5)
+    expected = forward(net, "y", data=data)
+    np.testing.assert_allclose(run(to_onnx(net, batch="dynamic"), data=data)["y"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_scaled_places(net_of, run):
+    layer = "layer { name: 'l' type: 'ChannelScale' bottom: 'data' bottom: 'scale' top: 'y' }"
+    net = net_of(inputs(data=(2, 3, 4, 5), scale=(2, 1, 4, 5)) + layer)
+    fed = {"data": normal(3, 3, 4, 5), "scale": normal(3, 1, 4, 5)}
+    np.testing.assert_array_equal(run(to_onnx(net, batch="dynamic"), **fed)["y"], fed["data"] * fed["scale"])
+
+
+@pytest.mark.parametrize("shape", [(2, 12), (2, 3, 2, 2)])
+def test_without_its_margin_a_large_margin_net_is_an_inner_product(shape, net_of, run):
+    """Its weights keep their lengths, and a focal loss leaves the softmax."""
+    net = net_of(
+        inputs(data=shape, label=(2,))
+        + """layer { name: 'ip' type: 'LargeMarginInnerProduct' bottom: 'data' bottom: 'label' top: 'ip' top: 'lambda'
+                     largemargin_inner_product_param { num_output: 4 type: DOUBLE weight_filler { type: 'xavier' } } }
+             layer { name: 'loss' type: 'FocalLoss' bottom: 'ip' bottom: 'label' top: 'loss' }"""
+    )
+    data = normal(3, *shape[1:])
+    scores = data.reshape(3, -1).astype(np.float64) @ net.params["ip"][0].data.astype(np.float64).T
+    expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(run(to_onnx(net, batch="dynamic"), data=data)["prob"], expected, rtol=1e-5)
+    np.testing.assert_allclose(to_torch(net)(torch.from_numpy(data)).detach(), expected, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from pysolver.export import to_torch
 from pysolver.export.module import load_back, save_torch, torch_form
 from pysolver.export.program import program_of
 from pysolver.export.reference import compute
+from pysolver.proto import caffe_pb2
+from pysolver.proto.text import to_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted([*(GOLDEN / "layers").glob("*.npz"), *(GOLDEN / "layers_ssd").glob("*.npz")])
@@ -92,6 +95,36 @@ def test_the_code_is_what_a_user_of_pytorch_would_write(net_of):
     assert text.startswith('"""TinyResnet8, written by pysolver from deploy.prototxt.\n')
     assert text.endswith(SOURCE)
     assert "import torch.nn.functional as F\nfrom torch import nn\n" in text and "pysolver import" not in text
+
+
+EVIL = [
+    'x"); open("owned", "w"); ("',
+    "a\nopen('owned', 'w')\n#",
+    '''"""\nopen("owned", "w")\n"""''',
+    "\\",
+    "self",
+    "nan",
+    "nan()",
+]
+
+
+def test_names_of_layers_and_files_are_no_code(net_of, tmp_path, monkeypatch):
+    """A net of a stranger's is exported, and the module imported: nothing of its names runs."""
+    monkeypatch.chdir(tmp_path)
+    net, blob = caffe_pb2.NetParameter(name=EVIL[0]), "in\n"
+    net.layer.add(name="in\nput", type="Input", top=[blob]).input_param.shape.add(dim=[1, 3])
+    for number, name in enumerate(EVIL):
+        layer = net.layer.add(name=name, type="InnerProduct", bottom=[blob], top=[f"{name}{number}"])
+        layer.inner_product_param.num_output, blob = 3, f"{name}{number}"
+    odd = net.layer.add(name="odd", type="Power", bottom=[blob], top=["nan"])
+    odd.power_param.scale = math.nan
+    form = torch_form(net_of(to_text(net)), EVIL[2], EVIL[2])
+    Path("module.py").write_text(form.text)
+    scope: dict = {}
+    exec(compile(form.text, "module.py", "exec"), scope)  # noqa: S102
+    made = scope[form.source.name]()
+    assert not Path("owned").exists() and form.build()(torch.ones(1, 3)).isnan().all()
+    assert len(list(made.parameters())) == 2 * len(EVIL)
 
 
 def test_the_files_stand_alone(net_of, tmp_path):

@@ -27,11 +27,14 @@ def regions(count: int, images: int, size: int) -> np.ndarray:
     return np.concatenate([RNG.integers(0, images, (count, 1)), boxes_], 1).astype(np.float32)
 
 
-def test_roi_pooling(make):
+@pytest.mark.parametrize("pad", [0, 0.25])
+def test_roi_pooling(pad, make):
     scale, ph, pw = 0.25, 3, 2
     x, rois = RNG.standard_normal((2, 3, 7, 9)).astype(np.float32), regions(12, 2, 36)
     expected = np.zeros((12, 3, ph, pw))
     for r, (image, *corners) in enumerate(rois):
+        more = [(corners[2] - corners[0] + 1) * pad, (corners[3] - corners[1] + 1) * pad]
+        corners = [corners[0] - more[0], corners[1] - more[1], corners[2] + more[0], corners[3] + more[1]]
         x1, y1, x2, y2 = (c_round(c * scale) for c in corners)
         height, width = (
             np.float32(max(y2 - y1 + 1, 1)) / np.float32(ph),
@@ -47,7 +50,7 @@ def test_roi_pooling(make):
                 if window.size:
                     expected[r, :, i, j] = window.max((1, 2))
     layer = make(
-        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} }}',
+        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} pad_ratio: {pad} }}',
         x.shape,
         rois.shape,
     )
@@ -248,3 +251,26 @@ def test_every_object_gets_a_prior():
     match = boxes.match(priors, truth, 0.5, per_prediction=False, inside_only=False)
     assert match.objects.tolist() == [1, 0, -1]
     assert boxes.match(priors, truth[:1], 0.5, per_prediction=True, inside_only=False).objects.tolist() == [0, 0, -1]
+
+
+def test_a_detection_output_takes_the_images_as_a_fourth_bottom(make):
+    """For `visualize`: they change nothing."""
+    locations, scores = torch.zeros(1, 8), torch.tensor([[0.1, 0.9, 0.8, 0.2]])
+    priors = torch.tensor([[[0.1, 0.1, 0.3, 0.3, 0.5, 0.5, 0.9, 0.9], [0.1, 0.1, 0.2, 0.2] * 2]])
+    text = 'type: "DetectionOutput" detection_output_param { num_classes: 2 keep_top_k: 1 nms_param { top_k: 9 } }'
+    bottoms = (locations, scores, priors)
+    found = make(text, *(tuple(b.shape) for b in bottoms))(*bottoms)
+    np.testing.assert_allclose(found.flatten(), [0, 1, 0.9, 0.1, 0.1, 0.3, 0.3], rtol=1e-6)
+    images = torch.zeros(1, 3, 4, 4)
+    assert torch.equal(make(text, *(tuple(b.shape) for b in (*bottoms, images)))(*bottoms, images), found)
+
+
+@pytest.mark.parametrize(("shape", "built"), [((1, 1, 5, 8), True), ((256, 3, 30, 32), True), ((1, 1, 5, 7), False)])
+def test_a_multibox_loss_takes_the_labels_of_a_benchmark(make, shape: tuple, built: bool):
+    """Intel's ssd benchmark fills `label` with the shape of its images: the fork asks only for whole rows of 8."""
+    made = lambda: make('type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 }', (1, 8), (1, 4), (1, 2, 8), shape)  # noqa: E731
+    if built:
+        made()
+    else:
+        with pytest.raises(CaffeError, match="objects"):
+            made()

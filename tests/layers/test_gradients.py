@@ -75,11 +75,23 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         (f"convolution_param {{ num_output: 4 kernel_size: 1 group: 2 {WEIGHTS} }}", [(3, 4)], 1),
         (f"convolution_param {{ num_output: 2 kernel_size: 3 stride: 3 {WEIGHTS} }}", [(1, 2, 2, 5)], 1),
     ],
+    "ChannelScale": [("", [X, (2, 1, 4, 5)], 1), ("", [(2, 3), (2,)], 1)],
     "ConvolutionDepthwise": [(f"convolution_param {{ num_output: 4 kernel_size: 3 {WEIGHTS} }}", [X], 1)],
     "Crop": [("crop_param { offset: 1 offset: 2 }", [X, (2, 4, 3, 3)], 1)],
     "Deconvolution": [
         (f"convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 stride: 2 group: 2 {WEIGHTS} }}", [X], 1),
         (f"convolution_param {{ num_output: 3 kernel_size: 2 dilation: 2 {WEIGHTS} }}", [(2, 2, 4)], 1),
+    ],
+    "Deconvolution3D": [
+        (
+            f"convolution3d_param {{ num_output: 2 kernel_size: 2 kernel_depth: 2 stride: 2 {WEIGHTS} }}",
+            [(1, 2, 2, 2, 3)],
+            1,
+        )
+    ],
+    "CuDNNBatchNorm": [
+        ("cudnn_batch_norm_param { scale_filler { value: 2 } bias_filler { value: 1 } }", [X], 1),
+        ("phase: TEST cudnn_batch_norm_param { scale_filler { value: 2 } bias_filler { value: 1 } }", [X], 1),
     ],
     "DepthwiseConvolution": [(f"convolution_param {{ num_output: 4 group: 4 kernel_size: 3 {WEIGHTS} }}", [X], 1)],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", [X], 1)],
@@ -93,6 +105,10 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "EuclideanLoss": [("", [(3, 4), (3, 4)], 1)],
     "Exp": [("exp_param { base: 2 scale: 0.5 shift: 1 }", [X], 1)],
     "Filter": [("", [(4, 3), (4, 2), Given([0, 1, 0, 2])], 2)],
+    "FocalLoss": [
+        ("", [(4, 3), Labels((4,), 3)], 1),
+        ("focal_loss_param { alpha: 2 gamma: 0.5 } loss_param { ignore_label: 1 }", [X, Labels((2, 4, 5), 4)], 2),
+    ],
     "Flatten": [("flatten_param { axis: 2 }", [X], 1)],
     "Flip": [("flip_param { flip_height: true }", [X], 1)],
     "HingeLoss": [("hinge_loss_param { norm: L2 }", [(4, 3), Labels((4,), 3)], 1), ("", [(4, 3), Labels((4,), 3)], 1)],
@@ -101,12 +117,25 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("convolution_param { kernel_size: 2 dilation: 2 }", [(2, 2, 5)], 1),
     ],
     "InfogainLoss": [("", [(4, 3), Labels((4,), 3), Positive((1, 1, 3, 3))], 2)],
+    "InnerDistance": [
+        ('inner_distance_param { num_output: 3 weight_filler { type: "gaussian" } }', [(2, 4)], 1),
+        ('inner_distance_param { distance_type: "L1" }', [(2, 2, 2), (3, 4)], 1),
+    ],
     "InnerProduct": [
         (f"inner_product_param {{ num_output: 3 {WEIGHTS} }}", [X], 1),
         (f"inner_product_param {{ num_output: 3 transpose: true axis: 2 bias_term: false {WEIGHTS} }}", [(2, 3, 4)], 1),
     ],
     "Interp": [("interp_param { zoom_factor: 2 pad_beg: -1 }", [X], 1), ("", [X, (2, 4, 9, 7)], 1)],
     "L1Loss": [("", [(3, 4), (3, 4)], 1)],
+    "LabelSpecificAdd": [("label_specific_add_param { bias: -0.35 }", [(4, 3), Labels((4,), 3)], 1)],
+    "LargeMarginInnerProduct": [
+        (
+            f'largemargin_inner_product_param {{ num_output: 3 type: {kind} weight_filler {{ type: "gaussian" }} }}',
+            [(4, 5), Labels((4,), 3)],
+            1,
+        )
+        for kind in ("SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE")
+    ],
     "LRN": [
         ("lrn_param { local_size: 3 alpha: 0.5 k: 2 }", [X], 1),
         ("lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }", [X], 1),
@@ -122,6 +151,8 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("mvn_param { across_channels: true eps: 1e-12 }", [X], 1),
         ("mvn_param { normalize_variance: false }", [(2, 3, 4)], 1),
     ],
+    "MaskPooling": [("", [X, (2, 1, 4, 5)], 1)],
+    "MaskResize": [("mask_resize_param { output_height: 3 output_width: 7 }", [X], 1)],
     "MultiBoxLoss": [
         ("multibox_loss_param { num_classes: 3 code_type: CENTER_SIZE }", [(2, 12), (2, 9), PRIORS, OBJECTS], 1),
         (
@@ -154,7 +185,9 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("power_param { power: -0.5 shift: 1 }", [Positive(X)], 1),
     ],
     "RNN": [(f"recurrent_param {{ num_output: 3 {SMALL} }}", [(3, 2, 4), CONT, (2, 5)], 1)],
+    "ROIAlign": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 pad_ratio: 0.2 }", [X, REGIONS], 1)],
     "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
+    "ROIWarping": [("roi_warping_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
     "ReLU": [("", [X], 1), ("relu_param { negative_slope: 0.1 }", [X], 1)],
     "ReLU6": [("", [X], 1), ("relu6_param { negative_slope: 0.1 }", [X], 1)],
     "Reduction": [
@@ -179,6 +212,9 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("reorg_param { stride: 2 }", [(2, 4, 4, 6)], 1),
         ("reorg_param { stride: 2 reverse: true }", [(2, 4, 2, 3)], 1),
     ],
+    "Reverse": [("reverse_param { axis: 1 }", [X], 1)],
+    "SeLu": [("", [X], 1)],
+    "SeLuDropout": [("selu_dropout_param { dropout_ratio: 0.3 }", [X], 1)],
     "ShuffleChannel": [("shuffle_channel_param { group: 2 }", [X], 1)],
     "Sigmoid": [("", [X], 1)],
     "SigmoidCrossEntropyLoss": [("", [(3, 4), Positive((3, 4))], 1)],
@@ -198,6 +234,7 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "Swish": [("swish_param { beta: 0.7 }", [X], 1), ("", [X], 1)],
     "TanH": [("", [X], 1)],
     "Tile": [("tile_param { axis: 1 tiles: 3 }", [X], 1)],
+    "Transpose": [("transpose_param { dim: 3 dim: 0 dim: 2 dim: 1 }", [X], 1)],
     "Upsample": [
         ("upsample_param { scale: 2 pad_out_h: true }", [X], 1),
         ("upsample_param { scale: 2 }", [(1, 1, 2, 2), Given([[[[1, 2], [8, 15]]]])], 1),
@@ -207,17 +244,24 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
 NO_GRADIENT = {
     "Accuracy": "counts",
     "ArgMax": "indices",
+    "BboxAccuracy": "a mean of overlaps",
     "BoxAnnotatorOHEM": "labels",
+    "BoxGroupOutput": "a list of boxes",
+    "BoxOutput": "a list of boxes",
     "CenterLoss": "its centres get no derivative: see test_faces_and_segmentation.py",
+    "DecodeBBox": "a list of boxes; that fork's has no backward",
     "DetectionEvaluate": "verdicts",
     "DetectionOutput": "a list of boxes",
     "EvalDetection": "verdicts",
+    "FrcnnOutput": "a list of boxes",
     "HDF5Output": "has no top",
     "PriorBox": "depends on shapes only",
+    "PriorBoxClustered": "depends on shapes only",
     "MarginInnerProduct": "hands down what is no derivative: see test_faces_and_segmentation.py",
     "Proposal": "a list of boxes",
     "Python": "is whatever its user writes: see test_python_layer.py",
     "RegionLoss": "hands down what is no derivative: see test_yolo_losses.py",
+    "ScaleRoute": "a choice of rows; that fork's has no backward",
     "SegAccuracy": "counts",
     "Silence": "has no top",
     "YoloDetectionOutput": "a list of boxes",

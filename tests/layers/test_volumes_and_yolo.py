@@ -36,6 +36,19 @@ def test_convolution_of_volumes(make, fields):
     np.testing.assert_allclose(y.detach(), expected, rtol=1e-4, atol=1e-5)  # float32
 
 
+@pytest.mark.parametrize("fields", [V3, V1])
+def test_deconvolution_of_volumes(make, fields):
+    x = _normal(1, 2, 2, 3, 4)
+    layer = make(f'type: "Deconvolution3D" {fields} weight_filler {{ type: "gaussian" }} }}', x.shape)
+    weight = layer.blobs[0].detach().numpy()
+    assert weight.shape == (2, 2, 2, 3, 3)
+    padded = np.zeros((1, 2, 3, 7, 9))
+    for c, t, i, j in np.ndindex(*x.shape[1:]):
+        padded[0, :, t : t + 2, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += x[0, c, t, i, j].item() * weight[c]
+    (y,) = layer(x)
+    np.testing.assert_allclose(y.detach(), padded[:, :, 1:-1, 1:-1, 1:-1], rtol=1e-4, atol=1e-5)  # float32
+
+
 @pytest.mark.parametrize("own", ["pooling3d_param", "pooling_param"])
 @pytest.mark.parametrize("pool, pad", [("MAX", 0), ("AVE", 0), ("AVE", 1)])
 def test_pooling_of_volumes(make, own, pool, pad):

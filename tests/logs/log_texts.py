@@ -5,6 +5,10 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import numpy as np
+
+from pysolver.logs.run import Run
+
 DATA = Path(__file__).resolve().parent.parent / "golden" / "logs"
 GOLDEN = sorted(path.name for path in DATA.glob("*.log.gz"))
 
@@ -30,3 +34,14 @@ def lines(start: int, stop: int, step: int = 10, lr: str = "0.1", **prefix: obje
         text += glog(f"    Train net output #0: loss = 1.{i:04d} (* 1 = 1.{i:04d} loss)", "solver.cpp:258", **prefix)
         text += glog(f"Iteration {i}, lr = {lr}", "sgd_solver.cpp:112", **prefix)
     return text
+
+
+def check_plain(run: Run, stop: int = 50) -> None:
+    """That lines(0, stop) was read completely."""
+    iterations = list(range(0, stop, 10))
+    assert list(run.train.iteration) == iterations and list(run.test.iteration) == iterations
+    assert np.allclose(run.train["loss"], [1 + i / 1e4 for i in iterations])
+    assert np.allclose(run.test["loss"], [2 + i / 1e4 for i in iterations])
+    assert np.allclose(run.test["accuracy"], [i / 1e4 for i in iterations])
+    assert np.allclose(run.train.lr, 0.1) and np.allclose(run.train.loss, run.train["loss"])
+    assert run.unknown == 0

@@ -127,7 +127,7 @@ def test_two_runs_have_two_logs():
     assert ["layer0" in log.stream.getvalue() for log in logs] == [True, False]
     quiet = CaffeLog(io.StringIO(), level=1)
     quiet(notices.MakingLayer("conv"))
-    quiet(notices.NothingLoaded("a.caffemodel"))
+    quiet(notices.NothingLoaded("a.caffemodel", "conv1", "none"))
     assert quiet.stream.getvalue().startswith("W")
 
 
@@ -195,3 +195,11 @@ def test_every_spelling_of_infinity(text, value):
 def test_an_event_that_no_line_says():
     with pytest.raises(ValueError, match="no line"):
         grammar.render(e.Rate(1, 0.1, 0.9))
+
+
+def test_no_name_makes_a_line_of_its_own():
+    """A layer may be called anything; whoever reads the log must not take its name for a result."""
+    stream = io.StringIO()
+    CaffeLog(stream)(notices.MakingLayer("a\nI1128 00:00:00.000000 1 solver.cpp:239] Iteration 9, loss = 0\x1b[2J"))
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(r"Creating layer a\nI1128 00:00:00.000000 1 solver.cpp:239] Iteration 9, loss = 0\x1b[2J")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -229,3 +231,77 @@ def test_accuracies_that_differ_little_are_told_apart():
     climb = np.linspace(0.05, 0.97, 10)
     low, high = style.accuracy_limits([np.append(climb, np.full(30, top)) for top in (0.97, 0.98)])
     assert 0.9 < low < 0.97 and 0.98 < high < 1
+
+
+def test_the_loss_of_the_beginning_stays_in_sight():
+    """A training that begins at 2.3 and is soon at 0.1, beside tests that see only the latter, and one that broke."""
+    train, tests = np.concatenate([[2.3, 1.5, 0.5], np.full(60, 0.1)]), np.full(6, 0.2)
+    broken = np.concatenate([[2.3, 0.5], np.full(10, 0.1), [87.3, 87.3]])
+    low, high = style.limits([train, tests, broken])
+    assert 2.3 < high < 3
+
+
+@pytest.fixture
+def deep(tmp_path) -> list[str]:
+    """Four logs of the same net and name, in deep folders with long names."""
+    made = []
+    for number in range(4):
+        folder = (
+            tmp_path / f"a folder with a name of {number}" / ("and one below that goes on and on " * 3) / f"end{number}"
+        )
+        folder.mkdir(parents=True)
+        (folder / "train.log").write_text(lines(0, 100))
+        made.append(str(folder / "train.log"))
+    return made
+
+
+def test_logs_in_deep_folders_have_legends_within_the_picture(deep):
+    """Their names are what their paths differ in; on a narrow picture they take several lines."""
+    runs = [read_log(path) for path in deep]
+    names = c.labels(runs)
+    assert len(set(names)) == 4 and all(n.startswith("a folder") and n.endswith(f"end{i}") for i, n in enumerate(names))
+    drawn, x = wanted_curves(runs, Wish())
+    for width in (4, 7.6, 14):
+        made = plot.figure(drawn, x.label, size=(width, 8))
+        made.draw_without_rendering()
+        legend = made.legends[0].get_window_extent()
+        assert legend.x0 >= 0 and legend.x1 <= made.bbox.width and legend.y0 >= 0
+        assert all(axes.get_window_extent().height > 20 for axes in made.axes)
+
+
+def test_the_only_point_before_a_nan_is_seen_whole(log_file):
+    told = lines(0, 10) + glog("Iteration 10, loss = nan") + glog("    Train net output #0: loss = nan")
+    made = picture([log_file(told)])
+    made.draw_without_rendering()
+    words = [(axes, text) for axes in made.axes for text in axes.texts if text.get_text().startswith("NaN from")]
+    assert words
+    for axes, text in words:
+        assert text.get_window_extent().y0 > axes.get_window_extent().y0
+
+
+def test_an_interactive_page_of_many_runs(tmp_path, log_file):
+    """A row of the legend for each run, whatever is drawn of it; below, where long names leave room for the curves."""
+    pytest.importorskip("plotly")
+    paths = [str(log_file(lines(0, 100), f"run{n}.log")) for n in range(6)]
+    draw(paths, Wish(interactive=str(tmp_path / "a.html"), rates=True))
+    text = (tmp_path / "a.html").read_text()
+    call = text[text.rindex("Plotly.newPlot") :]
+    assert call.count('"showlegend":true') == 6 and '"orientation":"h"' in call
+    draw([str(NEW)], Wish(interactive=str(tmp_path / "b.html"), rates=True))
+    text = (tmp_path / "b.html").read_text()
+    call = text[text.rindex("Plotly.newPlot") :]
+    assert call.count('"overlaying"') == 2 and call.count('"tickmode":"auto"') == 4, "else a right axis has odd ticks"
+
+
+def test_names_are_no_formulas_and_no_html(tmp_path):
+    """A file, a layer may be called `$\\frac$`, which matplotlib would set as a formula, or <script>."""
+    odd = r"$\frac$<script>x{y}"
+    log = tmp_path / f"{odd.replace('/', '')}.log"
+    text = gzip.decompress((DATA / "lenet_multi_loss.log.gz").read_bytes()).decode()
+    log.write_text(re.sub(r"\baccuracy\b", lambda _: f"accuracy{odd}", text))
+    draw([str(log)], Wish(str(tmp_path / "a.svg"), log_y=True))
+    svg = (tmp_path / "a.svg").read_text()
+    assert escape(rf"test accuracy{odd} (best 0.65)", quote=False) in svg and "<script" not in svg
+    assert ">×</tspan>" in svg  # 2 × 10^0: the numbers of the axis are formulas still
+    draw([str(log)], Wish(interactive=str(tmp_path / "a.html")))
+    assert "<script>x" not in (tmp_path / "a.html").read_text()

@@ -224,3 +224,30 @@ def test_what_torch_refuses_names_the_layer():
     with pytest.raises(CaffeError, match="^layer 'a' .ArgMax. cannot work on this: IndexError: ") as caught:
         Net(parse_text(text, caffe_pb2.NetParameter))
     assert isinstance(caught.value.__cause__, IndexError)  # --debug shows where
+
+
+RPN = """
+layer {{ name: "in" type: "Input" top: "x" top: "y" top: "inside" top: "outside"
+  input_param {{ {shape} {shape} {shape} {shape} }} }}
+layer {{ name: "pred" type: "Convolution" bottom: "x" top: "out"
+  convolution_param {{ num_output: 8 kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SmoothL1Loss" bottom: "out" bottom: "y" bottom: "inside" bottom: "outside" top: "loss"
+  loss_weight: 1 smooth_l1_loss_param {{ sigma: 3 }} }}
+""".format(shape="shape { dim: 1 dim: 8 dim: 3 dim: 3 }")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_loss_of_faster_r_cnn_backward_layer_by_layer(force: bool):
+    """Its weights are bottoms without a gradient, whatever propagate_down says (smooth_l1_loss_layer.cpp)."""
+    net = build(f"force_backward: {str(force).lower()} debug_info: true {RPN}")
+    net.blobs["inside"].data[...] = net.blobs["outside"].data[...] = 0.5
+    net.forward_backward()
+    in_one = grads(net)
+    net.clear_param_diffs()
+    calls: list[int] = []
+    net.add_callback("before_backward", calls.append)
+    net.forward()
+    net.backward()
+    for one, by_layer in zip(in_one, grads(net)):
+        assert torch.allclose(one, by_layer, rtol=1e-5) and one.any()  # float32, another order of sums
+    assert len(calls) == 3

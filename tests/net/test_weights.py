@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
@@ -147,3 +149,22 @@ def test_a_test_net_uses_the_train_nets_memory():
     test.share_trained_layers_with(train)
     train.learnable_params[0].data[0, 0] = 42
     assert test.layers[1].blobs[0][0, 0] == 42
+
+
+def heard(text: str, path: str) -> list:
+    told: list = []
+    Net(parse_text(text, caffe_pb2.NetParameter), Context(listener=told.append)).copy_trained_layers_from(path)
+    return [event for event in told if isinstance(event, (notices.NothingLoaded, notices.PartlyLoaded))]
+
+
+@pytest.mark.parametrize("module", [weights, weights_hdf5])
+def test_layers_that_get_no_weights_are_told(tmp_path, module):
+    """Caffe trains them from scratch without a word."""
+    path = str(tmp_path / "net.caffemodel")
+    module.save(build(), path)
+    assert heard(NET, path) == []
+    other = NET.replace('"ip"', '"fc"')
+    assert heard(other, path) == [notices.PartlyLoaded(path, 1, 2, "fc")]
+    other = other.replace('"a/b"', '"c"')
+    given = "ip, a/b" if module is weights else "a/b, ip"  # HDF5 has them by name
+    assert heard(other, path) == [notices.NothingLoaded(path, "fc, c", given)]

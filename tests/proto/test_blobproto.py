@@ -21,6 +21,16 @@ def test_arrays_come_back_with_their_shape(shape):
     assert to_array(blob).dtype == np.float32
 
 
+def test_a_bias_of_c3d_1_0():
+    """Its axes, five, are fields 1 to 5, its values field 6: 1 x 1 x 1 x 1 x 3."""
+    values = np.array([1.5, -2, 3], "<f4")
+    blob = BlobProto.FromString(bytes([8, 1, 16, 1, 24, 1, 32, 1, 40, 3, 50, 12]) + values.tobytes())
+    assert shape_of(blob) == (1, 1, 1, 1, 3)
+    assert shapes_equal((3,), blob) and not shapes_equal((3, 1), blob)
+    np.testing.assert_array_equal(to_array(blob).ravel(), values)
+    assert diff_to_array(blob) is None
+
+
 def test_the_wire_form_is_that_of_the_message():
     """Long enough for a length of three bytes."""
     data = np.random.default_rng(0).standard_normal((100, 50)).astype(np.float32)

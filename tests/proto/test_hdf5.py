@@ -14,6 +14,7 @@ from pysolver.errors import CaffeError
 from pysolver.net import weights_hdf5
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
+from pysolver.proto.hdf5 import open_hdf5
 from pysolver.proto.text import parse_text
 from pysolver.solver import state_file
 
@@ -93,6 +94,24 @@ def test_weights_lie_in_their_file_under_one_name(net, trap) -> None:
     with pytest.raises(CaffeError, match=f"^w.h5: {TRAPS[trap]}.*not allowed"):
         net.copy_trained_layers_from("w.h5")
     assert all((blob == old).all() for blob, old in zip(net.layers[-1].blobs, before))
+
+
+def test_a_file_that_is_one_of_several() -> None:
+    """The driver's block is of whatever size it claims: HDF5 took two gigabytes for a file of two kilobytes."""
+    with h5py.File("part%d.h5", "w", driver="family", memb_size=1 << 20) as file:
+        file["x"] = np.arange(3)
+    with pytest.raises(CaffeError, match=r"^part0.h5: a file of several .*not allowed"), open_hdf5("part0.h5"):
+        pass
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+@pytest.mark.parametrize("block", [0, 512, 2048])
+def test_a_file_behind_a_block_of_the_users(version, block) -> None:
+    """MATLAB's are."""
+    with h5py.File("a.h5", "w", libver=version, userblock_size=block) as file:
+        file["x"] = np.arange(3)
+    with open_hdf5("a.h5") as opened:
+        assert opened.numbers(opened.dataset(opened.root, "x")).tolist() == [0, 1, 2]
 
 
 def test_a_state_that_claims_gigabytes(monkeypatch) -> None:

@@ -34,6 +34,17 @@ def test_every_flipped_bit_is_noticed(note):
             open_seal(bytes(damaged), "f")
 
 
+def test_flips_in_both_marks_are_noticed():
+    """Without its marks it would be a file of another Caffe, which has no checksum."""
+    for first in range(24):
+        for last in range(24):
+            damaged = bytearray(seal(PLAIN, b"note"))
+            damaged[first // 8] ^= 1 << first % 8
+            damaged[-7 + last // 8] ^= 1 << last % 8
+            with pytest.raises(CaffeError, match="^f: damaged: "):
+                open_seal(bytes(damaged), "f")
+
+
 def test_every_cut_is_noticed():
     sealed = seal(PLAIN, b"note")
     for length in range(3, len(sealed)):

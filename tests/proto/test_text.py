@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import message_factory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pysolver.errors import CaffeError
 from pysolver.proto import caffe_pb2
-from pysolver.proto.caffe_pb2 import BlobProto, Datum, NetParameter, SolverParameter, V1LayerParameter
+from pysolver.proto.caffe_pb2 import BlobProto, Datum, LayerParameter, NetParameter, SolverParameter, V1LayerParameter
 from pysolver.proto.text import parse_text, read_text, to_text
 
 ROOT = Path(__file__).parents[2]
@@ -151,12 +151,51 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ("solver_mode: 2", "1:14: solver_mode has no value 2; known values: CPU, GPU"),
         ("base_lr: 1\nbase_lr: 2", "2:1: SolverParameter has one 'base_lr', but it is given twice"),
         ("device_id: 5000000000", "1:12: device_id: 5000000000 is out of range: -2147483648 to 2147483647"),
-        ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"'),
+        ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"; leave out the quotes'),
         ("max_iter: 1e3", "1:11: expected an integer for max_iter, found 1e3"),
+        (
+            "base_lr: xLR",
+            "1:10: expected a number for base_lr, found xLR: if it is a placeholder of a template, fill it in first",
+        ),
+        (
+            "max_iter: $#batch_size#$",
+            "1:11: expected an integer for max_iter, found $#batch_size#$: if it is a placeholder of a template, "
+            "fill it in first",
+        ),
+        ("layer { }", "1:1: SolverParameter has no field 'layer'; this looks like a net, not a solver"),
         ("lr_policy: fixed", "1:12: expected a string in quotes for lr_policy, found fixed"),
         ("gamma 0.1", "1:7: expected ':' after gamma, found 0.1"),
         ("debug_info: yes", "1:13: expected true or false for debug_info, found yes"),
         ("net: 'a", "1:6: this string does not end in its line"),
+        (
+            "net: 'C:\\data'",
+            "1:6: the string has an escape that protobuf does not know; paths take /, a backslash itself is \\\\",
+        ),
+        (
+            "net: “a”",
+            "1:6: expected a string in quotes for net, found “ (U+201C LEFT DOUBLE QUOTATION MARK); strings "
+            'stand in plain quotes: "',
+        ),
+        ("net:\u00a0'a'", "1:5: expected a string in quotes for net, found U+00A0 NO-BREAK SPACE"),
+        ("net: 'a' // b", "1:10: expected the name of a field, found /; comments begin with #"),
+        ("<<<<<<< HEAD\nnet: 'a'", "1:1: expected the name of a field, found <; git has left a conflict there"),
+        ("net: 'a' }", "1:10: expected the name of a field, found }; is it one too many?"),
+        ("train_state: TEST", "1:14: expected '{' after train_state, found TEST"),
+        ("solver_mode: 'CPU'", "1:14: expected one of CPU, GPU for solver_mode, found 'CPU'; leave out the quotes"),
+        (
+            "net_param { layer { conv_param { } } }",
+            "1:21: LayerParameter has no field 'conv_param'; did you mean 'convolution_param'?",
+        ),
+        (
+            "net_param { layer { inner_product_param { kernel_size: 3 } } }",
+            "1:43: InnerProductParameter has no field "
+            "'kernel_size'; it belongs inside convolution_param { } or pooling_param { } or convolution3d_param { }",
+        ),
+        (
+            "net_param { layers { param { } } }",
+            "1:28: expected ':' after param (this layer is a `layers`, the old form; "
+            "the present one is `layer`), found {",
+        ),
         ("net: '\\400\\351'", "1:6: the string for net is not UTF-8"),
         ("max_iter: " + "9" * 10000, "1:11: max_iter is out of range: -2147483648 to 2147483647"),
         ("gamma:", "1:7: expected a number for gamma, but the file ends"),
@@ -171,7 +210,7 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ),
         (
             "net_param { layer { name: 'a' layer { name: 'b' } }",
-            "1:31: LayerParameter has no field 'layer'; is a '}' missing above?",
+            "1:31: LayerParameter has no field 'layer'; is the '}' missing that closes line 1?",
         ),
         ("net_param {\n layer { clip_param { max: 1 } } }", "2:21: ClipParameter needs min"),
         (
@@ -192,6 +231,11 @@ def test_errors_say_where_and_what_would_be_right(text, error):
     [
         (None, "file not found"),
         (b"\x0a\x03abc\x00\x01", "a binary file, not a text NetParameter"),
+        (
+            "name: 'x'".encode("utf-16"),
+            "a binary file, not a text NetParameter; this is a text in UTF-16: save it as UTF-8",
+        ),
+        (b"<!DOCTYPE html>", "not a text NetParameter; this is a web page, perhaps of a download that failed"),
         (b"name: 'caf\xe9'", ":1:7: the string for name is not UTF-8"),
         (b"debug_info: true \xe9", ":1:18: expected the name of a field"),
     ],
@@ -228,12 +272,10 @@ def test_huge_and_deep_input_is_bounded(tmp_path, monkeypatch):
         read_text(tmp_path / "net.prototxt", NetParameter)
 
 
-def test_a_long_net_parses_quickly():
+@pytest.mark.timeout(120)  # half a second's work; of a parser that looks at the whole text for each line, an hour's
+def test_a_long_net_is_parsed_in_one_pass():
     layer = "layer {\n name: 'c'\n type: 'Convolution'\n top: 'b'\n convolution_param {\n num_output: 3\n } }\n"
-    text = layer * (6000 // layer.count("\n"))
-    start = time.perf_counter()
-    parse_text(text, NetParameter)
-    assert time.perf_counter() - start < 2  # 0.08 s; the margin is for a busy machine
+    assert len(parse_text(layer * 5000, NetParameter).layer) == 5000
 
 
 # Printing
@@ -268,7 +310,7 @@ def test_fields_stand_in_the_order_of_their_numbers():
 
 def _values(field):
     if field.message_type:
-        return messages(field.message_type.name)
+        return messages(field.message_type)
     if field.enum_type:
         return st.sampled_from([value.number for value in field.enum_type.values])
     int32, int64 = 2**31, 2**63
@@ -284,11 +326,10 @@ def _values(field):
 
 
 @st.composite
-def messages(draw, name):
+def messages(draw, descriptor):
     """A message with up to four fields set, and those it requires."""
-    kind = getattr(caffe_pb2, name)
-    message = kind()
-    fields = [field for field in kind.DESCRIPTOR.fields if not field.name.endswith("_again")]  # not without its first
+    message = message_factory.GetMessageClass(descriptor)()
+    fields = [field for field in descriptor.fields if not field.name.endswith("_again")]  # not without its first
     required = [field for field in fields if field.is_required]
     drawn = draw(st.lists(st.sampled_from(fields), max_size=4, unique=True))
     for field in dict.fromkeys([*required, *drawn]):
@@ -302,8 +343,11 @@ def messages(draw, name):
     return message
 
 
+KINDS = (NetParameter, SolverParameter, LayerParameter, Datum, BlobProto)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(["NetParameter", "SolverParameter", "LayerParameter", "Datum", "BlobProto"]).flatmap(messages))
+@given(st.sampled_from([kind.DESCRIPTOR for kind in KINDS]).flatmap(messages))
 def test_print_then_parse_is_the_identity(message):
     assert parse_text(to_text(message), type(message)) == message
 

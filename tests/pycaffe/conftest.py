@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dense import DENSE
 
+import pysolver as caffe
 from pysolver.blob import _Synced
 
 
@@ -28,3 +31,13 @@ def faces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "host copies":
         monkeypatch.setattr(_Synced, "_is_on_host", False)
     return request.param
+
+
+@pytest.fixture
+def net(write: Callable[..., str], faces: str) -> caffe.Net:
+    """DENSE with random input."""
+    caffe.set_random_seed(1)
+    made = caffe.Net(write(DENSE), caffe.TRAIN)
+    made.blobs["data"].data[...] = np.random.default_rng(0).normal(size=(4, 3))
+    made.blobs["label"].data[...] = [0, 1, 1, 0]
+    return made

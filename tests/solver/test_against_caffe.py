@@ -26,6 +26,7 @@ PREFIX = re.compile(r"([IWEF])\d{8} \d\d:\d\d:\d\d\.\d{6} +\d+ ([\w.]+):\d+\] (.
 OTHER_THREADS = re.compile(r"Restarting data prefetching|Waiting for data")
 OURS = re.compile(
     r"the scores are NaN|Returning to an earlier point|Continuing exactly|A snapshot without data|: the loss is"
+    r"|has nothing for"
 )
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?![\w.])")
 

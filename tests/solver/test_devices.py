@@ -33,8 +33,8 @@ def choose(gpu: str = "", **fields: object) -> tuple[str, list[int]]:
     [
         ("1,1", "--gpu=1,1: GPU 1 is named twice; each process needs one of its own"),
         ("0,2", "--gpu=0,2: there is no GPU 2, ids go from 0 to 1"),
-        ("-1", "--gpu=-1: there is no GPU -1, ids go from 0 to 1"),
-        ("0;1", "--gpu=0;1: give ids separated by commas, or all"),
+        ("-1", "--gpu=-1: give ids separated by commas, 0,2 say, or all"),
+        ("0;1", "--gpu=0;1: give ids separated by commas, 0,2 say, or all"),
     ],
 )
 def test_ids_that_cannot_be_used(flag, said, monkeypatch):

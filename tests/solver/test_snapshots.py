@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -89,6 +90,23 @@ def test_other_prefixes_are_free(tmp_path, monkeypatch):
             pass
         assert sorted(os.listdir()) == [".a.lock", ".b.lock"]
     assert os.listdir() == []
+
+
+def test_a_lock_on_a_file_that_bears_the_name_no_more_is_none(tmp_path, monkeypatch):
+    """Between our open and our flock the last holder removes its file, and a third run makes and locks a new one."""
+    flock, others = fcntl.flock, []
+
+    def after_the_others(handle: int, how: int) -> None:
+        if not others:
+            os.unlink(tmp_path / ".snap.lock")
+            others.append(os.open(tmp_path / ".snap.lock", os.O_RDWR | os.O_CREAT))
+            flock(others[0], how)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_others)
+    with pytest.raises(CaffeError, match="in use by another run"), snapshots.claim(str(tmp_path / "snap")):
+        pass
+    os.close(others[0])
 
 
 def test_threads_that_claim_at_once_are_let_in_one_by_one(tmp_path):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,9 +14,11 @@ from short_runs import Script, make_solver, same, weights_of
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.proto import caffe_pb2
+from pysolver.proto.text import parse_text
 from pysolver.proto.upgrade import read_solver
 from pysolver.solver.signals import Action
-from pysolver.solver.solver import SOLVERS
+from pysolver.solver.solver import Solver
 
 # What nets and their sources tell.
 OF_NETS = (e.InitializingNet, e.Top, e.SettingUp, e.TopShape, e.NetReady, e.RestartingData, e.WaitingForData)
@@ -148,9 +154,38 @@ def test_nan_is_told_once_at_its_iteration(folder):
     assert stopping.iter == iteration
 
 
+def test_data_that_are_not_finite_are_named(tmp_path, monkeypatch):
+    """Else a person lowers the rate for days."""
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("a.h5", "w") as file:
+        file["x"], file["y"] = np.array([[1.0], [np.nan], [1.0]], np.float32), np.zeros((3, 1), np.float32)
+    Path("a.txt").write_text("a.h5")
+    net = """layer { name: "d" type: "HDF5Data" top: "x" top: "y" hdf5_data_param { source: "a.txt" batch_size: 1 } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "z" inner_product_param { num_output: 1 } }
+        layer { name: "l" type: "EuclideanLoss" bottom: "z" bottom: "y" }"""
+    param = parse_text(f'net_param {{ {net} }} base_lr: 0.1 lr_policy: "fixed" max_iter: 3', caffe_pb2.SolverParameter)
+    told = []
+    Solver(param, subscribers=[told.append]).step(3)
+    heard = [event for event in told if isinstance(event, (notices.NotFiniteData, notices.NotFinite))]
+    assert heard == [notices.NotFiniteData("x", "d"), notices.NotFinite(1, pytest.approx(math.nan, nan_ok=True))]
+    with pytest.raises(
+        CaffeError, match=r"Iteration 1: .* Blob 'x' of the data layer 'd' holds numbers that are not fin"
+    ):
+        Solver(param, subscribers=[], stop_on_nan=True).step(3)
+
+
+def test_a_net_without_a_loss_is_told():
+    """Caffe trains it, and nothing changes."""
+    net = 'layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 } } }'
+    param = parse_text(f'net_param {{ {net} }} lr_policy: "fixed" max_iter: 1', caffe_pb2.SolverParameter)
+    told = []
+    Solver(param, subscribers=[told.append])
+    assert notices.NoLoss() in told
+
+
 def test_a_fixed_type_ignores_the_parameters(folder):
     folder("momentum: 0.9")
-    solver = SOLVERS["SGD"](read_solver("solver.prototxt"), subscribers=[])
+    solver = Solver(read_solver("solver.prototxt"), subscribers=[], type="SGD")
     assert solver.type == "SGD" and len(solver.history) == len(solver.net.learnable_params)
 
 

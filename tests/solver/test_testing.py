@@ -8,6 +8,7 @@ import torch
 from short_runs import make_solver
 
 from pysolver.logs import events as e
+from pysolver.solver import testing
 
 
 def test_a_test_is_the_mean_of_batch_means(folder):
@@ -23,3 +24,9 @@ def test_a_test_is_the_mean_of_batch_means(folder):
     assert output.value == pytest.approx(np.mean(batches), rel=1e-6)
     assert loss.value == pytest.approx(output.value, rel=1e-6)
     assert (output.weight, output.weighted) == (1.0, output.value)
+
+
+def test_a_weighted_loss_is_a_float_product():
+    """Caffe multiplies floats: 3 times 13421773 / 2^27, the float 0.1, is rounded to 24 bits; 2^129 is none."""
+    assert testing.weighted(np.float32(3), float(np.float32(0.1)))[1] == 10066330 / 2**25
+    assert testing.weighted(np.float32(2**127), 4.0) == (4.0, float("inf"))

@@ -13,7 +13,7 @@ import torch
 
 from pysolver.errors import CaffeError
 from pysolver.solver import updates
-from pysolver.solver_types import TYPES
+from pysolver.solver_types import TYPES, Hyper, add
 
 RNG = np.random.default_rng(7)
 X, T = RNG.normal(size=(4, 3)), RNG.normal(size=4)
@@ -79,7 +79,7 @@ def ours(kind, lr_mults, decay_mults, weight_decay, regularization, iter_size, c
     steps = []
     for i, (rate, m) in enumerate(schedule):
         grads = [torch.tensor(g * iter_size, dtype=dtype) for g in gradient([p.double().numpy() for p in params])]
-        hyper = updates.Hyper(
+        hyper = Hyper(
             [np.float32(rate * mult) for mult in lr_mults],
             [np.float32(weight_decay) * np.float32(mult) for mult in decay_mults],
             np.float32(m), i, np.float32(MOMENTUM2), np.float32(DELTA), np.float32(RMS_DECAY),
@@ -133,7 +133,7 @@ def test_sgd_at_once_is_the_chain(rate: float):
     generator = torch.Generator().manual_seed(3)
     three = [[torch.randn(n, generator=generator) for n in range(1, 70)] for _ in range(3)]
     mults = [(index % 3, index % 2) for index in range(69)]
-    hyper = updates.Hyper(
+    hyper = Hyper(
         [np.float32(rate) * np.float32(lr) for lr, _ in mults],
         [np.float32(0.05) * np.float32(decay) for _, decay in mults],
         np.float32(0.93),
@@ -143,7 +143,7 @@ def test_sgd_at_once_is_the_chain(rate: float):
     updates.step("SGD", params, grads, history, hyper)
     chained = [[x.clone() for x in column] for column in three]
     updates.regularise(chained[1], chained[0], hyper.decays, "L2")
-    updates.sgd(chained[1], chained[2], hyper)
+    TYPES["SGD"].rule(chained[1], chained[2], hyper)
     updates.apply(chained[0], chained[1])
     for found, expected in zip((params, grads, history), chained, strict=True):
         for one, other in zip(found, expected, strict=True):
@@ -159,10 +159,6 @@ def test_clip_reports_what_it_did_and_leaves_short_and_nan_gradients():
     assert updates.clip([torch.tensor([float("nan")])], 1) is None
 
 
-def test_every_type_has_its_rule():
-    assert TYPES.keys() == updates.RULES.keys()
-
-
 def test_the_mean_over_ranks_is_taken_before_the_clip_and_the_scale_out_after_it():
     """Two ranks with gradients 8 (5, 0) and 8 (1, 8): their mean, without the scale, is (3, 4), clipped to length 1."""
     params, history, seen = [torch.zeros(2)], [torch.zeros(2)], []
@@ -175,7 +171,7 @@ def test_the_mean_over_ranks_is_taken_before_the_clip_and_the_scale_out_after_it
         grads[0].div_(8)
         return True
 
-    hyper = updates.Hyper([np.float32(1)], [np.float32(0)], np.float32(0), clip_gradients=1)
+    hyper = Hyper([np.float32(1)], [np.float32(0)], np.float32(0), clip_gradients=1)
     clipped = updates.step("SGD", params, [torch.tensor([40.0, 0.0])], history, hyper, average=average, unscale=unscale)
     assert seen == [[24, 32]] and clipped == (5, 1, np.float32(0.2))
     assert params[0].tolist() == pytest.approx([-0.6, -0.8])
@@ -197,5 +193,5 @@ def test_unknown_regularisation_matters_only_with_a_decay():
 def test_a_factor_that_is_no_number_makes_the_weights_none():
     """NaN is not equal to itself: it must be found among the factors all the same."""
     totals = [torch.ones(2), torch.ones(2), torch.ones(2)]
-    updates._add(totals, [torch.ones(2)] * 3, [float("nan"), 2.0, float("nan")])
+    add(totals, [torch.ones(2)] * 3, [float("nan"), 2.0, float("nan")])
     assert [bool(total.isnan().all()) for total in totals] == [True, False, True] and (totals[1] == 3).all()

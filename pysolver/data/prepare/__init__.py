@@ -20,16 +20,18 @@ NAMES = (*_LOADERS, "imagenet", "voc")
 
 
 def prepare(name: str, out: str | Path, source_dir: str | Path | None = None, force: bool = False) -> list[Path]:
-    """Write OUT/<name>_train_lmdb, OUT/<name>_test_lmdb and OUT/<name>_mean.binaryproto; returns the three paths.
+    """Write OUT/<name>_train_lmdb, OUT/<name>_test_lmdb and OUT/<name>_mean.binaryproto; returns the paths.
 
-    voc, for AnnotatedData, has voc_labelmap.prototxt in place of a mean.
+    voc, for AnnotatedData, has voc_labelmap.prototxt and, for DetectionOutput's result files, voc_test_name_size.txt in
+    place of a mean.
     source_dir: folder with the original files; without it they are downloaded (digits come from scikit-learn,
-    imagenet and voc always need the folder). force: replace what is there. All three appear, or none.
+    imagenet and voc always need the folder). force: replace what is there. All appear, or none.
     Raises CaffeError: unknown name, missing or damaged files, existing output, no network, full disk.
     """
     if name not in NAMES:
         raise CaffeError(f"unknown data set '{name}' (known: {', '.join(NAMES)})")
-    paths = targets(name, out, force, "labelmap.prototxt" if name == "voc" else "mean.binaryproto")
+    others = ("labelmap.prototxt", "test_name_size.txt") if name == "voc" else ("mean.binaryproto",)
+    paths = targets(name, out, force, *others)
     if source_dir is not None and not Path(source_dir).is_dir():
         raise CaffeError(f"{source_dir}: no such folder")
     if name == "imagenet":

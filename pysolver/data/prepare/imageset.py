@@ -91,7 +91,7 @@ def convert_imageset(
     """
     require("cv2")
     conversion, kind = Conversion(**flags), backend_named(backend)
-    lines = read_image_list(list_file)
+    lines = read_image_list(list_file, emit)
     if shuffle:
         emit(notices.ShufflingList())
         random.Random(seed).shuffle(lines)
@@ -100,7 +100,8 @@ def convert_imageset(
         records = tqdm(_records(root, lines, conversion, emit), str(database), len(lines), unit="image", disable=None)
         count = write_all(target, records, lambda count: emit(notices.Converted(count)))
         if not count:
-            raise CaffeError(f"{list_file}: not one of {len(lines)} images could be read")
+            hint = f"; '{root}' is put in front as it is" if root and root[-1] != "/" else ""
+            raise CaffeError(f"{list_file}: not one of {len(lines)} images could be read{hint}")
     return count
 
 

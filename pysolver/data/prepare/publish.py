@@ -16,17 +16,18 @@ from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
 
 
-def targets(name: str, out: str | Path, force: bool, third: str) -> list[Path]:
-    """OUT/<name>_train_lmdb, OUT/<name>_test_lmdb, OUT/<name>_<third>; CaffeError if they are there and not `force`."""
-    paths = [Path(out) / f"{name}_{part}" for part in ("train_lmdb", "test_lmdb", third)]
+def targets(name: str, out: str | Path, force: bool, *others: str) -> list[Path]:
+    """OUT/<name>_train_lmdb, OUT/<name>_test_lmdb, OUT/<name>_<other>; CaffeError if they are there and not `force`."""
+    paths = [Path(out) / f"{name}_{part}" for part in ("train_lmdb", "test_lmdb", *others)]
     existing = [str(path) for path in paths if path.exists()]
     if existing and not force:
         raise CaffeError(f"{', '.join(existing)}: exists already (--force replaces it)")
     return paths
 
 
-def publish(paths: list[Path], write: Callable[[Path, Path, Path], None]) -> list[Path]:
-    """Let `write` make the three things somewhere beside, then move them to their paths, over what is there."""
+def publish(paths: list[Path], write: Callable[..., None]) -> list[Path]:
+    """Let `write`, given a path for each, make these things beside; then move them to their paths, over what is
+    there."""
     with staging_folder(paths[0].parent, paths[0].name) as staging:
         staged = [staging / path.name for path in paths]
         write(*staged)

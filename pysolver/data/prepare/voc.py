@@ -35,8 +35,10 @@ _LARGEST = 1 << 26  # bytes of one file
 Item = tuple[str, str]  # year's folder, name of the image
 
 
-def writer(source_dir: str | Path | None) -> Callable[[Path, Path, Path], None]:
-    """What writes the databases and the label map, if source_dir is as it must be; else CaffeError."""
+def writer(source_dir: str | Path | None) -> Callable[..., None]:
+    """What writes the databases, the label map and the test images' sizes, if source_dir is as it must be; else
+    CaffeError.
+    """
     if source_dir is None:
         raise CaffeError(
             "voc: --from DIR is needed, with VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and "
@@ -103,24 +105,35 @@ class Devkit:
 
 
 def _write(
-    devkit: Devkit, train: list[Item], test: list[Item], train_path: Path, test_path: Path, map_path: Path
+    devkit: Devkit,
+    train: list[Item],
+    test: list[Item],
+    train_path: Path,
+    test_path: Path,
+    map_path: Path,
+    sizes_path: Path,
 ) -> None:
+    sizes: list[str] = []
     for items, path in ((train, train_path), (test, test_path)):
-        records = tqdm(_records(devkit, items), path.name, len(items), unit="image", disable=None)
+        sizes.clear()
+        records = tqdm(_records(devkit, items, sizes), path.name, len(items), unit="image", disable=None)
         with new_database(path, LMDB) as database:
             write_all(database, records)
     names = LabelMap()
     for label, name in enumerate(["none_of_the_above", *CLASSES]):
         names.item.add(name=name, label=label, display_name=name if label else "background")
     write_atomic(map_path, to_text(names).encode())
+    write_atomic(sizes_path, "".join(sizes).encode())
 
 
-def _records(devkit: Devkit, items: list[Item]) -> Iterator[tuple[bytes, bytes]]:
+def _records(devkit: Devkit, items: list[Item], sizes: list[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values; `name height width` of each go to sizes."""
     for number, (year, name) in enumerate(items):
         image = f"{year}/JPEGImages/{name}.jpg"
         try:
             record = annotated(devkit.read(f"{year}/Annotations/{name}.xml"), f"{year}/Annotations/{name}.xml")
             record.datum.data, record.datum.encoded = devkit.read(image), True
+            sizes.append(f"{name} {record.datum.height} {record.datum.width}\n")
         except FileNotFoundError as error:
             raise CaffeError(f"{error.filename or image}: listed, but not there") from None
         yield b"%08d_%s" % (number, image.encode()), record.SerializeToString()

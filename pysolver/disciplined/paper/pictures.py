@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,28 +58,32 @@ def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: 
     if experiment.log_x:
         axes.set_xscale("log")
     if what.endswith("loss") and early:  # a curve that broke must not flatten the others
-        _limit(axes, early, np.max, 1.15, "top")
-        _limit(axes, quarter, np.max, 1.5, "top")
+        _cut_top(axes, early, 1.15)
+        _cut_top(axes, quarter, 1.5)
     if what.endswith("accuracy") and late:  # nor must the first steps from chance
-        _limit(axes, late, np.min, 0.995, "bottom")
-        low = axes.get_ylim()[0]  # else the margin above is one of all that was cut off, beyond 100 %
-        best = max(float(np.nanmax(part)) for part in late)
-        axes.set_ylim(top=min(100.0, best + 0.06 * (best - low)))
+        _cut_bottom(axes, late)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _limit(axes: Axes, parts: Sequence[np.ndarray], extreme: Callable, margin: float, side: str) -> None:
-    """Cut what lies beyond the extreme of these parts of the curves."""
-    values = np.concatenate(parts)
-    values = values[np.isfinite(values)]
+def _cut_top(axes: Axes, parts: Sequence[np.ndarray], margin: float) -> None:
+    """Cut what lies above so many times the highest value of these parts of the curves."""
+    values = _finite(parts)
     if len(values):
-        low, high = axes.get_ylim()
-        bound = margin * float(extreme(values))
-        if side == "top":
-            axes.set_ylim(top=min(high, bound))
-        else:
-            axes.set_ylim(bottom=max(low, bound))
+        axes.set_ylim(top=min(axes.get_ylim()[1], margin * float(values.max())))
+
+
+def _cut_bottom(axes: Axes, parts: Sequence[np.ndarray]) -> None:
+    """Cut what lies below the accuracies of these parts of the curves, and end a little above, at most at 100 %."""
+    values = _finite(parts)
+    if len(values):
+        low, best = max(axes.get_ylim()[0], 0.995 * float(values.min())), float(values.max())
+        axes.set_ylim(low, min(100.0, best + 0.06 * (best - low)))
+
+
+def _finite(parts: Sequence[np.ndarray]) -> np.ndarray:
+    values = np.concatenate(parts)
+    return values[np.isfinite(values)]
 
 
 def _line(result: Result, experiment: Experiment, what: str, images: int) -> tuple[np.ndarray, np.ndarray]:

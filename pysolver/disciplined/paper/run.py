@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pysolver.checkout import commit
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
@@ -66,7 +66,8 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
         raise CaffeError(missing)
     if wish.jobs > 1:  # two processes with a thread a core each would wait for one another
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // wish.jobs)))
-    origin = Origin(_commit(), date.today().isoformat(), _machine(wish.backend))
+    package = Path(__file__).parents[2]  # results beside it are no code
+    origin = Origin(commit(package), date.today().isoformat(), _machine(wish.backend))
     failed = []
     for wave in ([w for w in wanted if not w[1].after], [w for w in wanted if w[1].after]):
         with ThreadPoolExecutor(wish.jobs) as pool:
@@ -111,20 +112,6 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
     if not run.finished:
         raise CaffeError(f"{trial.log}: did not come to its end")
     return result_of(run, curve, wish.scale, Variation.of(curve, number), origin)
-
-
-def _commit() -> str:
-    """The code's commit, with + if the code was changed since; `unknown` outside a checkout."""
-    try:
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
-        return _git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parents[2]), *words]  # the package: results beside it are no code
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _machine(backend: Command) -> str:

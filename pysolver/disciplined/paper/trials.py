@@ -11,7 +11,7 @@ from typing import Any
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.trial import Backend, Trial, changed, here
 from pysolver.errors import CaffeError, about
-from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
 from pysolver.proto.upgrade import read_net
 
 NUMBER = r"(\d+\.?\d*(?:e-?\d+)?)"
@@ -175,7 +175,7 @@ def net_of(curve: Curve, variation: Variation, data: Path) -> NetParameter:
     return net
 
 
-def _point(layer: Any, curve: Curve, variation: Variation, data: Path) -> None:
+def _point(layer: LayerParameter, curve: Curve, variation: Variation, data: Path) -> None:
     phase = _phase(layer)
     folder = data / curve.data
     layer.data_param.source = str(folder / f"{curve.data}_{'train' if phase == TRAIN else 'test'}_lmdb")
@@ -185,7 +185,7 @@ def _point(layer: Any, curve: Curve, variation: Variation, data: Path) -> None:
         layer.transform_param.mean_file = str(folder / f"{curve.data}_mean.binaryproto")
 
 
-def _phase(layer: Any) -> int:
+def _phase(layer: LayerParameter) -> int:
     return next((rule.phase for rule in layer.include if rule.HasField("phase")), TRAIN)
 
 

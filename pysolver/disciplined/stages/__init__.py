@@ -28,7 +28,8 @@ CLEAR, SOME = 3.0, 1.5  # differences in standard errors from which on a choice 
 class Decision:
     """What a stage found: values by the solver's field names, the reason in words, HIGH, FAIR or LOW, its trials.
 
-    table: what was compared, as (what, its score) for the report; notes: what else was seen.
+    Without values it changes nothing. table: what was compared, as (what, its score) for the report; notes: what else
+    was seen. file_stays: the person's file is the answer, whatever the other stages found.
     """
 
     stage: str
@@ -38,15 +39,22 @@ class Decision:
     evidence: tuple[Plan, ...] = ()
     table: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    file_stays: bool = False
+
+    @property
+    def headline(self) -> str:
+        """What was decided, without the reason."""
+        if self.file_stays:
+            return "the file stays as it came"
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.values.items()) or "nothing decided"
 
     def _repr_html_(self) -> str:
         """In a notebook: without its picture, which the report has."""
-        values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
         rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in self.table)
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return (
-            f"<p>{escape(self.stage)}: <strong>{escape(values)}</strong> ({escape(self.sure)})<br>{escape(self.reason)}"
-            f"</p><table>{rows}</table><ul>{notes}</ul>"
+            f"<p>{escape(self.stage)}: <strong>{escape(self.headline)}</strong> ({escape(self.sure)})<br>"
+            f"{escape(self.reason)}</p><table>{rows}</table><ul>{notes}</ul>"
         )
 
 

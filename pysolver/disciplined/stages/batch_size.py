@@ -26,8 +26,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     sizes = sorted({plan.batch for plan in plans})
     turns = [turn for turn in in_turns(s) if facts.batch in turn]
     if all(len(turn) < 2 for turn in turns):
-        return Decision(NAME, {"batch_size": facts.batch}, "the speed was not measured: the file's batch size stays",
-                        LOW, tuple(plans))  # fmt: skip
+        return Decision(NAME, {}, "the speed was not measured: the file's batch size stays", LOW, tuple(plans))
     gains = {size: min(turn.get(size, 0.0) / turn[facts.batch] for turn in turns) for size in sizes}
     spans = {size: [turn[size] for turn in turns if size in turn] for size in sizes}
     table = tuple((f"batch size {size}", _span(span)) for size, span in spans.items() if span)

@@ -23,7 +23,9 @@ def decide(s: Situation) -> Decision | list[Plan]:
     bounds = {size: learning_rate.decide(replace(s, values={**s.values, "batch_size": size})) for size in speeds}
     if asked := [plan for step in bounds.values() if not isinstance(step, Decision) for plan in step]:
         return asked
-    rates = {size: step.values["max_lr"] / 2 for size, step in bounds.items() if isinstance(step, Decision)}
+    rates = {
+        size: step.values.get("max_lr", s.facts.rate) / 2 for size, step in bounds.items() if isinstance(step, Decision)
+    }
     span = max(s.facts.short(ITERATIONS, own), s.facts.epochs / 6) * s.facts.images / speeds[own]
     cycles = {size: _cycles(s, size, rates[size], span * speeds[size] / s.facts.images) for size in speeds}
     if missing := s.missing([plan for row in cycles.values() for plan in row]):

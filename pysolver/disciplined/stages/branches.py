@@ -29,7 +29,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     if missing := s.missing([pieces[-1] for pieces in trunks]):
         return missing
     if any(pieces[-1] not in s.results for pieces in trunks):
-        return Decision(NAME, {"weight_decay": s.facts.weight_decay}, "not tried: the file's value stays", LOW)
+        return Decision(NAME, {}, "not tried: the file's value stays", LOW)
     ends = [pieces[-1] for pieces in trunks]
     values = list(DEEP if s.facts.deep else SHALLOW)
     for refinement in range(REFINEMENTS + 1):
@@ -37,7 +37,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
             return missing
         comparison = _compare(s, ends, values)
         if comparison is None:
-            return Decision(NAME, {"weight_decay": s.facts.weight_decay}, "not tried: the file's value stays", LOW)
+            return Decision(NAME, {}, "not tried: the file's value stays", LOW)
         another = None if refinement == REFINEMENTS or not s.more else refine(comparison)
         if another is None:
             break

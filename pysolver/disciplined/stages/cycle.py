@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pysolver.disciplined.clues import INSTABILITY, UNDERFITTING
@@ -32,7 +34,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
         comparison = _compare(s, tried, epochs)
         if comparison is None:
             if s.values["max_lr"] == s.facts.rate:
-                return Decision(NAME, _values(s.facts.rate), "not tried: the file's own rate stays the highest", LOW)
+                return Decision(NAME, {}, "not tried: the file's rate stays", LOW)
             top = _round(s.values["max_lr"] / LOWER)
             return Decision(NAME, _values(top), "not tried: half of what the range test bears, to be safe", LOW)
         if comparison.best() != tried[-1]:
@@ -58,32 +60,40 @@ def _top(s: Situation) -> tuple[float, tuple[str, ...]]:
 
 
 def final(s: Situation) -> Decision | list[Plan]:
-    """The whole training with several seeds, beside the person's own solver for as many images."""
+    """The whole training with several seeds, beside the person's own solver for as many images: the better one stays.
+
+    Better is what has the lower test loss or the higher accuracy. Where the budget bore neither this nor a cycle before
+    it, nothing shows that the values found are better than the file's, and so that stays, too.
+    """
     f, batch, epochs = s.facts, int(s.values["batch_size"]), s.values["epochs"]
     plan = Plan(FINAL, CYCLE, epochs, s.values["base_lr"], s.values["max_lr"],
                 (s.values["momentum"], s.values["momentum_low"]), s.values["weight_decay"], batch)  # fmt: skip
     own = Plan(BESIDE, OWN, epochs, f.rate, f.rate, (f.momentum, f.momentum), f.weight_decay, f.batch)
-    ours = [_with_run(plan, run) for run in range(f.seeds)]
-    theirs = [_with_run(own, run) for run in range(f.seeds)]
+    ours = [replace(plan, run=run) for run in range(f.seeds)]
+    theirs = [replace(own, run=run) for run in range(f.seeds)]
     if missing := s.missing([plan for pair in zip(ours, theirs) for plan in pair]):  # a budget may end them
         return missing
     tuned, before = list(s.runs(ours).values()), list(s.runs(theirs).values())
-    if not tuned:
-        return Decision(FINAL, {}, "the budget was spent before the final training", LOW)
-    table = [("tuned", _summary(tuned))]
-    values = {"test_loss": float(np.mean([final_loss(run) for run in tuned]))}
-    accuracies = [a for run in tuned if (a := final_accuracy(run)) is not None]
-    if accuracies:
-        values["accuracy"] = float(np.mean(accuracies))
-    reason, sure = f"{epochs:g} epochs: {_summary(tuned)}", FAIR
-    if before:
-        table.append(("the file as it came", _summary(before)))
-        reason += f"; the file as it came, in as many images: {_summary(before)}"
-        losses = [[final_loss(run) for run in runs] for runs in (tuned, before)]
-        gap, error = _gap(*losses)
-        sure = HIGH if error and gap > 3 * error else FAIR if error and gap > error else LOW
-        values["test_loss_before"] = float(np.mean(losses[1]))
-    return Decision(FINAL, values, reason, sure, (*s.runs(ours), *s.runs(theirs)), tuple(table))
+    if not tuned or not before:
+        if any(plan.stage == NAME for plan in s.results):
+            words = "the budget bore no final training: the cycle was not compared with the file as it came"
+            return Decision(FINAL, {}, words, LOW)
+        words = "the budget bore neither a cycle nor the final training: nothing shows that the file can be bettered"
+        return Decision(FINAL, {}, words, LOW, file_stays=True)
+    losses = [[final_loss(run) for run in runs] for runs in (tuned, before)]
+    accuracies = [[a for run in runs if (a := final_accuracy(run)) is not None] for runs in (tuned, before)]
+    values = {"test_loss": float(np.mean(losses[0])), "test_loss_before": float(np.mean(losses[1]))}
+    better = values["test_loss"] < values["test_loss_before"]
+    if accuracies[0] and accuracies[1]:
+        values |= {"accuracy": float(np.mean(accuracies[0])), "accuracy_before": float(np.mean(accuracies[1]))}
+        better |= values["accuracy"] > values["accuracy_before"]
+    table = (("tuned", _summary(tuned)), ("the file as it came", _summary(before)))
+    reason = f"{epochs:g} epochs: {table[0][1]}; the file as it came, in as many images: {table[1][1]}"
+    if not better:
+        reason += "; nothing was gained, so that stays"
+    gap, error = _gap(*losses)
+    sure = HIGH if error and abs(gap) > 3 * error else FAIR if error and abs(gap) > error else LOW
+    return Decision(FINAL, values, reason, sure, (*s.runs(ours), *s.runs(theirs)), table, file_stays=not better)
 
 
 def _gap(tuned: list[float], before: list[float]) -> tuple[float, float]:
@@ -123,10 +133,6 @@ def _plans(s: Situation, rate: float, epochs: float) -> list[Plan]:
 
 def _values(rate: float) -> dict[str, float]:
     return {"max_lr": rate, "base_lr": _round(rate / RATIO)}
-
-
-def _with_run(plan: Plan, run: int) -> Plan:
-    return Plan(**{**vars(plan), "run": run})
 
 
 def _round(rate: float) -> float:

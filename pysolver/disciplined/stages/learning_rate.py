@@ -43,6 +43,8 @@ def decide(s: Situation, top: float | None = None, epochs: float | None = None) 
         plans = s.variations(_plan(s, RAMP, top / 1000, top, epochs))
         if missing := s.missing(plans):
             return missing
+        if not s.runs(plans):  # the budget was spent
+            break
         found = reading(list(s.runs(plans).values()))
         other = _next_top(found, top, list(s.runs(plans).values()), may_be_longer=not lengthened)
         if other is None:
@@ -145,11 +147,11 @@ def _decision(s: Situation, plans: list[Plan], notes: list[str], scout: Plan | N
     found = reading(list(runs.values()))
     evidence = (*s.runs([scout] if scout else []), *runs)
     if found is None or found.max_lr is None:
-        rate = borne or s.facts.rate
-        words = f"no ramp showed a rate that trains: the person's own {rate:g} stays"
         if borne:
             words = f"no ramp broke up to {borne:g}, none beyond it trained: at least {borne:g} can be used"
-        return Decision(NAME, {"max_lr": rate}, words, LOW, evidence, (), tuple(notes))
+            return Decision(NAME, {"max_lr": borne}, words, LOW, evidence, (), tuple(notes))
+        words = "no ramp showed a rate that trains" if runs else "the budget bore no ramp"
+        return Decision(NAME, {}, f"{words}: the file's {s.facts.rate:g} stays", LOW, evidence, (), tuple(notes))
     breaks = sorted(r.broke for r in found.readings if r.broke is not None)
     max_lr = found.max_lr
     table = tuple(

@@ -36,7 +36,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
             return missing
         comparison = _compare(s, tried)
         if comparison is None:
-            return Decision(NAME, {"epochs": s.facts.epochs}, "not tried: the file's length stays", LOW)
+            return Decision(NAME, {}, "not tried: the file's length stays", LOW)
         done = sorted(comparison.scores)
         if not _gained(comparison, done[-2], done[-1]):
             return _decision(s, comparison, done[-2])

@@ -15,7 +15,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     """Short cycles from each value down; then the range test again with the winner's bounds."""
     f = s.facts
     if not f.momentum:
-        return Decision(NAME, {"momentum": 0.0, "momentum_low": 0.0}, "this solver type takes no momentum", LOW)
+        return Decision(NAME, {}, "this solver type takes no momentum", LOW)
     epochs = f.short(ITERATIONS, int(s.values["batch_size"]))
     plans = {value: s.variations(_cycle(s, value, epochs)) for value in VALUES}
     if missing := s.missing([plan for row in plans.values() for plan in row]):
@@ -23,8 +23,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     scores = {v: [final_loss(run) for run in s.runs(row).values()] for v, row in plans.items()}
     full = {v: row for v, row in scores.items() if len(row) == f.runs}
     if not full:
-        values = {"momentum": f.momentum, "momentum_low": min(f.momentum, LOWEST)}
-        return Decision(NAME, values, "not tried: the file's value stays", LOW)
+        return Decision(NAME, {}, "not tried: the file's value stays", LOW)
     comparison = Comparison(full)
     value, sure, reason = comparison.choose(robust=lambda v: abs(v - 0.95))
     evidence = tuple(plan for v in full for plan in plans[v])

@@ -27,7 +27,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
             return missing
         comparison = _compare(s, values)
         if comparison is None:
-            return Decision(NAME, {"weight_decay": s.facts.weight_decay}, "not tried: the file's value stays", LOW)
+            return Decision(NAME, {}, "not tried: the file's value stays", LOW)
         if refinement == REFINEMENTS or not s.more:
             break
         another = refine(comparison)

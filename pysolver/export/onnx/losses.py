@@ -6,7 +6,7 @@ from pysolver.export.onnx.graph import Scope, emits
 from pysolver.layers import losses as layers
 
 
-@emits("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "InfogainLoss")
+@emits("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "FocalLoss", "InfogainLoss")
 def softmax(g: Scope, layer: layers.Classes, x: str) -> str:
     return g.node("Softmax", x, axis=layer.class_axis)
 

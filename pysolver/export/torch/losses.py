@@ -6,7 +6,7 @@ from pysolver.export.torch.source import Writer, writes
 from pysolver.layers import losses as layers
 
 
-@writes("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "InfogainLoss")
+@writes("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "FocalLoss", "InfogainLoss")
 def softmax(w: Writer, layer: layers.Classes, x: str) -> str:
     return f"torch.softmax({x}, {layer.class_axis})"
 

@@ -23,13 +23,13 @@ import numpy as np
 from torch import nn
 
 from pysolver.blob import Shape
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, visible
 from pysolver.export.program import Program, Step, Value, unique
 from pysolver.layers.base import Layer
 
 Written = Callable[..., "str | tuple[str, ...]"]
 _METHODS = {*dir(nn.Module()), "forward"}  # an attribute of such a name would not be found, or hide what torch needs
-_NAMES = {"self", "torch", "nn", "F", "lstm_unit"}  # what lines of forward call by name
+_NAMES = {"self", "torch", "nn", "F", "lstm_unit", "inf", "nan"}  # what lines of forward call by name
 _WRITERS: dict[str, Written] = {}
 _REFUSALS: dict[str, str] = {}
 
@@ -258,6 +258,11 @@ def identifier(name: str) -> str:
     return f"{found}_" if keyword.iskeyword(found) else found
 
 
+def _quoted(text: str) -> str:
+    """Text that does not end the string it stands in."""
+    return visible(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
 def text_of(source: Source, program: Program, origin: str, weights: str) -> str:
     """The Python file. origin: what it was written from; weights: the name of the file with the tensors."""
     name = source.name
@@ -266,15 +271,16 @@ def text_of(source: Source, program: Program, origin: str, weights: str) -> str:
     shapes = "; ".join(f"{n} {tuple(value.shape)}" for n, value in zip(inputs, program.inputs))
     result = ", ".join(outputs)
     body = [
-        f'"""{name}, written by pysolver from {origin}.',
+        f'"""{name}, written by pysolver from {_quoted(origin)}.',
         "",
         f"    net = {name}()",
-        f'    net.load_state_dict(safetensors.torch.load_file("{weights}"))',
+        f'    net.load_state_dict(safetensors.torch.load_file("{_quoted(weights)}"))',
         f"    {result} = net.eval()({', '.join(inputs)})",
         "",
         f"Inputs: {shapes}, float32.",
         '"""',
         "",
+        *(["from math import inf, nan", ""] if _uses_odd_numbers(source) else []),
         "import torch",
         *(["import torch.nn.functional as F"] if _uses_functional(source) else []),
         "from torch import nn",
@@ -290,6 +296,11 @@ def text_of(source: Source, program: Program, origin: str, weights: str) -> str:
 def _uses_functional(source: Source) -> bool:
     lines = [*source.forward, *map(inspect.getsource, source.pieces.values())]
     return any(re.search(r"\bF\.", line) for line in lines)
+
+
+def _uses_odd_numbers(source: Source) -> bool:
+    """A setting that is no finite number is still a setting."""
+    return any(re.search(r"(?<![\w.])(inf|nan)\b", line) for line in [*source.init, *source.forward])
 
 
 def class_name(name: str) -> str:

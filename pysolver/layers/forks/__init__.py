@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pysolver.layers.forks import (  # noqa: F401
+    activations,
+    cascade,
     detection,
     evaluation,
     faces,
     mobile,
     multibox,
     normalisation,
+    normface,
     proposals,
     rearranging,
     region_losses,
     resizing,
     rois,
+    sampling,
     volumes,
     yolo,
     yolo_losses,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, between, register
 from pysolver.layers.forks import boxes
+from pysolver.layers.forks.result_files import ResultFiles, in_pixels, result_files
 from pysolver.logs import notices
 
 
@@ -30,17 +32,21 @@ class PriorBox(Layer):
 
     def set_up(self, features: Shape, image: Shape | None = None) -> None:
         p = self.param.prior_box_param
-        self.check(len(p.min_size) > 0, "must provide min_size.")
-        self.check(min(p.min_size) > 0, "min_size must be positive.")
-        self.check(len(p.max_size) in (0, len(p.min_size)), "needs no max_size or one for each min_size")
-        for low, high in zip(p.min_size, p.max_size):
-            self.check(high > low, f"max_size must be greater than min_size, not {high:g} with {low:g}")
+        self.check_sizes()
         self.check(len(p.variance) in (0, 1, 4), f"Must and only provide 4 variance, or one, not {len(p.variance)}")
         self.check(all(value > 0 for value in p.variance), "variance must be positive")
         self.image = self._pair("img_size", "img_h", "img_w")
         self.step = self._pair("step", "step_h", "step_w")
         self.check(self.image is not None or image is not None, "needs img_size, or the image as second bottom")
         self.sizes = self._sizes()
+
+    def check_sizes(self) -> None:
+        p = self.param.prior_box_param
+        self.check(len(p.min_size) > 0, "must provide min_size.")
+        self.check(min(p.min_size) > 0, "min_size must be positive.")
+        self.check(len(p.max_size) in (0, len(p.min_size)), "needs no max_size or one for each min_size")
+        for low, high in zip(p.min_size, p.max_size):
+            self.check(high > low, f"max_size must be greater than min_size, not {high:g} with {low:g}")
 
     def _pair(self, both: str, height: str, width: str) -> tuple[float, float] | None:
         """(height, width) from one field or two, None if unset."""
@@ -95,6 +101,23 @@ class PriorBox(Layer):
         return torch.stack([corners.flatten(), variances.flatten()]).unsqueeze(0)
 
 
+@register("PriorBoxClustered")
+class PriorBoxClustered(PriorBox):
+    """PriorBox with boxes of width x height pixels, pair by pair, and no other (OpenVINO's PriorBoxClustered-1).
+
+    Errors: as PriorBox; no width, or not a height for each.
+    """
+
+    def check_sizes(self) -> None:
+        p = self.param.prior_box_param
+        self.check(len(p.width) == len(p.height) > 0, "needs a height for each width, and at least one")
+        self.check(min(*p.width, *p.height) > 0, "width and height must be positive")
+
+    def _sizes(self) -> list[tuple[float, float]]:
+        p = self.param.prior_box_param
+        return list(zip(p.width, p.height, strict=True))
+
+
 @register("DetectionOutput")
 class DetectionOutput(Layer):
     """The detections of a batch: (1, 1, K, 7) rows of image, label, score, xmin, ymin, xmax, ymax.
@@ -103,13 +126,14 @@ class DetectionOutput(Layer):
     priors of PriorBox; a fourth bottom, the images for `visualize`, is not looked at. For each class but the
     background: scores above confidence_threshold, non-maximum
     suppression by nms_param; then the best keep_top_k of the image. Rows by image, label, falling score; nothing
-    found: N rows of -1 that name the image. Source: detection_output_layer.cpp. No gradient.
+    found: N rows of -1 that name the image. save_output_param writes them to files, see ResultFiles. No gradient.
+    Source: detection_output_layer.cpp.
     Errors: num_classes missing; predictions that do not match the priors; nms_threshold below 0; eta outside (0, 1].
     """
 
     bottoms = between(3, 4)
     no_gradient_bottoms = frozenset({0, 1, 2, 3})
-    deviations = "save_output_param and visualize are not carried out"
+    deviations = "visualize is not carried out; result files are written whole or not at all"
 
     def set_up(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> None:
         p = self.param.detection_output_param
@@ -118,8 +142,9 @@ class DetectionOutput(Layer):
         self.check(0 < p.nms_param.eta <= 1, "eta must lie in (0, 1]")
         self.classes = p.num_classes
         self.location_classes = 1 if p.share_location else p.num_classes
-        if p.save_output_param.output_directory or p.visualize:
-            self.context.emit(notices.NotWritten(self.name))
+        self.files = result_files(p.save_output_param, self, p.background_label_id)
+        if p.visualize:
+            self.context.emit(notices.NotShown(self.name))
 
     def top_shapes(self, locations: Shape, scores: Shape, priors: Shape, images: Shape | None = None) -> list[Shape]:
         check_predictions(self, locations, scores, priors, self.classes, self.location_classes)
@@ -136,13 +161,21 @@ class DetectionOutput(Layer):
         rows = []
         for i in range(items):
             found = [known.decode(predictions) for predictions in locations_by_class[i]]
-            rows += self._of_image(i, found, scores_by_class[i])
+            own = self._of_image(i, found, scores_by_class[i])
+            rows += [own] if len(own) else []
+            if self.files is not None:
+                self._save(self.files, own.numpy())
         if not rows:
             self.context.emit(notices.NothingDetected())
             rows = [locations.new_tensor([[i, *[-1] * 6]]).cpu() for i in range(items)]
         return torch.cat(rows).reshape(1, 1, -1, 7).to(locations.device)
 
-    def _of_image(self, image: int, found: list[Tensor], scores: Tensor) -> list[Tensor]:
+    def _save(self, files: ResultFiles, rows: np.ndarray) -> None:
+        p = self.param.detection_output_param.save_output_param
+        resize = p.resize_param if p.HasField("resize_param") else None
+        files.add(rows[:, 1], rows[:, 2], in_pixels(rows[:, 3:], files.size, resize))
+
+    def _of_image(self, image: int, found: list[Tensor], scores: Tensor) -> Tensor:
         """Rows of one image, class by class. found: (priors, 4) a location class, scores (classes, priors)."""
         p = self.param.detection_output_param
         least = p.confidence_threshold if p.HasField("confidence_threshold") else -math.inf
@@ -160,7 +193,7 @@ class DetectionOutput(Layer):
         if -1 < p.keep_top_k < len(rows):
             best = rows[:, 2].argsort(descending=True, stable=True)[: p.keep_top_k]
             rows = rows[best.sort().values]
-        return [rows] if len(rows) else []
+        return rows
 
 
 def check_predictions(

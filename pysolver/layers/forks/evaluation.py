@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
+from pysolver.component import Component
+from pysolver.context import Context
 from pysolver.files import read_text
 from pysolver.layers.base import Layer, exactly, register
 from pysolver.layers.forks import boxes
@@ -27,6 +32,10 @@ class DetectionEvaluate(Layer):
 
     bottoms = exactly(2)
     no_gradient_bottoms = frozenset({0, 1})
+
+    @classmethod
+    def chosen(cls, param: Any, context: Context) -> type[Component]:
+        return DetectionEvaluate if len(param.bottom) != 3 else EvaluateInPixels
 
     def set_up(self, detections: Shape, truth: Shape) -> None:
         p = self.p = self.param.detection_evaluate_param
@@ -55,13 +64,15 @@ class DetectionEvaluate(Layer):
         found, objects = (rows.cpu().reshape(-1, rows.shape[-1]) for rows in (detections, truth))
         top = torch.zeros(len(self.classes) + len(found), 5)
         found, objects = found[found[:, 0].long() != -1], objects[objects[:, 0].long() != -1]
+        images = found[:, 0].long().unique().tolist()
+        found = found[found[:, 1].long() != -1]  # an image of which nothing is found has one such row
         for known in (found, objects):
             if (known[:, 1].long() == self.p.background_label_id).any():
                 self.fail("Found background label in the detection results or in the dataset.")
         counted = objects if self.p.evaluate_difficult_gt else objects[objects[:, 7] == 0]
         rows = [torch.tensor([-1.0, c, (counted[:, 1].long() == c).sum(), -1, -1]) for c in self.classes]
-        for image in found[:, 0].long().unique().tolist():
-            own, scale = found[found[:, 0].long() == image], self._scale()
+        for image in images:
+            own, scale = found[found[:, 0].long() == image], self._scale(image)
             for label in own[:, 1].long().unique().tolist():
                 candidates = own[own[:, 1].long() == label]
                 targets = objects[(objects[:, 0].long() == image) & (objects[:, 1].long() == label)]
@@ -69,8 +80,8 @@ class DetectionEvaluate(Layer):
         top[: len(rows)] = torch.stack(rows)
         return top.reshape(1, 1, -1, 5).to(detections.device)
 
-    def _scale(self) -> Tensor | None:
-        """From fractions to pixels of the next image; None without sizes."""
+    def _scale(self, image: int) -> Tensor | None:
+        """From fractions to pixels of the next image, which is this one of the batch; None without sizes."""
         if not self.sizes:
             return None
         height, width = self.sizes[self.images_seen % len(self.sizes)]
@@ -96,6 +107,38 @@ class DetectionEvaluate(Layer):
                     taken.add(best)
             rows.append(torch.cat([detection[:3], torch.tensor(verdict)]))
         return rows
+
+
+class EvaluateInPixels(DetectionEvaluate):
+    """Cascade R-CNN's DetectionEvaluate: detections (D, 7) of FrcnnOutput, objects (G, 8) of EvalData, and the input's
+    height and width (N, 2), whose pixels the boxes are in. name_size_file is needed: the overlaps are those in the
+    image's own pixels. For the rest, see DetectionEvaluate.
+    """
+
+    bottoms = exactly(3)
+    no_gradient_bottoms = frozenset({0, 1, 2})
+    shown: Tensor  # (N, 2)
+
+    def set_up(self, detections: Shape, truth: Shape, shown: Shape) -> None:  # type: ignore[override]
+        super().set_up(detections, truth)
+        self.check(bool(self.sizes), "needs a name_size_file")
+
+    def top_shapes(self, detections: Shape, truth: Shape, shown: Shape) -> list[Shape]:  # type: ignore[override]
+        widths = [math.prod(shape[1:]) for shape in (detections, truth, shown)]
+        if widths != [7, 8, 2]:
+            self.fail(f"needs bottoms (D, 7), (G, 8) and (N, 2), not {list(detections)}, {list(truth)}, {list(shown)}")
+        return [(1, 1, len(self.classes) + detections[0], 5)]
+
+    @torch.no_grad()
+    def forward(self, detections: Tensor, truth: Tensor, shown: Tensor) -> Tensor:  # type: ignore[override]
+        self.shown = shown.cpu().reshape(-1, 2)
+        found, objects = detections.reshape(-1, 7)[:, [0, 5, 6, 1, 2, 3, 4]], truth.reshape(-1, 8)
+        return super().forward(found, objects[:, [0, 5, 6, 1, 2, 3, 4, 7]])
+
+    def _scale(self, image: int) -> Tensor:
+        scale = super()._scale(image)
+        self.check(image < len(self.shown), f"image {image} of a batch of {len(self.shown)}")
+        return scale / self.shown[image].flip(0).repeat(2)
 
 
 @register("SegAccuracy")

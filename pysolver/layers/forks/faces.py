@@ -1,4 +1,5 @@
-"""What face recognition trains with: CenterLoss (Wen et al., 2016), MarginInnerProduct (Liu et al., 2017)."""
+"""What face recognition trains with: CenterLoss (Wen et al., 2016), MarginInnerProduct (Liu et al., 2017) and
+LargeMarginInnerProduct (Liu et al., 2016)."""
 
 from __future__ import annotations
 
@@ -104,16 +105,12 @@ class _Margin(torch.autograd.Function):
         return to_x / (1 + ctx.weakness), to_weight, None, None, None
 
 
-@register("MarginInnerProduct")
-class MarginInnerProduct(Layer):
-    """(top + lambda x w) / (1 + lambda): top is x w, but |x| g(cos) at the label (margin_inner_product_layer.cpp).
+class Margins(Layer):
+    """What both share: bottoms features (N, ...) and labels (N); tops (N, num_output) and, if asked for, lambda (1).
+    Blob 0: weights (num_output, features).
 
-    cos is the cosine of the angle between x and the label's weight; g: SINGLE cos; DOUBLE, TRIPLE, QUADRUPLE: that of
-    two, three, four times the angle, made to fall from 0 to pi. lambda = max(base (1 + gamma i)^-power, lambda_min) in
-    the i-th forward after `iteration`. Bottoms: features (N, ...), labels (N); tops: (N, num_output) and, if asked for,
-    lambda (1). Blob 0: weights (num_output, features), whose rows every forward makes of length 1. Gradients as there:
-    to the weights as of x w; to x, at the label, the two parts (along w and x) scaled to length 1.
-    Errors: a label outside the classes.
+    lambda = max(base (1 + gamma i)^-power, lambda_min) in the i-th forward after `iteration`.
+    Errors: a label outside the classes; other shapes.
     """
 
     bottoms = exactly(2)
@@ -121,9 +118,10 @@ class MarginInnerProduct(Layer):
     no_gradient_bottoms = frozenset({1})
     allows_in_place = False
     deviations = "a label outside the classes is an error; as there, a resumed run counts from `iteration` again"
+    p: Any
 
     def set_up(self, data: Shape, label: Shape) -> None:
-        p = self.p = self.param.margin_inner_product_param
+        p = self.p
         self.check(p.num_output > 0, "num_output must be positive")
         self.labels = IndexCheck(self, p.num_output, "label", "classes")
         self.add_blob((p.num_output, math.prod(data[1:])), p.weight_filler)
@@ -134,15 +132,62 @@ class MarginInnerProduct(Layer):
             self.fail(f"needs {self.blobs[0].shape[1]} features and one label an item, not {list(data)}, {list(label)}")
         return [(data[0], self.p.num_output), (1,)][: self.top_count]
 
+    def weakness(self) -> float:
+        """lambda of this forward."""
+        self.forwards += 1
+        return max(self.p.base * (1 + self.p.gamma * self.forwards) ** -self.p.power, self.p.lambda_min)
+
+    def tops_of(self, top: Tensor, weakness: float) -> Tensor | tuple[Tensor, Tensor]:
+        return (top, top.new_full((1,), weakness)) if self.top_count > 1 else top
+
+
+@register("MarginInnerProduct")
+class MarginInnerProduct(Margins):
+    """(top + lambda x w) / (1 + lambda): top is x w, but |x| g(cos) at the label (margin_inner_product_layer.cpp).
+
+    cos is the cosine of the angle between x and the label's weight; g: SINGLE cos; DOUBLE, TRIPLE, QUADRUPLE: that of
+    two, three, four times the angle, made to fall from 0 to pi. Every forward makes the rows of the weights of length
+    1. Gradients as there: to the weights as of x w; to x, at the label, the two parts (along w and x) scaled to length
+    1. For lambda, shapes and errors see Margins.
+    """
+
+    def set_up(self, data: Shape, label: Shape) -> None:
+        self.p = self.param.margin_inner_product_param
+        super().set_up(data, label)
+
     def unit_rows(self) -> Tensor:
         """The weights with rows of length 1."""
         return F.normalize(self.blobs[0], dim=1, eps=0)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        p, weight = self.p, self.blobs[0]
-        self.forwards += 1
-        weakness = max(p.base * (1 + p.gamma * self.forwards) ** -p.power, p.lambda_min)
+        weight, weakness = self.blobs[0], self.weakness()
         with torch.no_grad():
             weight.copy_(self.unit_rows())
-        top = _Margin.apply(x.flatten(1), weight, self.labels(label).flatten(), p.type, weakness)
-        return (top, x.new_full((1,), weakness)) if self.top_count > 1 else top
+        top = _Margin.apply(x.flatten(1), weight, self.labels(label).flatten(), self.p.type, weakness)
+        return self.tops_of(top, weakness)
+
+
+@register("LargeMarginInnerProduct")
+class LargeMarginInnerProduct(Margins):
+    """(top + lambda x w) / (1 + lambda): top is x w, but |x| |w| g(cos) at the label; g as in MarginInnerProduct, with
+    free weights and exact gradients (L-Softmax, largemargin_inner_product_layer.cpp).
+
+    type SINGLE is x w. For lambda, shapes and errors see Margins. Errors: an axis other than 1.
+    """
+
+    def set_up(self, data: Shape, label: Shape) -> None:
+        self.p = self.param.largemargin_inner_product_param
+        super().set_up(data, label)
+        self.check(self.p.axis == 1, f"takes axis 1, not {self.p.axis}")
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x, weight, weakness = x.flatten(1), self.blobs[0], self.weakness()
+        plain, index = x @ weight.T, self.labels(label).flatten()
+        if not self.p.type:
+            return self.tops_of(plain, weakness)
+        size = x.norm(dim=1) * weight[index].norm(dim=1) + 1e-9
+        own = plain.gather(1, index[:, None])
+        value, _ = _margin(self.p.type, own[:, 0] / size)
+        more = size * value - own[:, 0]
+        top = plain.scatter_add(1, index[:, None], (more / (1 + weakness))[:, None])
+        return self.tops_of(top, weakness)

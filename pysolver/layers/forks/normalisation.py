@@ -1,4 +1,4 @@
-"""Normalize of SSD; BN of PSPNet and of SegNet."""
+"""Normalize of SSD; BN of PSPNet and of SegNet; CuDNNBatchNorm of GENet."""
 
 from __future__ import annotations
 
@@ -103,3 +103,43 @@ class BN(Layer):
         var, mean = torch.var_mean(x, axes, correction=0)
         for running, value in ((self.blobs[2], mean), (self.blobs[3], (var + self.eps).rsqrt())):
             running.mul_(self.momentum).add_(value, alpha=1 - self.momentum)
+
+
+@register("CuDNNBatchNorm")
+class CuDNNBatchNorm(Layer):
+    """y = scale (x - mean) / sqrt(var + eps) + bias on axis 1 (GENet's cudnn_batch_norm_layer.cpp).
+
+    Blobs, (1, C, 1, 1) each: scale, bias, running mean and variance, both r = momentum r + (1 - momentum) batch value,
+    the variance by m - 1 of m elements; these two are used in TEST, and in TRAIN if frozen, when nothing learns. eps
+    is at least 1e-5. Errors: a bottom of less than 2 axes.
+    """
+
+    deviations = "also runs on the CPU"
+
+    def set_up(self, bottom: Shape) -> None:
+        p = self.param.cudnn_batch_norm_param
+        self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
+        self.momentum, self.eps, shape = p.momentum, max(p.eps, 1e-5), (1, bottom[1], 1, 1)
+        self.learns = not p.frozen
+        self.stored = p.frozen or not self.is_training
+        self.add_blob(shape, p.scale_filler)
+        self.add_blob(shape, p.bias_filler)
+        self.add_blob(shape).requires_grad_(False)
+        self.add_blob(shape, caffe_pb2.FillerParameter(value=float(p.frozen))).requires_grad_(False)
+        while len(self.param.param) < 4:  # saved with the net
+            self.param.param.add()
+        for index, spec in enumerate(self.param.param):
+            if index > 1 or p.frozen:
+                spec.lr_mult = spec.decay_mult = 0
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[1]:
+            self.fail(f"is for {self.blobs[0].shape[1]} channels, the bottom is {list(bottom)}")
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in list(self.blobs)[:2])
+        mean, var = (blob.detach().view(-1) for blob in list(self.blobs)[2:])
+        if self.stored:
+            return F.batch_norm(x, mean, var, scale, bias, eps=self.eps)
+        return F.batch_norm(x, mean, var, scale, bias, training=True, momentum=1 - self.momentum, eps=self.eps)

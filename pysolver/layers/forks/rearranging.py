@@ -1,4 +1,4 @@
-"""Permute of SSD and Reorg of YOLO: the same numbers in another order."""
+"""Permute of SSD, Transpose and Reverse of CTPN, Reorg of YOLO: the same numbers in another order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ class Permute(Layer):
 
     allows_in_place = False
 
+    def order_of(self, bottom: Shape) -> list[int]:
+        return list(self.param.permute_param.order)
+
     def set_up(self, bottom: Shape) -> None:
-        order = list(self.param.permute_param.order)
+        order = self.order_of(bottom)
         for axis in order:
             self.check(axis < len(bottom), f"order {order} names axis {axis}, the bottom {list(bottom)} has none")
         self.check(len(set(order)) == len(order), f"there are duplicate orders in {order}")
@@ -30,6 +33,34 @@ class Permute(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(self.order).contiguous()
+
+
+@register("Transpose")
+class Transpose(Permute):
+    """The axes in the order `dim`, which names them all (CTPN, transpose_layer.cpp). Errors: see Permute."""
+
+    def order_of(self, bottom: Shape) -> list[int]:
+        order = list(self.param.transpose_param.dim)
+        self.check(len(order) == len(bottom), f"dim {order} must name each axis of {list(bottom)}")
+        self.check(min(order, default=0) >= 0, f"dim {order} has a negative axis")
+        return order
+
+
+@register("Reverse")
+class Reverse(Layer):
+    """The bottom from end to start along `axis` (CTPN, reverse_layer.cpp). Errors: an axis that is not there."""
+
+    allows_in_place = False
+
+    def set_up(self, bottom: Shape) -> None:
+        self.along = self.param.reverse_param.axis
+        self.check(0 <= self.along < len(bottom), f"axis {self.along} is none of {list(bottom)}")
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(self.along)
 
 
 @register("Reorg")

@@ -153,3 +153,27 @@ class L1Loss(DistanceLoss):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b.reshape(a.shape)).abs().sum() / a.shape[0]
+
+
+@register("FocalLoss")
+class FocalLoss(SoftmaxWithLoss):
+    """-sum of alpha (1 - p)^gamma log(max(p, FLT_MIN)) over labels that count / normaliser, p the softmax at the label
+    (Lin et al., 2017; focal_loss_layer.cpp of zimenglan-sysu-512 and of frcnn).
+
+    For the rest, see SoftmaxWithLoss. Errors: as there; gamma below 0, alpha not above.
+    """
+
+    deviations = "caffe-windows' 1 + p, and sciencefans' sigmoid, are other losses of this name"
+
+    def set_up(self, data: Shape, label: Shape) -> None:
+        super().set_up(data, label)
+        p = self.param.focal_loss_param
+        self.check(p.gamma >= 0, "gamma must be larger than or equal to zero")
+        self.check(p.alpha > 0, "alpha must be larger than zero")
+
+    def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        each, log_p, index, valid = super().losses(x, label)
+        p = self.param.focal_loss_param
+        own = log_p.gather(1, index.clamp(0, log_p.shape[1] - 1).unsqueeze(1)).squeeze(1)
+        rest = -torch.expm1(own)  # 1 - p
+        return p.alpha * rest.clamp(min=1e-10) ** p.gamma * each, log_p, index, valid

@@ -29,9 +29,15 @@ class Regions(Layer):
         return self.images(regions[:, 0])
 
 
-def _round(x: Tensor) -> Tensor:
+def round_half_away(x: Tensor) -> Tensor:
     """C's round: halves away from zero."""
     return x.sign() * (x.abs() + 0.5).floor()
+
+
+def padded(corners: Tensor, ratio: float) -> Tensor:
+    """(R, 4) enlarged by `ratio` of width and height (x2 - x1 + 1) on each side."""
+    size = corners[:, 2:] - corners[:, :2] + 1
+    return corners + torch.cat([-size, size], 1) * ratio if ratio else corners
 
 
 def _bins(start: Tensor, length: Tensor, count: int, limit: int) -> tuple[Tensor, Tensor]:
@@ -47,8 +53,9 @@ def _bins(start: Tensor, length: Tensor, count: int, limit: int) -> tuple[Tensor
 class ROIPooling(Regions):
     """The maximum of each of pooled_h x pooled_w bins of a region, (R, C, pooled_h, pooled_w) (roi_pooling_layer.cpp).
 
-    Region corners times spatial_scale are rounded, both ends belong to it, it has at least one cell; a bin goes from
-    floor(i size) to ceil((i + 1) size), clipped to the image; an empty bin gives 0. The first of equal maxima wins.
+    A region is enlarged by pad_ratio (MS-CNN) of its width and height on each side; corners times spatial_scale are
+    rounded, both ends belong to it, it has at least one cell; a bin goes from floor(i size) to ceil((i + 1) size),
+    clipped to the image; an empty bin gives 0. The first of equal maxima wins.
     Errors: see Regions; pooled_h or pooled_w 0.
     """
 
@@ -56,7 +63,7 @@ class ROIPooling(Regions):
         super().set_up(features, regions)
         p = self.param.roi_pooling_param
         self.check(p.pooled_h > 0 and p.pooled_w > 0, "pooled_h and pooled_w must be > 0")
-        self.height, self.width, self.scale = p.pooled_h, p.pooled_w, p.spatial_scale
+        self.height, self.width, self.scale, self.pad = p.pooled_h, p.pooled_w, p.spatial_scale, p.pad_ratio
 
     def top_shapes(self, features: Shape, regions: Shape) -> list[Shape]:
         self.check_bottoms(features, regions)
@@ -71,7 +78,7 @@ class ROIPooling(Regions):
     def _winners(self, x: Tensor, regions: Tensor) -> Tensor:
         """Index into x of the maximum of every bin, (R, C, pooled_h, pooled_w); -1 for empty ones."""
         images = self.images_of(x, regions)
-        left, top, right, bottom = _round(regions[:, 1:] * self.scale).unbind(1)
+        left, top, right, bottom = round_half_away(padded(regions[:, 1:], self.pad) * self.scale).unbind(1)
         # _bins adds the start before it rounds; the start is whole, so that is the same
         rows = _bins(top, (bottom - top + 1).clamp(min=1), self.height, x.shape[2])
         columns = _bins(left, (right - left + 1).clamp(min=1), self.width, x.shape[3])
@@ -126,7 +133,9 @@ class PSROIPooling(Regions):
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         regions = regions.detach().flatten(1)
         images = self.images_of(x, regions)
-        left, top, right, bottom = ((_round(regions[:, 1:]) + regions.new_tensor([0, 0, 1, 1])) * self.scale).unbind(1)
+        left, top, right, bottom = (
+            (round_half_away(regions[:, 1:]) + regions.new_tensor([0, 0, 1, 1])) * self.scale
+        ).unbind(1)
         rows = _shares(*_bins(top, (bottom - top).clamp(min=0.1), self.group, x.shape[2]), x.shape[2])
         columns = _shares(*_bins(left, (right - left).clamp(min=0.1), self.group, x.shape[3]), x.shape[3])
         maps = x.unflatten(1, (self.outputs, self.group, self.group))

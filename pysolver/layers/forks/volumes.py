@@ -1,8 +1,10 @@
-"""Convolution3D and Pooling3D of C3D (Tran et al., 2015): over (N, C, length, H, W), with square windows in a frame."""
+"""Convolution3D, Deconvolution3D and Pooling3D of C3D (Tran et al., 2015): over (N, C, length, H, W), with
+square windows in a frame."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
-from pysolver.layers.convolution import Convolution
+from pysolver.layers.convolution import Convolution, Deconvolution, Weighted
 from pysolver.proto import caffe_pb2
 
 
@@ -19,13 +21,16 @@ def _check_volume(layer: Layer, bottom: Shape) -> None:
         layer.fail(f"needs a bottom (N, C, length, H, W), not {list(bottom)}")
 
 
-@register("Convolution3D")
-class Convolution3D(Convolution):
-    """Convolution with kernels (kernel_depth, kernel_size, kernel_size), in steps of (temporal_stride, stride, stride),
-    with zeros (temporal_pad, pad, pad) around (convolution3d_layer.cpp).
+def _first(field: int | Sequence[int], default: int) -> int:
+    """What a field says that is single in one message and repeated in the other."""
+    return field if isinstance(field, int) else next(iter(field), default)
 
-    The fields are those of convolution3d_param or, in files of C3D 1.0, of convolution_param. filter_group only saves
-    that fork's memory, group is not read. Weights (O, C, kernel...). Errors: as Convolution; a bottom without 5 axes.
+
+class Volume(Weighted):
+    """What both share: kernels (kernel_depth, kernel_size, kernel_size), steps (temporal_stride, stride, stride), zeros
+    around (temporal_pad, pad, pad). The fields are those of convolution3d_param or, in files of C3D 1.0, of
+    convolution_param. filter_group only saves that fork's memory, group is not read.
+    Errors: as Convolution; a bottom without 5 axes.
     """
 
     bottoms = exactly(1)
@@ -35,11 +40,7 @@ class Convolution3D(Convolution):
         _check_volume(self, bottom)
         own = self.param.HasField("convolution3d_param")
         p = self.param.convolution3d_param if own else self.param.convolution_param
-        size, stride, pad = (
-            [p.kernel_size, p.stride, p.pad]
-            if own
-            else [next(iter(values), default) for values, default in ((p.kernel_size, 0), (p.stride, 1), (p.pad, 0))]
-        )
+        size, stride, pad = _first(p.kernel_size, 0), _first(p.stride, 1), _first(p.pad, 0)
         self.channel_axis, self.spatial, self.channels = 1, 3, bottom[1]
         self.outputs, self.group, self.dilation = p.num_output, 1, (1, 1, 1)
         self.kernel = (p.kernel_depth, size, size)
@@ -51,6 +52,18 @@ class Convolution3D(Convolution):
         self.add_blob(self.weight_shape(), p.weight_filler)
         if p.bias_term:
             self.add_blob((self.outputs,), p.bias_filler)
+
+
+@register("Convolution3D")
+class Convolution3D(Volume, Convolution):
+    """Convolution of volumes, weights (O, C, kernel...) (convolution3d_layer.cpp). Fields and errors: see Volume."""
+
+
+@register("Deconvolution3D")
+class Deconvolution3D(Volume, Deconvolution):
+    """The transpose of Convolution3D, weights (C, O, kernel...) (deconvolution3d_layer.cpp). Fields and errors: see
+    Volume.
+    """
 
 
 @register("Pooling3D")

@@ -52,8 +52,11 @@ def _devkit(root, packed):
 def test_databases_and_label_map(tmp_path, packed):
     source = tmp_path / "source"
     source.mkdir()
-    train, test, names = prepare("voc", tmp_path / "out", _devkit(source, packed))
-    assert [path.name for path in (train, test, names)] == ["voc_train_lmdb", "voc_test_lmdb", "voc_labelmap.prototxt"]
+    paths = prepare("voc", tmp_path / "out", _devkit(source, packed))
+    parts = ["train_lmdb", "test_lmdb", "labelmap.prototxt", "test_name_size.txt"]
+    assert [path.name for path in paths] == [f"voc_{part}" for part in parts]
+    train, test, names, sizes = paths
+    assert sizes.read_text() == "9 20 40\n"
     with lmdb.open(str(train), readonly=True, lock=False) as environment, environment.begin() as transaction:
         keys, values = zip(*transaction.cursor())
     assert sorted(key.split(b"_", 1)[1] for key in keys) == [

@@ -86,7 +86,7 @@ def _voc(data: bytes) -> None:
 
     with folder_of("in") as folder, folder_of("out") as out:
         (folder / "VOC.tar").write_bytes(data)
-        voc.writer("in")(out / "train", out / "test", out / "labelmap.prototxt")
+        voc.writer("in")(out / "train", out / "test", out / "labelmap.prototxt", out / "sizes.txt")
 
 
 def _detections() -> Any:

@@ -13,7 +13,7 @@ _CORNER, _CENTER_SIZE = (caffe_pb2.PriorBoxParameter.CodeType.Value(name) for na
 _LEAST = -float(np.finfo(np.float32).max)
 
 
-@emits("PriorBox")
+@emits("PriorBox", "PriorBoxClustered")
 def prior_box(g: Scope, layer: layers.PriorBox, *bottoms: str) -> str:
     """The boxes depend on shapes only: a constant."""
     return g.constant(layer(*(torch.empty(shape) for shape in g.bottoms)).numpy(), hint="boxes")

@@ -1,4 +1,4 @@
-"""MarginInnerProduct of SphereFace without its margin (see pysolver.export.program)."""
+"""MarginInnerProduct and LargeMarginInnerProduct without their margins (see pysolver.export.program)."""
 
 from __future__ import annotations
 
@@ -11,3 +11,9 @@ from pysolver.layers.forks import faces as layers
 def margin_inner_product(g: Scope, layer: layers.MarginInnerProduct, x: str) -> str:
     x = x if len(g.bottoms[0]) == 2 else g.node("Flatten", x, axis=1)
     return g.node("Gemm", x, g.constant(array_of(layer.unit_rows()).numpy(), hint="0"), transB=1)
+
+
+@emits("LargeMarginInnerProduct")
+def large_margin_inner_product(g: Scope, layer: layers.LargeMarginInnerProduct, x: str) -> str:
+    x = x if len(g.bottoms[0]) == 2 else g.node("Flatten", x, axis=1)
+    return g.node("Gemm", x, g.blob(0), transB=1)

@@ -1,4 +1,4 @@
-"""Normalize of SSD; BN of PSPNet and of SegNet."""
+"""Normalize of SSD; BN of PSPNet and of SegNet; CuDNNBatchNorm of GENet."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def bn(g: Scope, layer: layers.BN, x: str) -> str:
     if not layer.is_segnet:
         mean, inverse = (g.values(index).ravel() for index in (2, 3))
     return normalise(g, x, slope * inverse, bias, mean, np.ones_like(mean), 0.0)
+
+
+@emits("CuDNNBatchNorm")
+def cudnn_batch_norm(g: Scope, layer: layers.CuDNNBatchNorm, x: str) -> str:
+    if not layer.stored:
+        g.cannot("phase TRAIN normalises by the batch: export the TEST net")
+    slope, bias, mean, variance = (g.values(index).ravel() for index in range(4))
+    return normalise(g, x, slope, bias, mean, variance, layer.eps)

@@ -8,7 +8,7 @@ from pysolver.export.onnx.graph import Scope, emits
 from pysolver.layers.forks import rearranging as layers
 
 
-@emits("Permute")
+@emits("Permute", "Transpose")
 def permute(g: Scope, layer: layers.Permute, x: str) -> str:
     return g.node("Transpose", x, perm=layer.order)
 
@@ -27,9 +27,15 @@ def reorg(g: Scope, layer: layers.Reorg, x: str) -> str:
 
 @emits("Flip")
 def flip(g: Scope, layer: layers.Flip, x: str) -> str:
-    axes = layer.axes
-    if not axes:
-        return x
+    return _turned(g, x, layer.axes) if layer.axes else x
+
+
+@emits("Reverse")
+def reverse(g: Scope, layer: layers.Reverse, x: str) -> str:
+    return _turned(g, x, [layer.along])
+
+
+def _turned(g: Scope, x: str, axes: list[int]) -> str:
     last, before_first = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes)
     named = (("last", last), ("before_first", before_first), ("axes", axes), ("steps", last))
     return g.node("Slice", x, *(g.indices(values, hint) for hint, values in named))

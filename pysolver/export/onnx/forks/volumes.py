@@ -1,4 +1,4 @@
-"""Convolution3D and Pooling3D of C3D."""
+"""Convolution3D, Deconvolution3D and Pooling3D of C3D."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
-from pysolver.export.onnx.convolution import convolution
+from pysolver.export.onnx.convolution import convolution, deconvolution
 from pysolver.export.onnx.graph import Scope, emits
 from pysolver.layers.forks import volumes as layers
 
 _LEAST = -float(np.finfo(np.float32).max)
 
 emits("Convolution3D")(convolution)
+emits("Deconvolution3D")(deconvolution)
 
 
 @emits("Pooling3D")

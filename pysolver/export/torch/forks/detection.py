@@ -8,7 +8,7 @@ from pysolver.export.torch.source import Writer, refuse, writes
 from pysolver.layers.forks import detection as layers
 
 
-@writes("PriorBox")
+@writes("PriorBox", "PriorBoxClustered")
 def prior_box(w: Writer, layer: layers.PriorBox, *bottoms: str) -> str:
     """The boxes depend on shapes only: a constant."""
     return w.constant(layer(*(torch.empty(shape) for shape in w.bottoms)))

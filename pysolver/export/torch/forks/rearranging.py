@@ -6,7 +6,7 @@ from pysolver.export.torch.source import Writer, writes
 from pysolver.layers.forks import rearranging as layers
 
 
-@writes("Permute")
+@writes("Permute", "Transpose")
 def permute(w: Writer, layer: layers.Permute, x: str) -> str:
     return f"{x}.permute({', '.join(map(str, layer.order))})"
 
@@ -21,6 +21,11 @@ def reorg(w: Writer, layer: layers.Reorg, x: str) -> str:
         parts, order = (items, coarse, height, s, width, s), (0, 3, 5, 1, 2, 4)
     turned = f"{w.reshape(x, w.bottoms[0], parts)}.permute{order}"
     return w.reshape(turned, tuple(parts[i] for i in order), w.tops[0])
+
+
+@writes("Reverse")
+def reverse(w: Writer, layer: layers.Reverse, x: str) -> str:
+    return f"{x}.flip({layer.along})"
 
 
 @writes("Flip")

@@ -1,12 +1,13 @@
-"""Convolution3D and Pooling3D of C3D."""
+"""Convolution3D, Deconvolution3D and Pooling3D of C3D."""
 
 from __future__ import annotations
 
-from pysolver.export.torch.convolution import convolution, short
+from pysolver.export.torch.convolution import convolution, deconvolution, short
 from pysolver.export.torch.source import Writer, writes
 from pysolver.layers.forks import volumes as layers
 
 writes("Convolution3D")(convolution)
+writes("Deconvolution3D")(deconvolution)
 
 
 @writes("Pooling3D")
