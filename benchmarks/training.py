@@ -2,11 +2,13 @@
 
     python benchmarks/training.py [NAME...] [--threads 1 2] [--rounds 5] [--seconds 2] [--device cpu] [--no-caffe]
 
-All run in turns within each round, on the same tensors, loss read every iteration; Caffe by `caffe time`, forward and
-backward, on one it finds under the user's cache folder (`make test-caffe` builds it). With one thread the clock is
-processor time, so that other work on the machine counts little; with more it is wall time. Prints a table: images/s
-of pysolver (median over the rounds, half their spread in per cent), pysolver's speed divided by each other's (median of
-the ratios within the rounds), and peak memory of an iteration beside the loops'. A name selects the rows with it.
+Each is a process of its own. They run in turns within each round, on the same tensors, loss read every iteration; Caffe
+by `caffe time`, forward and backward, on one it finds under the user's cache folder (`make test-caffe` builds it). With
+one thread the clock is processor time, so that other work on the machine counts little; with more it is wall time.
+
+Prints a table: images/s of pysolver (median over the rounds, half their spread in per cent), pysolver's speed divided
+by each other's (median of the ratios within the rounds), and peak memory of an iteration beside the loops'. `kept` is
+the channels_last loop in a process that keeps its freed memory, as pysolver's does. A name selects the rows with it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from nets import BENCHES, Bench
 
+from pysolver import memory
 from pysolver.context import Context
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text, to_text
@@ -49,6 +52,7 @@ def batch_of(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pysolver_step(bench: Bench) -> Step:
+    memory.keep_freed()  # as `pysolver train` does
     images, labels = batch_of(bench)
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
     param.net_param.CopyFrom(bench.param())
@@ -78,11 +82,43 @@ def torch_step(bench: Bench, channels_last: bool) -> Step:
     return step
 
 
+def kept_step(bench: Bench) -> Step:
+    memory.keep_freed()
+    return torch_step(bench, True)
+
+
 LOOPS: dict[str, Callable[[Bench], Step]] = {
     "pysolver": pysolver_step,
     "NCHW": lambda bench: torch_step(bench, False),
     "channels_last": lambda bench: torch_step(bench, True),
+    "kept": kept_step,
 }
+
+
+class Runner:
+    """A loop in a process of its own, which computes when it is asked to."""
+
+    def __init__(self, loop: str, bench: Bench, threads: int) -> None:
+        command = [sys.executable, __file__, "--serve", loop, "--threads", str(threads), "--device", str(DEVICE)]
+        self._process = subprocess.Popen(
+            [*command, bench.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def speed(self, seconds: float) -> float:
+        """Images/s during so many seconds, one iteration at least."""
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(loop: str, bench: Bench) -> None:
+    step = LOOPS[loop](bench)
+    for line in sys.stdin:
+        print(images_per_second(step, bench.batch, float(line)), flush=True)
 
 
 def images_per_second(step: Step, batch: int, seconds: float) -> float:
@@ -146,16 +182,19 @@ def _status(field: str) -> int:
 
 
 def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
-    torch.set_num_threads(threads)
-    steps = {name: make(bench) for name, make in LOOPS.items()}
+    torch.set_num_threads(threads)  # what Caffe is told
+    runners = {name: Runner(name, bench, threads) for name in LOOPS}
     speeds: dict[str, list[float]] = {name: [] for name in (*LOOPS, "Caffe")}
-    for step in steps.values():
-        step()
+    for _ in range(2):
+        for runner in runners.values():
+            runner.speed(0)
     for _ in range(args.rounds):
-        for name, step in steps.items():
-            speeds[name].append(images_per_second(step, bench.batch, args.seconds))
+        for name, runner in runners.items():
+            speeds[name].append(runner.speed(args.seconds))
         if args.caffe:
             speeds["Caffe"].append(caffe_images_per_second(bench, args.seconds, speeds["pysolver"][-1]))
+    for runner in runners.values():
+        runner.close()
     mine = speeds.pop("pysolver")
     middle = statistics.median(mine)
     spread = 100 * (max(mine) - min(mine)) / middle
@@ -163,8 +202,8 @@ def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
         f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-" for other in speeds.values()
     ]
     no_memory = args.no_memory or threads > 1 or DEVICE.type != "cpu"
-    memory = ["-"] * 3 if no_memory else [f"{peak_mebibytes(loop, bench):.0f}" for loop in LOOPS]
-    cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(memory)]
+    peaks = ["-"] * 3 if no_memory else [f"{peak_mebibytes(loop, bench):.0f}" for loop in list(LOOPS)[:3]]
+    cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(peaks)]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -178,6 +217,7 @@ def main() -> None:
     parser.add_argument("--no-caffe", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory-of", metavar="LOOP", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", metavar="LOOP", help=argparse.SUPPRESS)
     args = parser.parse_args()
     chosen = [bench for bench in BENCHES if not args.names or any(name in bench.name for name in args.names)]
     if args.memory_of:
@@ -185,10 +225,14 @@ def main() -> None:
         return print_peak(args.memory_of, chosen[0])
     global DEVICE
     DEVICE = torch.device(args.device)
+    if args.serve:
+        torch.set_num_threads(args.threads[0])
+        return serve(args.serve, chosen[0])
     args.caffe = CAFFE.is_file() and not args.no_caffe and DEVICE.type == "cpu"
     print(f"torch {torch.__version__}; Caffe: {CAFFE if args.caffe else 'none'}; {args.rounds} rounds")
-    print("| net | threads | pysolver, images/s | / NCHW loop | / channels_last loop | / Caffe | peak MiB: "
-          "pysolver / NCHW / channels_last |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)  # fmt: skip
+    titles = ["net", "threads", "pysolver, images/s", "/ NCHW loop", "/ channels_last loop", "/ kept", "/ Caffe"]
+    titles.append("peak MiB: pysolver / NCHW / channels_last")
+    print("| " + " | ".join(titles) + " |\n|" + " --- |" * len(titles), flush=True)
     for threads in args.threads:
         for bench in chosen:
             print(row(bench, args, threads), flush=True)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from pysolver.logs.events import Emit, Event
 from pysolver.logs.writer import to_stderr
+from pysolver.proto.caffe_pb2 import FillerParameter
 
 if TYPE_CHECKING:
     from pysolver.data.records import Shelf
@@ -26,6 +28,7 @@ class Context:
     listener: who is told what happens, by default the Caffe log on stderr, from rank 0 only.
     precision: fp32, or bf16 or fp16 for what is computed between the parameters; see pysolver.net.precision.
     compile: whether torch.compile makes kernels of the net's function; not on a CPU.
+    unfilled: takes the parameters whose fillers have not run, since weights are expected; None: fill at once.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -39,6 +42,7 @@ class Context:
     own_code: tuple[str, ...] = ()
     precision: str = "fp32"
     compile: bool = False
+    unfilled: list[tuple[nn.Parameter, FillerParameter]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_root(self) -> bool:

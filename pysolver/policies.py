@@ -39,9 +39,17 @@ class Parameters(Protocol):
     rampup_lr: float
     warmup_iter: int
     warmup_start_lr: float
+    momentum_policy: str
+    max_momentum: float
+    momentum_power: float
+    weight_decay_policy: str
+    max_weight_decay: float
+    weight_decay_power: float
 
     @property
     def stepvalue(self) -> Sequence[int]: ...
+    @property
+    def plateau_winsize(self) -> Sequence[int]: ...
     @property
     def stageiter(self) -> Sequence[int]: ...
     @property
@@ -67,13 +75,13 @@ def _exp(solver: Parameters, i: Any, current_step: Any) -> Any:
 
 
 def _inv(solver: Parameters, i: Any, current_step: Any) -> Any:
-    return np.float32(solver.base_lr) * _powf(_ONE + np.float32(solver.gamma) * np.float32(i), -solver.power)
+    return np.float32(solver.base_lr) * powf(_ONE + np.float32(solver.gamma) * np.float32(i), -solver.power)
 
 
 def _poly(solver: Parameters, i: Any, current_step: Any) -> Any:
     left = _ONE - np.float32(i) / np.float32(solver.max_iter)
     least = np.float32(solver.min_lr)
-    return (np.float32(solver.base_lr) - least) * _powf(left, solver.power) + least
+    return (np.float32(solver.base_lr) - least) * powf(left, solver.power) + least
 
 
 def _sigmoid(solver: Parameters, i: Any, current_step: Any) -> Any:
@@ -132,7 +140,7 @@ def _of_c(name: str, arguments: int, otherwise: Callable) -> Callable:
     return np.vectorize(function, otypes=[np.float32])
 
 
-_powf = _of_c("powf", 2, np.power)
+powf = _of_c("powf", 2, np.power)
 _expf = _of_c("expf", 1, np.exp)
 
 
@@ -165,8 +173,14 @@ def _stepvalues_taken(solver: Parameters, iterations: NDArray[np.int64]) -> NDAr
     return np.searchsorted(np.array(passed, np.int64), iterations, side="right")
 
 
+def _windows_passed(solver: Parameters, iterations: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The steps of a plateau that begins at iteration 0 and does not end: the earliest that there can be."""
+    return np.searchsorted(np.cumsum(np.array(solver.plateau_winsize, np.int64)), iterations, side="right")
+
+
 _EVERY_STEPSIZE = Steps(lambda solver, i, step: i // solver.stepsize, lambda solver, i: i // solver.stepsize)
 _AT_STEPVALUES = Steps(_next_stepvalue, _stepvalues_taken)
+_AT_PLATEAUS = Steps(lambda solver, i, step: int(_windows_passed(solver, np.array(i))), _windows_passed)
 _NO_STEPS = Steps(lambda solver, i, step: step, lambda solver, i: np.zeros_like(i))
 
 
@@ -245,6 +259,7 @@ POLICIES: dict[str, Policy] = {
     "multistep": Policy(
         _step, (_gamma,), lambda solver: 2 * max(solver.stepvalue) if solver.stepvalue else None, _AT_STEPVALUES
     ),
+    "plateau": Policy(_step, (_gamma,), lambda solver: 2 * sum(solver.plateau_winsize) or None, _AT_PLATEAUS),
     "poly": Policy(_poly, (_max_iter,)),
     "sigmoid": Policy(_sigmoid, (_stepsize, _gamma), _hundred_steps),
     "step": Policy(_step, (_stepsize, _gamma), _hundred_steps, _EVERY_STEPSIZE),
@@ -256,6 +271,11 @@ CYCLICAL = tuple(name for name, policy in POLICIES.items() if _max_lr in policy.
 
 def policy_of(solver: Parameters) -> Policy:
     """The row of its lr_policy; CaffeError if there is none."""
+    if solver.lr_policy == "stepearly":
+        raise CaffeError(
+            'lr_policy "stepearly": BVLC\'s example lenet_stepearly_solver.prototxt asks for it, but it was never '
+            'computed in any Caffe: take "plateau" with plateau_winsize, or "multistep"'
+        )
     if solver.lr_policy not in POLICIES:
         near = difflib.get_close_matches(solver.lr_policy.lower(), POLICIES, 1)
         hint = f"; did you mean '{near[0]}'?" if near else "" if solver.lr_policy else "; it is not set"

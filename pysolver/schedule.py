@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pysolver import solver_types
 from pysolver.errors import CaffeError
-from pysolver.policies import Parameters, difference, policy_of, triangle
+from pysolver.policies import Parameters, difference, policy_of, powf, triangle
 
 Iteration = int | NDArray[np.int64]
 Rate = np.float32 | NDArray[np.float32]
@@ -42,8 +42,8 @@ class Row(NamedTuple):
 
 def at(solver: Parameters, iteration: Iteration, current_step: Iteration = 0) -> Row:
     """The update that follows `iteration` updates. current_step: what next_step gave for this iteration."""
-    rate, m = learning_rate(solver, iteration, current_step), momentum(solver, iteration)
-    return Row(iteration, rate, m, np.full_like(m, solver.weight_decay)[()])
+    rate, m = learning_rate(solver, iteration, current_step), momentum(solver, iteration, current_step)
+    return Row(iteration, rate, m, weight_decay(solver, iteration))
 
 
 def learning_rate(solver: Parameters, iteration: Iteration, current_step: Iteration = 0) -> Rate:
@@ -58,11 +58,11 @@ def learning_rate(solver: Parameters, iteration: Iteration, current_step: Iterat
 def _as_forks_start_and_end(solver: Parameters, i: Any, rate: Any) -> Any:
     """Intel's warm-up and NVIDIA's ramp in place of the policy's first rates, and NVIDIA's least rate."""
     base, x = np.float32(solver.base_lr), np.float32(i)
-    if solver.min_lr > 0:
-        rate = np.maximum(rate, np.float32(solver.min_lr))
     if solver.rampup_interval > 0:
         start, part = np.float32(solver.rampup_lr), x / np.float32(solver.rampup_interval)
         rate = np.where(i < solver.rampup_interval, start + (base - start) * part * part, rate)
+    if solver.min_lr > 0:
+        rate = np.maximum(rate, np.float32(solver.min_lr))
     if solver.warmup_iter > 0:
         end, start = np.float32(solver.warmup_iter), np.float32(solver.warmup_start_lr)
         rate = np.where(i < solver.warmup_iter, (x * base + (end - x) * start) / end, rate)
@@ -74,19 +74,39 @@ def next_step(solver: Parameters, iteration: int, current_step: int) -> int:
     return policy_of(solver).steps.next(solver, iteration, current_step)
 
 
-def momentum(solver: Parameters, iteration: Iteration) -> Rate:
-    """The momentum of that update.
+def momentum(solver: Parameters, iteration: Iteration, current_step: Iteration = 0) -> Rate:
+    """The momentum of that update. NVIDIA's momentum_policy: "poly" from `momentum` to max_momentum; "opt" by the rate.
 
     With cyclical_momentum (c, s): a triangle from `momentum` to c and back every 2 s iterations, half as deep with
     each cycle, whatever the rate's policy and its start_lr_policy are.
     """
     i = np.asarray(iteration, np.int64)[()]
+    if solver.momentum_policy == "poly":
+        return _risen(solver, i, solver.momentum, solver.max_momentum, solver.momentum_power)
+    if solver.momentum_policy == "opt":
+        root = 1 - 0.5 * np.float64(np.sqrt(learning_rate(solver, iteration, current_step)))
+        most = np.float32(solver.max_momentum) if solver.HasField("max_momentum") else np.float32(np.inf)
+        return np.minimum(most, np.float32(root * root))
     if len(solver.cyclical_momentum) != 2:
         return np.full_like(i, solver.momentum, dtype=np.float32)[()]
     bound, step_size = solver.cyclical_momentum
     exact = step_size.is_integer() and step_size < 2**53  # in int64, else in double
     height, cycle = triangle(i, int(step_size) if exact else step_size)
     return np.float32(solver.momentum + difference(bound, solver.momentum) * height / 2.0**cycle)
+
+
+def weight_decay(solver: Parameters, iteration: Iteration) -> Rate:
+    """The weight decay of that update. NVIDIA's weight_decay_policy "poly": from `weight_decay` to max_weight_decay."""
+    i = np.asarray(iteration, np.int64)[()]
+    if solver.weight_decay_policy == "poly":
+        return _risen(solver, i, solver.weight_decay, solver.max_weight_decay, solver.weight_decay_power)
+    return np.full_like(i, solver.weight_decay, dtype=np.float32)[()]
+
+
+def _risen(solver: Parameters, i: Any, start: float, end: float, power: float) -> Any:
+    """start + (end - start) (i / max_iter)^power, in floats."""
+    part = powf(np.float32(i) / np.float32(solver.max_iter), power)
+    return np.float32(start) + (np.float32(end) - np.float32(start)) * part
 
 
 def table(solver: Parameters, every: int | None = None) -> Iterator[Row]:
@@ -138,9 +158,21 @@ def check_schedule(solver: Parameters) -> None:
             raise CaffeError(refusal)
     if solver.min_lr < 0 or solver.rampup_interval < 0 or solver.warmup_iter < 0:
         raise CaffeError("min_lr, rampup_interval and warmup_iter must not be negative")
+    _check_policies_of_nvidia(solver)
     if not 0 <= solver.momentum <= 1:
         raise CaffeError(f"momentum is {solver.momentum:g}: it must lie between 0 and 1")
     _check_cyclical_momentum(solver)
+
+
+def _check_policies_of_nvidia(solver: Parameters) -> None:
+    for field, known in (("momentum_policy", ("fixed", "poly", "opt")), ("weight_decay_policy", ("fixed", "poly"))):
+        policy = getattr(solver, field)
+        if policy not in known:
+            raise CaffeError(f"Unknown {field.replace('_', ' ')}: {policy} ({field} is one of {', '.join(known)})")
+        if policy == "poly" and solver.max_iter < 1:
+            raise CaffeError(f'max_iter is {solver.max_iter}: {field} "poly" divides by it; it must be above 0')
+    if solver.momentum_policy != "fixed" and solver.cyclical_momentum:
+        raise CaffeError(f'momentum_policy "{solver.momentum_policy}" and cyclical_momentum are both given: take one')
 
 
 def _check_cyclical_momentum(solver: Parameters) -> None:

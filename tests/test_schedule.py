@@ -259,6 +259,8 @@ def test_ramp_and_least_rate_of_nvidias_caffe():
     solver = _solver(rampup_interval=4, rampup_lr=0.2)
     rates = [float(schedule.learning_rate(solver, i)) for i in range(6)]
     assert rates == pytest.approx([0.2, 0.2125, 0.25, 0.3125, 0.4, 0.4], rel=1e-6)
+    solver = _solver(rampup_interval=4, rampup_lr=0.2, min_lr=0.24)  # the least rate holds in the ramp, too
+    assert [float(schedule.learning_rate(solver, i)) for i in range(3)] == pytest.approx([0.24, 0.24, 0.25])
     solver = _solver(lr_policy="poly", power=2, min_lr=0.1)
     assert [float(schedule.learning_rate(solver, i)) for i in (0, 50, 100)] == pytest.approx([0.4, 0.175, 0.1])
     solver = _solver(lr_policy="exp", gamma=0.5, min_lr=0.1)
@@ -272,3 +274,34 @@ def test_stages_of_mobilenet_yolo():
     np.testing.assert_allclose(got, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001, 0.001], rtol=1e-6)
     with pytest.raises(CaffeError, match="as many stagelr as stageiter"):
         schedule.check_schedule(_solver(lr_policy="multifixed", stagelr=[0.1]))
+
+
+def test_momentum_and_weight_decay_policies_of_nvidias_caffe():
+    """sgd_solver.cpp, GetMomentum and GetWeightDecay."""
+    solver = _solver(momentum=0.9, momentum_policy="poly", max_momentum=0.95, momentum_power=2)
+    assert [float(schedule.momentum(solver, i)) for i in (0, 50, 100)] == pytest.approx([0.9, 0.9125, 0.95], rel=1e-6)
+    solver = _solver(momentum_policy="opt")  # (1 - sqrt(0.4) / 2)^2
+    assert float(schedule.momentum(solver, 7)) == pytest.approx(0.4675445, rel=1e-6)
+    assert float(schedule.momentum(_solver(momentum_policy="opt", max_momentum=0.4), 7)) == pytest.approx(0.4)
+    solver = _solver(momentum_policy="opt", lr_policy="step", gamma=0.1, stepsize=10)  # 0.04: (1 - 0.1)^2
+    row = schedule.at(solver, 10, 1)
+    assert (float(row.lr), float(row.momentum)) == pytest.approx((0.04, 0.81), rel=1e-6)
+    solver = _solver(weight_decay=0.1, weight_decay_policy="poly", max_weight_decay=0.3, weight_decay_power=0.5)
+    decays = [float(row.weight_decay) for row in schedule.table(solver, 25)]
+    assert decays == pytest.approx([0.1, 0.2, 0.1 + 0.2 * 0.5**0.5, 0.1 + 0.2 * 0.75**0.5], rel=1e-6)
+    for field in ("momentum_policy", "weight_decay_policy"):
+        with pytest.raises(CaffeError, match="is one of fixed, poly"):
+            schedule.check_schedule(_solver(**{field: "linear"}))
+        with pytest.raises(CaffeError, match="max_iter is 0"):
+            schedule.check_schedule(_solver(**{field: "poly", "max_iter": 0}))
+
+
+def test_plateaus_without_a_training_come_as_early_as_they_can():
+    solver = _solver(lr_policy="plateau", gamma=0.5, plateau_winsize=[3, 2], max_iter=7)
+    rates = [float(row.lr) for row in schedule.table(solver)]
+    assert rates == pytest.approx([0.4, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1])
+
+
+def test_a_policy_that_no_caffe_ever_had():
+    with pytest.raises(CaffeError, match="never computed in any Caffe"):
+        schedule.check_schedule(_solver(lr_policy="stepearly"))

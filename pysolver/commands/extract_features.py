@@ -21,6 +21,7 @@ from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
+from pysolver.net.pretrained import pretrained
 from pysolver.proto import caffe_pb2
 from pysolver.pycaffe import alias
 
@@ -78,9 +79,8 @@ def extract_features(
     place = torch.device("cuda", device) if mode == "GPU" and torch.cuda.is_available() else torch.device("cpu")
     emit(notices.ExtractingOnCpu() if place.type == "cpu" else notices.ExtractingOnGpu(device))
     param = read_net_for(net_file, caffe_pb2.TEST, emit=emit)
-    net = Net(param, Context(place, listener=emit), net_file)
+    net = pretrained(param, Context(place, listener=emit), [weights], net_file)
     try:
-        net.copy_trained_layers_from(weights)
         for name in blobs:
             if name not in net.blobs:
                 raise CaffeError(f"Unknown feature blob name {name} in the network {net_file}")

@@ -31,6 +31,8 @@ def call(args: argparse.Namespace) -> None:
         end, every = schedule.extent(solver)
     if not solver.HasField("max_iter"):
         print(f"max_iter is not set: the table goes to iteration {end}, by {args.every or every}", file=sys.stderr)
+    if solver.lr_policy == "plateau":
+        print('lr_policy "plateau" goes by the loss: the table is that of a loss that never falls', file=sys.stderr)
     if args.csv or not args.plot:
         with _output(args.csv or "-") as file:
             schedule.write_csv(schedule.table(solver, args.every), file)

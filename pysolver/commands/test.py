@@ -47,8 +47,7 @@ def test(
     **context: Any,
 ) -> None:
     """Mean outputs of a net in TEST phase over so many batches, as `caffe test` prints them."""
-    with open_net(model, caffe_pb2.TEST, devices.named(gpu), level, stage, context, log) as net:
-        net.copy_trained_layers_from(weights)
+    with open_net(model, caffe_pb2.TEST, devices.named(gpu), level, stage, context, log, [weights]) as net:
         log(e.RunningFor(iterations))
         batch = 0
 

@@ -71,7 +71,7 @@ def time(
     log: Emit = to_stderr,
     **context: Any,
 ) -> None:
-    """Time every layer forward and backward, and the whole net, as `caffe time` prints it.
+    """Time every layer forward and backward, and the whole net, as `caffe time` prints it: by the clock on the wall.
 
     Then, beyond Caffe: what the layers reach of the speed of a matrix product, an iteration as `train` runs it, with
     its memory, and what limits the net. profile: file for a Chrome trace of such an iteration.

@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from pysolver import memory
 from pysolver.disciplined.judges import Judge
 from pysolver.disciplined.trial import Trial
 from pysolver.errors import CaffeError
@@ -175,6 +176,7 @@ def _begin(cores: set[int], gpu: str) -> None:
         os.environ[name] = str(len(cores))
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    memory.keep_freed()
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

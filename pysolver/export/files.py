@@ -44,7 +44,8 @@ def open_net(
     Errors: a layer of the deploy form with parameters that are in none of the files.
     """
     param = read_net_for(model, phase, level, stages, _tell)
-    net = Net(param, Context(listener=_tell, allow_python_layers=allow_python_layers), model)
+    context = Context(listener=_tell, allow_python_layers=allow_python_layers, unfilled=[] if weights else None)
+    net = Net(param, context, model)
     if weights:
         for layer in net.layers:
             for blob in layer.blobs if not layer.param.blobs else []:

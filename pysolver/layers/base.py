@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pysolver.blob import Shape
 from pysolver.component import Component, at_least, between, exactly, register
 from pysolver.context import Context
-from pysolver.layers.fillers import fill
+from pysolver.layers.fillers import check, fill
 from pysolver.logs import notices
 from pysolver.proto import blobproto
 from pysolver.proto.caffe_pb2 import FillerParameter, LayerParameter
@@ -69,7 +69,11 @@ class Layer(Component, nn.Module):
             blob.data.copy_(torch.from_numpy(blobproto.to_array(given)).reshape(shape))
         elif filler is not None:
             with self.about():
-                fill(blob.data, filler)
+                check(blob, filler)
+                if self.context.unfilled is None:
+                    fill(blob.data, filler)
+                else:
+                    self.context.unfilled.append((blob, filler))
         self.blobs.append(blob)
         return blob
 

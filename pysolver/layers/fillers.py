@@ -23,14 +23,18 @@ def fill(tensor: Tensor, filler: FillerParameter) -> None:
     Errors: an unknown type, an empty blob, `sparse` without gaussian, min > max, std <= 0, a shape the type
     cannot fill.
     """
-    law = _LAWS.get(filler.type)
-    if law is None:
+    check(tensor, filler)
+    _LAWS[filler.type](tensor, filler)
+
+
+def check(tensor: Tensor, filler: FillerParameter) -> None:
+    """CaffeError for what is wrong whatever the law."""
+    if filler.type not in _LAWS:
         raise CaffeError(f"Unknown filler name: {filler.type} (known: {', '.join(_LAWS)})")
     if tensor.numel() == 0:
         raise CaffeError(f"filler {filler.type}: cannot fill an empty blob of shape {list(tensor.shape)}")
     if filler.sparse != -1 and filler.type != "gaussian":
         raise CaffeError(f"filler {filler.type}: sparse is only for the gaussian filler")
-    law(tensor, filler)
 
 
 def _constant(tensor: Tensor, filler: FillerParameter) -> None:

@@ -197,6 +197,14 @@ OtherProcesses = _notice(
 OtherSources = _notice(
     "OtherSources", "solver.cpp:1", "The {net} has other sources than in the snapshot: its data start over.", "W"
 )
+PlateauStep = _notice(
+    "PlateauStep", "sgd_solver.cpp:149", "Plateau Status: Iteration {iteration:int}, step = {step:int}"
+)
+PlateauMinimum = _notice(
+    "PlateauMinimum",
+    "sgd_solver.cpp:156",
+    "Plateau Status: Iteration {iteration:int}, current minimum_loss = {loss:float}",
+)
 NotFiniteData = _notice(
     "NotFiniteData", "solver.cpp:1", "Blob '{blob}' of the data layer '{layer}' holds numbers that are not finite", "W"
 )

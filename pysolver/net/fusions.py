@@ -6,6 +6,7 @@ between two layers is one (writer, slot) pair: an in-place layer writes the same
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -49,13 +50,16 @@ def no_splits(steps: list[Step], kept: Kept) -> list[Step]:
 
     The slots of a Split have one writer each: no layer works in place on either side of it.
     """
-    writers = [top for step in steps for top in step.tops]
+    last_writer: dict[int, int] = {}
+    writers = Counter(top for step in steps for top in step.tops)
+    for index, step in enumerate(steps):
+        last_writer.update(dict.fromkeys(step.tops, index))
     alias: dict[int, tuple[int, bool]] = {}  # top -> (what it is, whether a gradient passes)
     fused = []
-    for step in steps:
+    for index, step in enumerate(steps):
         if isinstance(step.layer, Split) and not step.losses and not kept & set(step.tops):
             slot, passes = alias.get(step.bottoms[0], (step.bottoms[0], True))
-            if all(writers.count(top) == 1 for top in step.tops) and not _is_written_after(steps, step, slot):
+            if all(writers[top] == 1 for top in step.tops) and last_writer.get(slot, -1) <= index:
                 passes = passes and step.differentiates and step.needs[0]
                 alias.update((top, (slot, passes)) for top in step.tops)
                 continue
@@ -63,10 +67,6 @@ def no_splits(steps: list[Step], kept: Kept) -> list[Step]:
         needs = tuple(need and passes for need, (_, passes) in zip(step.needs, pairs))
         fused.append(step._replace(bottoms=tuple(slot for slot, _ in pairs), needs=needs))
     return fused
-
-
-def _is_written_after(steps: Sequence[Step], step: Step, slot: int) -> bool:
-    return any(slot in later.tops for later in steps[steps.index(step) + 1 :])
 
 
 def batch_norm_and_scale(steps: list[Step], kept: Kept) -> list[Step]:

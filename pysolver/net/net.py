@@ -11,11 +11,11 @@ Two ways to compute, on the same layers:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pysolver.data  # noqa: F401  registers the data layers
 import pysolver.layers  # noqa: F401  registers the others
@@ -159,7 +159,11 @@ class Net:
         """The next batch through the whole net: the weighted loss, 0-d; the outputs' blobs show the result."""
         if self.layer_by_layer:
             return torch.tensor(self.forward(), device=self.context.device)
-        return self._run().detach()
+        batch = self._next_batch()
+        with torch.inference_mode():
+            loss, values = self._call(*batch)
+        self._show([value.clone() for value in values])  # which autograd may meet again, unlike those of inference
+        return loss.clone()
 
     @_telling
     def forward_backward(self) -> Tensor:
@@ -168,7 +172,8 @@ class Net:
             loss = self.run()
             self.backward()
             return loss
-        loss = self._run()
+        loss, values = self._call(*self._next_batch())
+        self._show([value.detach() for value in values])
         if loss.requires_grad:
             (self.loss_scale.scaled(loss) if self.loss_scale else loss).backward()
         return loss.detach()
@@ -180,7 +185,8 @@ class Net:
                 layer.forward = torch.compiler.disable(layer.forward)  # here, since it imports for seconds
         self._call = torch.compile(self.function, backend=backend, dynamic=False)
 
-    def _run(self) -> Tensor:
+    def _next_batch(self) -> list[Tensor]:
+        """What the function takes, from the sources; the blobs that nobody looks at are let go."""
         self.flush_params()
         batch = [value for node in self.nodes if isinstance(node, SourceNode) for value in node.batch()]
         for node in self.nodes:
@@ -188,10 +194,12 @@ class Net:
                 node.check_shapes()
                 node.forget()
         self._choose_kept()
-        loss, values = self._call(*batch)
+        return batch
+
+    def _show(self, values: Sequence[Tensor]) -> None:
+        """The blobs of the slots that are kept have these values now."""
         for index, value in zip(self.function.kept, values):
-            self.function.blobs[index].value = value.detach()
-        return loss
+            self.function.blobs[index].value = value
 
     def _choose_kept(self) -> None:
         """Outputs, and whatever somebody looks at; the other blobs would show what is past."""
@@ -224,9 +232,12 @@ class Net:
         """The net with its weights, as a caffemodel holds it."""
         return weights.to_proto(self, with_diff)
 
-    def copy_trained_layers_from(self, path: str) -> None:
-        """Load a .caffemodel or .caffemodel.h5, told apart by content, by layer name (Net::CopyTrainedLayersFrom)."""
-        (weights_hdf5 if weights.is_hdf5(path) else weights).load(self, path)
+    def copy_trained_layers_from(self, path: str) -> list[nn.Parameter]:
+        """Load a .caffemodel or .caffemodel.h5, told apart by content, by layer name (Net::CopyTrainedLayersFrom).
+
+        Gives the parameters that the file has.
+        """
+        return (weights_hdf5 if weights.is_hdf5(path) else weights).load(self, path)
 
     def share_trained_layers_with(self, other: Net) -> None:
         """Use the memory of the other net's parameters in layers of the same name."""

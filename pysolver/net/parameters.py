@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pysolver.component import Component, format_shape
 from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
+
+_WORTH_PAGES = 1 << 16  # values
+
+
+def _untouched_zeros(like: Tensor) -> Tensor:
+    """Zeros of that shape and place; on a CPU of pages that come when they are written: many a net has no backward."""
+    if like.device.type != "cpu" or like.numel() < _WORTH_PAGES or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.zeros_like(like, requires_grad=False)
+    memory = mmap.mmap(-1, like.numel() * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=like.dtype).reshape(like.shape)
 
 
 @dataclass
@@ -62,7 +73,7 @@ class Parameters:
     def _own(self, layer: Component, index: int, spec: caffe_pb2.ParamSpec) -> None:
         blob = layer.blobs[index]
         blob.data = blob.data.to(layer.context.device)
-        blob.grad = torch.zeros_like(blob)
+        blob.grad = _untouched_zeros(blob)
         slot = Slot(layer, index, spec.name, None)
         if spec.name:
             self._owners[spec.name] = len(self.learnable)

@@ -21,8 +21,9 @@ from pysolver.net.parameters import Parameters
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import BlobProto, NetParameter, NetState
+from pysolver.proto.payloads import Payloads
 from pysolver.proto.seal import seal
-from pysolver.proto.upgrade import read_weights
+from pysolver.proto.upgrade import read_split_weights
 
 
 class Weighted(Protocol):
@@ -70,15 +71,15 @@ def to_bytes(net: Weighted, with_diff: bool = False) -> bytes:
     return seal(to_proto(net, with_diff).SerializeToString())
 
 
-def load(net: Weighted, path: str) -> None:
-    """Load a .caffemodel by layer name."""
+def load(net: Weighted, path: str) -> list[nn.Parameter]:
+    """Load a .caffemodel by layer name; the parameters that it has."""
     try:
-        proto = read_weights(path, net.context.emit)
+        proto, payloads = read_split_weights(path, net.context.emit)
     except CaffeError:
         if _is_solver_state(path):
             raise solver_state_given(path) from None
         raise
-    copy_from_proto(net, proto, path)
+    return copy_from_proto(net, proto, path, payloads)
 
 
 def is_hdf5(path: str) -> bool:
@@ -106,8 +107,13 @@ def solver_state_given(path: str) -> CaffeError:
     )
 
 
-def copy_from_proto(net: Weighted, proto: NetParameter, path: str) -> None:
-    """Copy the blobs of each source layer into the first layer of its name, all checks before the first copy."""
+def copy_from_proto(
+    net: Weighted, proto: NetParameter, path: str, payloads: Payloads | None = None
+) -> list[nn.Parameter]:
+    """Copy the blobs of each source layer into the first layer of its name, all checks before the first copy.
+
+    payloads: of read_weights. Gives the parameters that were found.
+    """
     copies: list[tuple[nn.Parameter, BlobProto]] = []
     targets = first_by_name(net.layers)
     for source in proto.layer:
@@ -118,18 +124,19 @@ def copy_from_proto(net: Weighted, proto: NetParameter, path: str) -> None:
         check_count(layer, len(source.blobs), path)
         for index, (blob, given) in enumerate(zip(layer.blobs, source.blobs)):
             with about(f"{path}: damaged: layer '{layer.name}', blob {index}"):
-                blobproto.check(given)
+                blobproto.check(given, payloads)
             if not blobproto.shapes_equal(tuple(blob.shape), given):
                 raise shape_mismatch(layer, index, blobproto.shape_of(given), tuple(blob.shape), path)
             copies.append((blob, given))
     net.flush_params()
     for blob, given in copies:
-        assign(blob, blobproto.to_array(given))
+        assign(blob, blobproto.to_array(given, payloads))
         diff = blobproto.diff_to_array(given)
         if diff is not None:
             with torch.no_grad():
                 blob.grad.copy_(torch.from_numpy(diff).reshape(blob.shape))
     tell_unloaded(net, path, [source.name for source in proto.layer if source.blobs])
+    return [blob for blob, _ in copies]
 
 
 def tell_unloaded(net: Weighted, path: str, given: Sequence[str]) -> None:
@@ -151,8 +158,11 @@ def _first(names: Sequence[str]) -> str:
 
 def assign(blob: nn.Parameter, values: np.ndarray) -> None:
     """Copy an array of the same count into a parameter, in place."""
+    if blob.device.type == "cpu":
+        np.copyto(blob.detach().numpy(), values.reshape(tuple(blob.shape)))
+        return
     with torch.no_grad():
-        blob.copy_(torch.from_numpy(values).reshape(blob.shape))
+        blob.copy_(torch.from_numpy(np.require(values, requirements="W")).reshape(blob.shape))
 
 
 def share_trained_layers_with(net: Weighted, other: Weighted) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 
 import h5py
+from torch import nn
 
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
@@ -46,8 +47,8 @@ def save(net: Weighted, path: str, with_diff: bool = False) -> None:
     write_atomic(path, to_bytes(net, with_diff))
 
 
-def load(net: Weighted, path: str) -> None:
-    """Load by layer name (of two layers of one name the last), all checks before the first copy."""
+def load(net: Weighted, path: str) -> list[nn.Parameter]:
+    """Load by layer name (of two layers of one name the last), all checks before the first copy; the parameters."""
     targets = {layer.name: layer for layer in net.layers}
     sharers = {id(slot.blob) for slot in net.parameters.slots if slot.owner is not None}
     copies, classes = [], dict[str, None]()
@@ -85,6 +86,7 @@ def load(net: Weighted, path: str) -> None:
     for blob, values in copies:
         assign(blob, values)
     tell_unloaded(net, path, given)
+    return [blob for blob, _ in copies]
 
 
 def _layers(file: Hdf5File, data: h5py.Group) -> list[tuple[str, h5py.Group]]:

@@ -18,11 +18,21 @@ M = TypeVar("M", bound=Message)
 
 def read_binary(path: str | Path, kind: type[M]) -> M:
     """The serialised message in a file (caffemodel, solverstate, binaryproto); CaffeError if it is not one."""
+    return parse(read_sealed(path, kind.DESCRIPTOR.name), kind, path)
+
+
+def read_sealed(path: str | Path, name: str) -> bytes:
+    """The bytes of a message, `name` for the error, in a file; CaffeError if its checksum does not fit."""
     data = read_bytes(path, LARGEST_MESSAGE)
-    name = kind.DESCRIPTOR.name
     if not data:
         raise CaffeError(f"{path}: empty, not a binary {name}")
     open_seal(data, str(path))  # our own files carry a checksum
+    return data
+
+
+def parse(data: bytes, kind: type[M], path: str | Path) -> M:
+    """The serialised message in the bytes of a file; CaffeError if it is not one."""
+    name = kind.DESCRIPTOR.name
     try:
         message = kind.FromString(data)
     except DecodeError:

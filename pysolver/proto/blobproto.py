@@ -13,6 +13,7 @@ from pysolver.errors import CaffeError, about
 from pysolver.proto import caffe_pb2
 from pysolver.proto.binary import read_binary
 from pysolver.proto.caffe_pb2 import BlobProto, BlobShape
+from pysolver.proto.payloads import Payloads
 from pysolver.proto.wire import bytes_field
 
 LARGEST_COUNT = (1 << 31) - 1
@@ -46,9 +47,12 @@ def shapes_equal(shape: Sequence[int], blob: BlobProto) -> bool:
     return tuple(shape) == shape_of(blob)
 
 
-def to_array(blob: BlobProto) -> np.ndarray:
-    """The values as a float32 array of the blob's shape; CaffeError if their number is another."""
-    return _values(blob, _stored(blob, "data"), "values")
+def to_array(blob: BlobProto, payloads: Payloads | None = None) -> np.ndarray:
+    """The values as a float32 array of the blob's shape; CaffeError if their number is another.
+
+    payloads: what payloads.split took out of the message that the blob was in; such values are not copied.
+    """
+    return _values(blob, _stored(blob, "data", payloads), "values")
 
 
 def diff_to_array(blob: BlobProto) -> np.ndarray | None:
@@ -64,9 +68,9 @@ def read_array(path: str | Path) -> np.ndarray:
         return to_array(blob)
 
 
-def check(blob: BlobProto) -> None:
+def check(blob: BlobProto, payloads: Payloads | None = None) -> None:
     """CaffeError if the values, or the gradients if there are some, do not fill the shape."""
-    for stored, what in ((_stored(blob, "data"), "values"), (_stored(blob, "diff"), "gradients")):
+    for stored, what in ((_stored(blob, "data", payloads), "values"), (_stored(blob, "diff"), "gradients")):
         if len(stored) or what == "values":
             _filled_shape(blob, stored, what)
 
@@ -81,9 +85,11 @@ def from_array(data: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     return blob
 
 
-def _stored(blob: BlobProto, what: str) -> Sequence[float] | np.ndarray:
+def _stored(blob: BlobProto, what: str, payloads: Payloads | None = None) -> Sequence[float] | np.ndarray:
     """The numbers of `data` or `diff`: in double, in float or, of NVIDIA's Caffe, as bytes of a named type."""
     raw = getattr(blob, f"raw_{what}")
+    if payloads and what == "data" and raw in payloads and not blob.HasField("raw_data_type"):
+        return payloads[raw]
     if not raw:
         if _fifth(blob):
             return blob.diff if what == "data" else ()
@@ -110,7 +116,7 @@ def _is_legacy(blob: BlobProto) -> bool:
 def _values(blob: BlobProto, stored: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
     shape = _filled_shape(blob, stored, what)
     with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, as in C++
-        return np.array(stored, np.float32).reshape(shape)
+        return np.asarray(stored, np.float32).reshape(shape)
 
 
 def _filled_shape(blob: BlobProto, stored: Sequence[float] | np.ndarray, what: str) -> tuple[int, ...]:

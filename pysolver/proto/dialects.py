@@ -82,9 +82,7 @@ REFUSED = {
     "VideoDataParameter": "encoded",
     "WindowDataParameter": "config",
     "SolverParameter": """
-        plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy
-        larc_eta larc_turbo weight_decay_policy weight_decay_power max_weight_decay test_and_snapshot_last_epochs
-        disabled_update local_lr_auto local_gw_ratio stepearly""",
+        larc_turbo test_and_snapshot_last_epochs disabled_update stepearly""",
 }
 
 # Read by layers of these types only.
@@ -124,7 +122,9 @@ COMPUTED = {
     "PoolingParameter": "ceil_mode",
     "ROIPoolingParameter": "pad_ratio bi_type is_multi_interpolate",
     "SolverParameter": """
-        rampup_interval rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
+        plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy larc_eta
+        weight_decay_policy weight_decay_power max_weight_decay local_lr_auto local_gw_ratio rampup_interval
+        rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
 }
 
 _COMPUTED = {f"{message}.{name}" for message, names in COMPUTED.items() for name in names.split()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,5 +108,10 @@ def _double(value: float) -> str:
 _ESCAPES = {9: r"\t", 10: r"\n", 13: r"\r", 34: r"\"", 39: r"\'", 92: r"\\"}
 
 
+_PLAIN = re.compile(rb"[ !#-&(-\[\]-~]*")
+
+
 def _escape(data: bytes) -> str:
+    if _PLAIN.fullmatch(data):
+        return data.decode()
     return "".join(_ESCAPES.get(b) or (chr(b) if 32 <= b < 127 else f"\\{b:03o}") for b in data)

@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 
 from pysolver.errors import CaffeError
-from pysolver.files import read_bytes
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.proto import upgrade_v0, upgrade_v1, weights_only
-from pysolver.proto.binary import LARGEST_MESSAGE, read_binary
+from pysolver.proto.binary import parse, read_sealed
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
-from pysolver.proto.seal import open_seal
+from pysolver.proto.payloads import Payloads, split
 from pysolver.proto.text import read_text
 
 SOLVER_TYPES = {
@@ -33,14 +32,23 @@ def read_net(path: str | Path, emit: Emit = to_stderr) -> NetParameter:
 
 def read_weights(path: str | Path, emit: Emit = to_stderr) -> NetParameter:
     """The net in a binary caffemodel, in the present form."""
+    return _weights(read_sealed(path, "NetParameter"), path, emit)
+
+
+def read_split_weights(path: str | Path, emit: Emit = to_stderr) -> tuple[NetParameter, Payloads]:
+    """read_weights, with the values of large blobs beside the net: both go to blobproto.to_array."""
+    data, payloads = split(read_sealed(path, "NetParameter"))
+    return _weights(data, path, emit), payloads
+
+
+def _weights(data: bytes, path: str | Path, emit: Emit) -> NetParameter:
     try:
-        net = read_binary(path, NetParameter)
+        net = parse(data, NetParameter, path)
     except CaffeError:
-        data = read_bytes(path, LARGEST_MESSAGE)
-        open_seal(data, str(path))  # our own files: damaged, then, and not of another Caffe
-        net = weights_only.parse(data)
-        if net is None:
+        found = weights_only.parse(data)
+        if found is None:
             raise
+        net = found
         emit(notices.ForeignSettings(str(path)))
     return upgrade_net(net, str(path), emit)
 

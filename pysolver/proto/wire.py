@@ -14,7 +14,7 @@ def varint(number: int) -> bytes:
     return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
 
 
-def read_varint(data: bytes, start: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, start: int) -> tuple[int, int]:
     """The number that begins at `start`, and the offset behind it."""
     number = 0
     for at in range(start, min(start + 5, len(data))):

@@ -19,6 +19,7 @@ from pysolver.net import weights, weights_hdf5
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Callback
 from pysolver.net.net import Net as CoreNet
+from pysolver.net.pretrained import pretrained
 from pysolver.pycaffe import alias, mode
 
 __all__ = ["Blob", "LayerView", "Net"]
@@ -78,9 +79,8 @@ class Net:
             if file is not None:
                 check_file(file)
         param = read_net_for(network_file, phase, level, stages or (), mode.log())
-        self._adopt(CoreNet(param, mode.context(), str(network_file)))
-        if weights is not None:
-            self.copy_from(weights)
+        files = [] if weights is None else [os.fspath(weights)]
+        self._adopt(pretrained(param, mode.context(), files, str(network_file)))
 
     @classmethod
     def over(cls, net: CoreNet) -> Net:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from pysolver.logs.events import Event
 from pysolver.net.net import Net
 from pysolver.solver import note as notes
 from pysolver.solver.note import Note, Point, Position, Window
+from pysolver.solver.plateau import Plateau
 from pysolver.solver.state_file import State
 
 
@@ -36,18 +38,21 @@ class Start:
     run: str
     points: tuple[Point, ...]
     how: Event
+    plateau: Plateau = Plateau()
 
     def to_json(self) -> bytes:
         """As it goes to the other ranks."""
         note = notes.to_json(Note(self.run, points=self.points)).decode()
-        return json.dumps([self.iteration, self.step, type(self.how).__name__, astuple(self.how), note]).encode()
+        how = type(self.how).__name__, astuple(self.how)
+        return json.dumps([self.iteration, self.step, *how, note, [float(x) for x in self.plateau]]).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Start:
         """What to_json made of it."""
-        iteration, step, how, values, note = json.loads(data)
+        iteration, step, how, values, note, (minimum, last) = json.loads(data)
+        plateau = Plateau(np.float32(minimum), int(last))
         found = notes.from_json(note.encode())
-        return cls(iteration, step, found.run, found.points, getattr(notices, how)(*values))
+        return cls(iteration, step, found.run, found.points, getattr(notices, how)(*values), plateau)
 
 
 def choose(state: State, ranks: int, is_newest: bool) -> Start:
@@ -63,7 +68,7 @@ def choose(state: State, ranks: int, is_newest: bool) -> Start:
     else:
         how = notices.Continuing()
         points = note.points
-    return Start(state.iteration, state.current_step, note.run, points, how)
+    return Start(state.iteration, state.current_step, note.run, points, how, state.plateau)
 
 
 def capture(train: Net, tests: Sequence[Net], smoothing: Window) -> Point:

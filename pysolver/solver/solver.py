@@ -24,8 +24,10 @@ from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.solver import checkpoint, debug_info, detection_eval, finite, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
+from pysolver.solver.layer_rates import adaptation
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
+from pysolver.solver.plateau import Plateau
 from pysolver.solver.ranks import Alone
 from pysolver.solver.signals import Action, ActionFunction
 from pysolver.solver.smoothing import Losses, Smoothing
@@ -69,7 +71,8 @@ class Solver:
         self.type = type or param.type
         self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
         self.iter = 0
-        self.current_step = 0  # stepvalues that multistep has passed
+        self.current_step = 0  # stepvalues that multistep has passed, or steps that plateau has taken
+        self.plateau, self._loss = Plateau(), np.float32(0)
         self.run = uuid.uuid4().hex  # told to the snapshots, so that they know their siblings
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self.is_stopped = False
@@ -96,6 +99,7 @@ class Solver:
         self._emit(e.ScaffoldingDone())
         self.ranks.share(self._weights())
         self.ranks.watch(self.net.parameters)
+        self._adapt = adaptation(param, self.type, self.net.lr_mults)
         blobs = self.net.learnable_params * TYPES[self.type].histories
         self.history: list[Tensor] = [torch.zeros_like(blob, requires_grad=False) for blob in blobs]
 
@@ -183,9 +187,9 @@ class Solver:
     def apply_update(self) -> None:
         """One update from the diffs as they are; afterwards they hold the applied step, and iter is one higher."""
         param, net = self.param, self.net
-        row, step = self._row()
-        if param.lr_policy == "multistep" and step != self.current_step:
-            self._emit(e.MultiStep(self.iter, step))
+        row, step, self.plateau = self._row()
+        for event in self.plateau.told(param, self.iter, self.current_step, step):
+            self._emit(event)
         self.current_step = step
         if self._is_display_due():
             self._emit(e.Rate(self.iter, float(row.lr), float(row.momentum), float(row.weight_decay)))
@@ -193,18 +197,19 @@ class Solver:
         values = [parameter.data for parameter in net.learnable_params]
         diffs = [parameter.grad for parameter in net.learnable_params]
         hyper = updates.hyper_of(param, row, net.lr_mults, net.decay_mults)
-        links = {"unscale": net.loss_scale.unscale} if net.loss_scale else {}
-        clipped = updates.step(self.type, values, diffs, self.history, hyper, average=self.ranks.average, **links)
+        links: dict[str, Callable] = {"unscale": net.loss_scale.unscale} if net.loss_scale else {}
+        links |= {"average": self.ranks.average, "adapt": self._adapt(row.lr)}
+        clipped = updates.step(self.type, values, diffs, self.history, hyper, **links)
         if clipped:
             self._emit(e.Clipping(*clipped))
         if net.loss_scale and net.loss_scale.is_overflow:
             self._emit(e.Overflow(self.iter, net.loss_scale.factor))
         self.iter += 1
 
-    def _row(self) -> tuple[schedule.Row, int]:
-        """The hyper-parameters of the next update, and the current_step that goes with them."""
-        step = schedule.next_step(self.param, self.iter, self.current_step)
-        return schedule.at(self.param, self.iter, step), step
+    def _row(self) -> tuple[schedule.Row, int, Plateau]:
+        """The hyper-parameters of the next update, the current_step that goes with them, and what is remembered."""
+        step, plateau = self.plateau.next(self.param, self.iter, self.current_step, self._loss)
+        return schedule.at(self.param, self.iter, step), step, plateau
 
     @property
     def lr(self) -> np.float32:
@@ -237,6 +242,9 @@ class Solver:
     def _note_loss(self, loss: Tensor, now: bool) -> None:
         """Take in the loss of this iteration. now: somebody looks at the smoothed one."""
         self._losses.put(self.iter, loss)
+        if self.param.lr_policy == "plateau":  # one rate for all ranks: by the loss of rank 0
+            self._settle_losses()
+            self._loss = np.frombuffer(self.ranks.spread(self.smoothing.value.tobytes()), np.float32)[0]
         if now or self.stop_on_nan or self._losses.are_due:
             self._settle_losses()
 
@@ -316,7 +324,8 @@ class Solver:
         if not self.context.is_root:
             return
         note = Note(self.run, self.type, points=tuple(map(notes.point_from_json, points)))
-        state = State(self.iter, "", self.current_step, [blob.cpu().numpy() for blob in self.history], note)
+        history = [blob.cpu().numpy() for blob in self.history]
+        state = State(self.iter, "", self.current_step, history, note, self.plateau)
         self.last_state = checkpoint.save(self.param, self.net, state, self._emit)
         if self.keep:
             snapshots.prune(
@@ -353,7 +362,7 @@ class Solver:
         if self.ranks.is_root:
             checkpoint.take(state, file, self.net, self.history, self._emit)
         self.ranks.share([*self._weights(), *self.history])
-        self.iter, self.current_step = start.iteration, start.step
+        self.iter, self.current_step, self.plateau = start.iteration, start.step, start.plateau
         self._resume_point, self._losses = None, Losses(self.context.device)
         self._found_intact, self._continues = start.iteration, point is not None
         if point:

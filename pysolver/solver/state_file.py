@@ -23,19 +23,21 @@ from pysolver.proto.caffe_pb2 import BlobProto
 from pysolver.proto.hdf5 import Hdf5File, open_sealed
 from pysolver.proto.seal import open_seal, seal, seal_hdf5
 from pysolver.solver.note import Note, from_json, to_json
+from pysolver.solver.plateau import Plateau
 
 _NOTE = "pysolver"  # name of the note's dataset
 
 
 @dataclass
 class State:
-    """The content of a solver state. note: None in files that Caffe wrote."""
+    """The content of a solver state. note: None in files that Caffe wrote. plateau: of that lr_policy alone."""
 
     iteration: int
     learned_net: str
     current_step: int
     history: list[np.ndarray]
     note: Note | None = None
+    plateau: Plateau = Plateau()
 
 
 def is_named_hdf5(path: str) -> bool:
@@ -55,6 +57,9 @@ def _to_binary(state: State) -> bytes:
     message = caffe_pb2.SolverState(
         iter=state.iteration, learned_net=state.learned_net, current_step=state.current_step
     )
+    if state.plateau != Plateau():
+        message.minimum_loss = float(state.plateau.minimum_loss)
+        message.iter_last_event = state.plateau.iter_last_event
     message.history.extend(blobproto.from_array(blob) for blob in state.history)
     return seal(message.SerializeToString(), to_json(state.note or Note()))
 
@@ -65,6 +70,9 @@ def _to_hdf5(state: State) -> bytes:
         file["iter"] = np.array([state.iteration], np.int32)
         file["learned_net"] = _c_string(state.learned_net)
         file["current_step"] = np.array([state.current_step], np.int32)
+        if state.plateau != Plateau():
+            file["minimum_loss"] = np.array([state.plateau.minimum_loss], np.float32)
+            file["iter_last_event"] = np.array([state.plateau.iter_last_event], np.int32)
         history = file.create_group("history")
         for index, blob in enumerate(state.history):
             history[str(index)] = blob
@@ -107,7 +115,10 @@ def _from_binary(path: str) -> State:
         if not message.HasField(field):
             raise CaffeError(f"{path}: not a solver state, or damaged (cut off?): it has no {field}")
     history = [_blob(blob, index, path) for index, blob in enumerate(message.history)]
-    return State(message.iter, message.learned_net, message.current_step, history, _load(note, path))
+    plateau = Plateau()
+    if message.HasField("minimum_loss"):
+        plateau = Plateau(np.float32(message.minimum_loss), message.iter_last_event)
+    return State(message.iter, message.learned_net, message.current_step, history, _load(note, path), plateau)
 
 
 def _blob(blob: BlobProto, index: int, path: str) -> np.ndarray:
@@ -123,7 +134,11 @@ def _from_hdf5(path: str) -> State:
         blobs = [_hdf5_blob(file, history, index) for index in range(len(history or ()))]
         note = file.one(_NOTE) if _NOTE in file.root else None
         learned_net = file.one("learned_net").rstrip(b"\0").decode()
-        return State(int(file.one("iter")), learned_net, int(file.one("current_step")), blobs, _load(note, path))
+        plateau = Plateau()
+        if "minimum_loss" in file.root:
+            plateau = Plateau(np.float32(file.one("minimum_loss")), int(file.one("iter_last_event")))
+        step = int(file.one("current_step"))
+        return State(int(file.one("iter")), learned_net, step, blobs, _load(note, path), plateau)
 
 
 def _hdf5_blob(file: Hdf5File, history: h5py.Group, index: int) -> np.ndarray:

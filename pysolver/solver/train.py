@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pysolver import memory
 from pysolver.context import Context
 from pysolver.data.records import Shelf
 from pysolver.errors import CaffeError, about
@@ -101,6 +102,7 @@ def main(
         _read(options, log or to_stderr)  # so that what is wrong with it is said at once, and by one
         starter.start(["train", *options.flags()], processes, options.max_restarts)
         return
+    memory.keep_freed()
     with SignalHandler(*effects) as action:
         log = log or CaffeLog()
         if ranks.place() is None:  # else the starter has counted for all

@@ -1,6 +1,6 @@
 """One update of a net, as a chain of functions over lists of tensors (src/caffe/solvers/*.cpp).
 
-    average -> unscale -> clip -> normalise -> regularise -> rule of the type -> apply
+    average -> unscale -> clip -> normalise -> adapt -> regularise -> rule of the type -> apply
 
 Gradients travel through the chain in place: the rule leaves in them the step that `apply` subtracts, so that
 afterwards a parameter's diff holds the applied step, as in Caffe. Every list is aligned with the net's learnable
@@ -48,13 +48,14 @@ def step(
     *,
     average: Link = lambda grads: None,
     unscale: Callable[[Tensors], bool] = lambda grads: True,
+    adapt: Callable[[Tensors, Tensors, Hyper], Hyper] = lambda params, grads, hyper: hyper,
 ) -> Clip | None:
     """The whole chain for a solver type; what the clipping did, if it did.
 
     average: turns the gradients of this rank into their mean over all ranks. unscale: takes out the factor that mixed
     precision puts into the loss. It comes second, since the sum over the ranks already runs during backward, and so
     that a gradient that overflowed on one rank is seen by all. It says whether the gradients are finite; if they are
-    not, there is no update.
+    not, there is no update. adapt: gives each parameter another rate by its gradient, of (params, grads, hyper).
     """
     if not params:
         return None
@@ -63,6 +64,7 @@ def step(
         return None
     clipped = clip(grads, hyper.clip_gradients)
     normalise(grads, hyper.iter_size)
+    hyper = adapt(params, grads, hyper)
     if kind == "SGD" and is_at_once(hyper):
         sgd_at_once(params, grads, history, hyper)
     else:

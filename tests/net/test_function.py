@@ -113,6 +113,29 @@ def test_the_function_itself_takes_tensors_and_touches_no_blob():
     assert not net.blobs["loss"].data.any()
 
 
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_a_net_learns_after_a_test_pass_as_before(kind):
+    """Nothing that a pass in inference mode leaves behind, outputs or a carried state, stands in autograd's way."""
+    recurrent = "recurrent_param { num_output: 2 weight_filler { type: 'constant' value: 0.3 } }"
+    net = build(
+        layer("Reshape", "x", "s", "reshape_param { shape { dim: 3 dim: 1 dim: 4 } }")
+        + layer("DummyData", "", "c", "dummy_data_param { shape { dim: 3 dim: 1 } data_filler { value: 1 } }")
+        + layer(kind, "s c", "h", recurrent)
+        + layer("Reduction", "h", "loss", "loss_weight: 1")
+    )
+    net.forward_backward()
+    expected = [parameter.grad.clone() for parameter in net.learnable_params]
+    net.clear_param_diffs()
+    modes = []
+    net.function.layers[-1].register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
+    net.run()
+    assert not net.blobs["loss"].value.is_inference()
+    net.forward_backward()
+    assert modes == [True, False]
+    assert all(parameter.grad.isfinite().all() for parameter in net.learnable_params)
+    assert any(not torch.equal(p.grad, e) for p, e in zip(net.learnable_params, expected)), "the state was carried on"
+
+
 def test_a_users_layer_in_a_compiled_net(monkeypatch):
     """It stays outside of the graph."""
     module = types.ModuleType("doubling")

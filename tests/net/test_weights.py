@@ -9,10 +9,12 @@ import torch
 
 from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.layers import fillers
 from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.net import Net
-from pysolver.proto import caffe_pb2
+from pysolver.net.pretrained import pretrained
+from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.text import parse_text
 from pysolver.solver import state_file
 
@@ -149,6 +151,34 @@ def test_a_test_net_uses_the_train_nets_memory():
     test.share_trained_layers_with(train)
     train.learnable_params[0].data[0, 0] = 42
     assert test.layers[1].blobs[0][0, 0] == 42
+
+
+def test_fillers_of_what_the_files_have_never_run(tmp_path, monkeypatch):
+    """A new layer is filled by its law; shared memory that one of its layers is given stays as given."""
+    layer = (
+        'layer {{ name: "{}" type: "InnerProduct" bottom: "x" top: "{}" param {{ name: "{}" }} inner_product_param '
+        '{{ num_output: 3 bias_term: false weight_filler {{ type: "{}" min: 7 max: 8 }} }} }}'
+    )
+    start = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+    param = parse_text(
+        start + "".join(layer.format(name, name, of, "uniform") for name, of in ("aa", "bs", "cs", "dd")),
+        caffe_pb2.NetParameter,
+    )
+    values = np.arange(9, dtype=np.float32).reshape(3, 3)
+    stored = caffe_pb2.NetParameter()
+    for name, factor in (("a", 1), ("c", 2)):
+        stored.layer.add(name=name, type="InnerProduct").blobs.append(blobproto.from_array(factor * values))
+    (tmp_path / "w.caffemodel").write_bytes(stored.SerializeToString())
+    filled = []
+    law = fillers._LAWS["uniform"]
+    monkeypatch.setitem(fillers._LAWS, "uniform", lambda tensor, filler: (filled.append(tensor), law(tensor, filler)))
+    net = pretrained(param, Context(listener=lambda event: None), [str(tmp_path / "w.caffemodel")])
+    a, b, c, d = (layer.blobs[0].detach().numpy() for layer in net.layers if layer.blobs)
+    np.testing.assert_array_equal([a, b, c], [values, 2 * values, 2 * values])
+    assert d.min() >= 7 and d.max() <= 8 and len(filled) == 2  # d's, and c's own memory, which it gave up for b's
+    with pytest.raises(CaffeError, match="net.prototxt: layer 'a' .*: Unknown filler name: gauss"):
+        bad = parse_text(start + layer.format("a", "a", "a", "gauss"), caffe_pb2.NetParameter)
+        pretrained(bad, Context(listener=lambda event: None), [str(tmp_path / "w.caffemodel")], "net.prototxt")
 
 
 def heard(text: str, path: str) -> list:

@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from short_runs import Script, make_solver
 
 from pysolver.errors import CaffeError
@@ -71,6 +72,19 @@ def test_snapshot_and_weights(folder):
     folder()
     with pytest.raises(CaffeError, match="but not both"):
         train(TrainOptions("solver.prototxt", snapshot="a.solverstate", weights="b.caffemodel"))
+
+
+def test_compile_on_a_cpu_is_said_and_changes_nothing(folder, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: pytest.fail("compiled"))
+    folder("max_iter: 4 snapshot: 0")
+    losses = []
+    for compiled in (False, True):
+        run = train(TrainOptions("solver.prototxt", compile=compiled))
+        losses.append(list(run.train.loss))
+        told = [line for line in capsys.readouterr().err.splitlines() if "--compile" in line]
+        assert len(told) == compiled
+    assert told[0].startswith("W") and told[0].endswith("slower on a CPU, this one goes on uncompiled")
+    assert losses[0] == losses[1] != []
 
 
 def test_a_training_answers_with_what_its_log_says(folder, capsys, tmp_path):

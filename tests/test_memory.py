@@ -1,0 +1,39 @@
+"""Freed memory stays with the process."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import mmap, resource, sys
+from pysolver import memory
+
+if sys.argv[1] == "kept":
+    memory.keep_freed()
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blobs = [bytearray(b"x") * (40 << 20) for _ in range(3)]  # 40 MB each, above what glibc ever keeps by itself
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / (3 * (40 << 20) // mmap.PAGESIZE)
+
+print(min(pages() for _ in range(3)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="not glibc")
+def test_what_is_freed_is_used_again(monkeypatch):
+    def share(how: str) -> float:
+        """Of the blobs' pages those that come from the kernel, in the best of three rounds."""
+        done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    assert share("left") > 0.9
+    assert share("kept") < 0.05
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
+    assert share("kept") > 0.9, "the environment decides"
