@@ -72,6 +72,17 @@ def test_regions_with_channels_of_their_own(images, net_of, run):
     np.testing.assert_allclose(run(model, data=data, rois=rois)["y"], expected, atol=1e-6)
 
 
+def boxes_agree(layer: str, shift: float, count: int, net_of, run):
+    """ONNX Runtime finds the boxes that the net finds on two maps shifted by `shift`; the net."""
+    net = net_of(inputs(coarse=(2, 16, 2, 3), fine=(2, 16, 4, 6)) + layer)
+    model = to_onnx(net, batch="dynamic")
+    fed = {"coarse": 2 * normal(count, 16, 2, 3) + shift, "fine": 2 * normal(count, 16, 4, 6) + shift}
+    expected, found = forward(net, "y", **fed), run(model, **fed)["y"]
+    assert expected.shape[2] > 3 * count if shift == 0 else expected.shape[2] == count
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # float32 exponentials
+    return net
+
+
 YOLO = """layer { name: 'l' type: 'Yolov3DetectionOutput' bottom: 'coarse' bottom: 'fine' top: 'y'
                   yolov3_detection_output_param { num_classes: 3 num_box: 2 mask_group_num: 2 confidence_threshold: 0.3
                       nms_threshold: 0.4 mask: 2 mask: 3 mask: 0 mask: 1 anchors_scale: 32 anchors_scale: 16
@@ -81,12 +92,7 @@ YOLO = """layer { name: 'l' type: 'Yolov3DetectionOutput' bottom: 'coarse' botto
 @pytest.mark.parametrize("shift, count", [(0, 1), (0, 3), (-20, 2)])
 def test_boxes_of_yolo(shift, count, net_of, run):
     """Shifted by -20 no score is above the threshold."""
-    net = net_of(inputs(coarse=(2, 16, 2, 3), fine=(2, 16, 4, 6)) + YOLO)
-    model = to_onnx(net, batch="dynamic")
-    fed = {"coarse": 2 * normal(count, 16, 2, 3) + shift, "fine": 2 * normal(count, 16, 4, 6) + shift}
-    expected, found = forward(net, "y", **fed), run(model, **fed)["y"]
-    assert expected.shape[2] > 3 * count if shift == 0 else expected.shape[2] == count
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # float32 exponentials
+    net = boxes_agree(YOLO, shift, count, net_of, run)
     with pytest.raises(CaffeError, match="suppression"):
         to_torch(net)
 
@@ -152,12 +158,7 @@ YOLO2 = """layer { name: 'l' type: 'YoloDetectionOutput' bottom: 'coarse' bottom
 @pytest.mark.parametrize("shift, count", [(0, 1), (0, 3), (-20, 2)])
 def test_boxes_of_yolo_2(shift, count, net_of, run):
     """The objectness of a box is shifted with the rest: by -20 no score is above the threshold."""
-    net = net_of(inputs(coarse=(2, 16, 2, 3), fine=(2, 16, 4, 6)) + YOLO2)
-    model = to_onnx(net, batch="dynamic")
-    fed = {"coarse": 2 * normal(count, 16, 2, 3) + shift, "fine": 2 * normal(count, 16, 4, 6) + shift}
-    expected, found = forward(net, "y", **fed), run(model, **fed)["y"]
-    assert expected.shape[2] > 3 * count if shift == 0 else expected.shape[2] == count
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # float32 exponentials
+    boxes_agree(YOLO2, shift, count, net_of, run)
 
 
 @pytest.mark.parametrize("image", [[60, 70, 1], [60, 70, 2, 0.5]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -74,11 +75,19 @@ class Priors(NamedTuple):
         return self.corners + (code if self.code == _CORNER else code * torch.cat([size, size], 1))
 
 
-def suppress(boxes: Tensor, scores: Tensor, threshold: float, top_k: int = -1, eta: float = 1.0) -> Tensor:
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    threshold: float,
+    top_k: int = -1,
+    eta: float = 1.0,
+    overlap: Callable[[Tensor, Tensor], Tensor] = lambda box, others: overlaps(box[None], others)[0],
+) -> Tensor:
     """Non-maximum suppression: indices of the boxes kept, best first.
 
     Of the top_k best (-1: all), a box stays if it overlaps none of those kept before by more than the threshold,
-    which shrinks by eta with each box kept as long as it is above 0.5. Boxes (B, 4), scores (B).
+    which shrinks by eta with each box kept as long as it is above 0.5. Boxes (B, 4), scores (B); overlap: of a box (4)
+    with others (B, 4).
     """
     order = scores.argsort(descending=True, stable=True)
     order = order[:top_k] if top_k > -1 else order
@@ -88,7 +97,7 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, top_k: int = -1, e
     for i in range(len(order)):
         if worst[i] <= threshold:
             kept.append(i)
-            worst[i + 1 :] = torch.maximum(worst[i + 1 :], overlaps(boxes[i : i + 1], boxes[i + 1 :])[0])
+            worst[i + 1 :] = torch.maximum(worst[i + 1 :], overlap(boxes[i], boxes[i + 1 :]))
             if eta < 1 and threshold > 0.5:
                 threshold *= eta
     return order[kept]

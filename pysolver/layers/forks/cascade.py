@@ -6,6 +6,7 @@ A box is (x1, y1, x2, y2) in pixels of the input.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, at_least, between, exactly, register
+from pysolver.layers.forks.boxes import suppress
 from pysolver.layers.forks.proposals import centre_and_size
 from pysolver.layers.forks.result_files import result_files
 from pysolver.proto.caffe_pb2 import BoxGroupOutputParameter, BoxOutputParameter
@@ -30,17 +32,6 @@ def overlap(box: Tensor, boxes: Tensor, mode: str, pixel: int = 1) -> Tensor:
     whole = {"IOMU": torch.minimum(own, others), "IOFU": own}.get(mode, own + others - shared)
     real = (box[2:] >= box[:2]).all() & (boxes[:, 2:] >= boxes[:, :2]).all(1) & (whole > 0)
     return torch.where(real, shared / whole, 0)
-
-
-def suppressed(boxes: Tensor, scores: Tensor, threshold: float, mode: str, before: int, pixel: int = 1) -> Tensor:
-    """Indices of the boxes kept, best first, of the `before` best (0: of all)."""
-    order = scores.argsort(descending=True, stable=True)
-    order = order[:before] if before else order
-    kept: list[Tensor] = []
-    while len(order):
-        kept.append(order[0])
-        order = order[1:][overlap(boxes[order[0]], boxes[order[1:]], mode, pixel) <= threshold]
-    return torch.stack(kept) if kept else order
 
 
 class Coded(Layer):
@@ -130,7 +121,9 @@ class Proposer(Coded):
         """The tops of candidates, (B, 4) boxes and (B) scores an image."""
         p, rows = self.p, []
         for image, (places, scores) in enumerate(found):
-            kept = suppressed(places, scores, p.iou_thr, p.nms_type, p.max_nms_num, pixel)
+            kept = suppress(
+                places, scores, p.iou_thr, p.max_nms_num or -1, overlap=partial(overlap, mode=p.nms_type, pixel=pixel)
+            )
             kept = kept[: p.max_post_nms_num] if p.max_post_nms_num else kept
             head = torch.full((len(kept), 1), float(image))
             rows.append(torch.cat([head, places[kept], scores[kept, None]], 1))
@@ -311,7 +304,7 @@ class FrcnnOutput(Coded):
         for label in range(1, scores.shape[1]):
             good = (scores[:, label] >= p.conf_thr).nonzero().flatten()
             own, score = places[good, label if self.is_aware else 1], scores[good, label]
-            kept = suppressed(own, score, p.iou_thr, p.nms_type, 0)
+            kept = suppress(own, score, p.iou_thr, overlap=partial(overlap, mode=p.nms_type))
             found.append(torch.cat([own[kept], torch.full((len(kept), 1), float(label)), score[kept, None]], 1))
         every = torch.cat(found) if found else torch.zeros(0, 6)
         if 0 < p.max_det_num < len(every):

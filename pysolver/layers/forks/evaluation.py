@@ -11,9 +11,9 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.component import Component
 from pysolver.context import Context
-from pysolver.files import read_text
 from pysolver.layers.base import Layer, exactly, register
 from pysolver.layers.forks import boxes
+from pysolver.layers.forks.result_files import read_sizes
 
 _MOST = 1 << 16  # classes: each has a row in every output
 
@@ -43,15 +43,10 @@ class DetectionEvaluate(Layer):
         self.check(0 < p.num_classes <= _MOST, f"num_classes must be from 1 to {_MOST}, not {p.num_classes}")
         self.check(p.overlap_threshold > 0, "overlap_threshold must be positive")
         self.classes = [label for label in range(p.num_classes) if label != p.background_label_id]
-        self.sizes: list[tuple[float, float]] = []
+        self.sizes: list[list[float]] = []
         if p.HasField("name_size_file"):
             with self.about("Failed to open name size file"):
-                rows = [line.split() for line in read_text(p.name_size_file).split("\n") if line.strip()]
-            self.check(all(len(row) == 3 for row in rows), f"{p.name_size_file}: needs lines of name, height, width")
-            try:
-                self.sizes = [(float(height), float(width)) for _, height, width in rows]
-            except ValueError as error:
-                self.fail(f"{p.name_size_file}: {error}")
+                self.sizes = [size for _, *size in read_sizes(p.name_size_file, float)]
         self.images_seen = 0
 
     def top_shapes(self, detections: Shape, truth: Shape) -> list[Shape]:

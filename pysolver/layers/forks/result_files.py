@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
 
+N = TypeVar("N", int, float)
 _FORMATS = ("VOC", "COCO", "ILSVRC")
 _R = caffe_pb2.ResizeParameter
 
@@ -44,7 +45,7 @@ class ResultFiles:
         layer.check(layer.context.world_size == 1, "result files are written by one process only, not by several ranks")
         with layer.about("save_output_param"):
             self.names = _label_names(param.label_map_file)
-            self.images = _sizes(param.name_size_file)
+            self.images = read_sizes(param.name_size_file, int)
         self.classes = [name for label, name in self.names.items() if label != background]
         self.period = param.num_test_image or len(self.images)
         layer.check(
@@ -144,18 +145,19 @@ def _label_names(path: str) -> dict[int, str]:
     return names
 
 
-def _sizes(path: str) -> list[tuple[str, int, int]]:
-    """`name height width` a line."""
+def read_sizes(path: str, number: type[N]) -> list[tuple[str, N, N]]:
+    """Images of a name_size_file, `name height width` a line; number: what heights and widths are. CaffeError for
+    other lines."""
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for at, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split()
         if not words:
             continue
         try:
             name, height, width = words
-            rows.append((name, int(height), int(width)))
+            rows.append((name, number(height), number(width)))
         except ValueError:
-            raise CaffeError(f"{path}:{number}: needs `name height width`, not {line[:60]!r}") from None
+            raise CaffeError(f"{path}:{at}: needs `name height width`, not {line[:60]!r}") from None
     return rows
 
 

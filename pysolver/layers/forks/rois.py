@@ -49,25 +49,33 @@ def _bins(start: Tensor, length: Tensor, count: int, limit: int) -> tuple[Tensor
     return first.clamp(0, limit).long(), last.clamp(0, limit).long()
 
 
+class PooledRegions(Regions):
+    """Those that make pooled_h x pooled_w values of a region, (R, C, pooled_h, pooled_w). settings: the field of the
+    layer that says how. Errors: see Regions; pooled_h or pooled_w 0.
+    """
+
+    settings = "roi_pooling_param"
+
+    def set_up(self, features: Shape, regions: Shape) -> None:
+        super().set_up(features, regions)
+        p = getattr(self.param, self.settings)
+        self.check(p.pooled_h > 0 and p.pooled_w > 0, "pooled_h and pooled_w must be > 0")
+        self.height, self.width, self.scale = p.pooled_h, p.pooled_w, p.spatial_scale
+
+    def top_shapes(self, features: Shape, regions: Shape) -> list[Shape]:
+        self.check_bottoms(features, regions)
+        return [(regions[0], features[1], self.height, self.width)]
+
+
 @register("ROIPooling")
-class ROIPooling(Regions):
+class ROIPooling(PooledRegions):
     """The maximum of each of pooled_h x pooled_w bins of a region, (R, C, pooled_h, pooled_w) (roi_pooling_layer.cpp).
 
     A region is enlarged by pad_ratio (MS-CNN) of its width and height on each side; corners times spatial_scale are
     rounded, both ends belong to it, it has at least one cell; a bin goes from floor(i size) to ceil((i + 1) size),
     clipped to the image; an empty bin gives 0. The first of equal maxima wins.
-    Errors: see Regions; pooled_h or pooled_w 0.
+    Errors: see PooledRegions.
     """
-
-    def set_up(self, features: Shape, regions: Shape) -> None:
-        super().set_up(features, regions)
-        p = self.param.roi_pooling_param
-        self.check(p.pooled_h > 0 and p.pooled_w > 0, "pooled_h and pooled_w must be > 0")
-        self.height, self.width, self.scale, self.pad = p.pooled_h, p.pooled_w, p.spatial_scale, p.pad_ratio
-
-    def top_shapes(self, features: Shape, regions: Shape) -> list[Shape]:
-        self.check_bottoms(features, regions)
-        return [(regions[0], features[1], self.height, self.width)]
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         regions = regions.detach().flatten(1)
@@ -78,7 +86,8 @@ class ROIPooling(Regions):
     def _winners(self, x: Tensor, regions: Tensor) -> Tensor:
         """Index into x of the maximum of every bin, (R, C, pooled_h, pooled_w); -1 for empty ones."""
         images = self.images_of(x, regions)
-        left, top, right, bottom = round_half_away(padded(regions[:, 1:], self.pad) * self.scale).unbind(1)
+        corners = padded(regions[:, 1:], self.param.roi_pooling_param.pad_ratio) * self.scale
+        left, top, right, bottom = round_half_away(corners).unbind(1)
         # _bins adds the start before it rounds; the start is whole, so that is the same
         rows = _bins(top, (bottom - top + 1).clamp(min=1), self.height, x.shape[2])
         columns = _bins(left, (right - left + 1).clamp(min=1), self.width, x.shape[3])

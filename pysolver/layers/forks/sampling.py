@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
-from pysolver.layers.forks.rois import Regions, padded, round_half_away
+from pysolver.layers.forks.rois import PooledRegions, padded, round_half_away
 
 
 def bilinear(x: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -36,13 +36,13 @@ def bilinear(x: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor
 
 
 @register("ROIAlign")
-class ROIAlign(Regions):
+class ROIAlign(PooledRegions):
     """A region's map at (pooled_h + 1) x (pooled_w + 1) places, from corner to corner (roi_align_layer.cpp of
     Cascade R-CNN and MS-CNN; an AVE Pooling behind it makes pooled_h x pooled_w of them).
 
     The region, enlarged by pad_ratio of its width and height (x2 - x1 + 1) on each side, times spatial_scale, less
     half a cell; read bilinearly, see `bilinear`. A region turned inside out gives 0.
-    Errors: see Regions; pooled_h or pooled_w 0.
+    Errors: see PooledRegions.
     """
 
     deviations = (
@@ -52,19 +52,17 @@ class ROIAlign(Regions):
 
     def set_up(self, features: Shape, regions: Shape) -> None:
         super().set_up(features, regions)
-        p = self.param.roi_pooling_param
-        self.check(p.pooled_h > 0 and p.pooled_w > 0, "pooled_h and pooled_w must be > 0")
         for name in ("bi_type", "is_multi_interpolate"):
-            self.check(not p.HasField(name), f"{name} is of frcnn's ROIAlign, which is another layer and not here")
-        self.height, self.width, self.scale, self.pad = p.pooled_h, p.pooled_w, p.spatial_scale, p.pad_ratio
+            given = self.param.roi_pooling_param.HasField(name)
+            self.check(not given, f"{name} is of frcnn's ROIAlign, which is another layer and not here")
 
     def top_shapes(self, features: Shape, regions: Shape) -> list[Shape]:
-        self.check_bottoms(features, regions)
-        return [(regions[0], features[1], self.height + 1, self.width + 1)]
+        return [(*shape[:2], shape[2] + 1, shape[3] + 1) for shape in super().top_shapes(features, regions)]
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         regions = regions.detach().flatten(1)
-        left, top, right, bottom = (padded(regions[:, 1:], self.pad) * self.scale - 0.5).unbind(1)
+        corners = padded(regions[:, 1:], self.param.roi_pooling_param.pad_ratio)
+        left, top, right, bottom = (corners * self.scale - 0.5).unbind(1)
         rows = _steps(top, bottom, self.height, self.height + 1)
         columns = _steps(left, right, self.width, self.width + 1)
         y = bilinear(x, self.images_of(x, regions), rows, columns)
@@ -77,29 +75,20 @@ def _steps(start: Tensor, end: Tensor, parts: int, count: int) -> Tensor:
 
 
 @register("ROIWarping")
-class ROIWarping(Regions):
+class ROIWarping(PooledRegions):
     """A region's map at pooled_h x pooled_w places, with gradients to the region's corners (MNC's
     roi_warping_layer.cu; Dai et al., 2016).
 
     Corners times spatial_scale are rounded; place i of n is start + i (end - start) / n, read bilinearly, see
-    `bilinear`. The gradient to the corners is as without the rounding. Errors: see Regions; pooled_h or pooled_w 0.
+    `bilinear`. The gradient to the corners is as without the rounding. Errors: see PooledRegions.
     """
 
+    settings = "roi_warping_param"
     no_gradient_bottoms = frozenset()
     deviations = (
         "exact gradients: MNC's leave out some of the last bins and the last row and column, and count a region one "
         "cell longer backward than forward; also runs on the CPU"
     )
-
-    def set_up(self, features: Shape, regions: Shape) -> None:
-        super().set_up(features, regions)
-        p = self.param.roi_warping_param
-        self.check(p.pooled_h > 0 and p.pooled_w > 0, "pooled_h and pooled_w must be > 0")
-        self.height, self.width, self.scale = p.pooled_h, p.pooled_w, p.spatial_scale
-
-    def top_shapes(self, features: Shape, regions: Shape) -> list[Shape]:
-        self.check_bottoms(features, regions)
-        return [(regions[0], features[1], self.height, self.width)]
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         regions = regions.flatten(1)

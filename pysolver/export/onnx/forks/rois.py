@@ -11,10 +11,10 @@ from pysolver.layers.forks import rois as layers
 @emits("ROIPooling")
 def roi_pooling(g: Scope, layer: layers.ROIPooling, x: str, regions: str) -> str:
     regions = g.reshape(regions, g.bottoms[1], (g.bottoms[1][0], 5))
-    if layer.pad:
+    if layer.param.roi_pooling_param.pad_ratio:
         image, first, last = g.split(regions, [1, 2, 2], 1)
         size = g.node("Add", g.node("Sub", last, first), g.constant(1, hint="last_cell"))
-        more = g.node("Mul", size, g.constant(layer.pad, hint="pad_ratio"))
+        more = g.node("Mul", size, g.constant(layer.param.roi_pooling_param.pad_ratio, hint="pad_ratio"))
         regions = g.node("Concat", image, g.node("Sub", first, more), g.node("Add", last, more), axis=1)
     return g.node("MaxRoiPool", x, regions, pooled_shape=[layer.height, layer.width], spatial_scale=layer.scale)
 
