@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pysolver.errors import CaffeError
+
 RNG = np.random.default_rng(5)
 
 
@@ -128,3 +130,16 @@ def test_batch_norm_with_scale_and_bias(make):
         own.data.copy_(trained.data)
     expected = 2 * (x.numpy() - mean.reshape(side)) / np.sqrt(var + 1e-5).reshape(side) + 0.5
     np.testing.assert_allclose(tester(x).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_parts_of_a_batch(make):
+    """Intel's stats_batch_size: as two batches one after the other."""
+    x = _normal(4, 3, 2, 2)
+    text = 'type: "BatchNorm" batch_norm_param { moving_average_fraction: 0.75 %s }'
+    parts, whole = make(text % "stats_batch_size: 2", x.shape), make(text % "", (2, 3, 2, 2))
+    assert torch.equal(parts(x), torch.cat([whole(x[:2]), whole(x[2:])]))
+    for own, other in zip(parts.blobs, whole.blobs, strict=True):
+        assert torch.equal(own, other)
+    assert parts.blobs[2].item() == 1.75
+    with pytest.raises(CaffeError, match="stats_batch_size 3 does not divide the batch of 4"):
+        make(text % "stats_batch_size: 3", x.shape)

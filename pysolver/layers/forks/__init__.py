@@ -5,9 +5,11 @@ from __future__ import annotations
 from pysolver.layers.forks import (  # noqa: F401
     activations,
     cascade,
+    cascade_targets,
     detection,
     evaluation,
     faces,
+    field_losses,
     mobile,
     multibox,
     normalisation,
