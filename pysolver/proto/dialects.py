@@ -23,8 +23,8 @@ STEERS = {
         forward_type backward_type forward_math backward_math debug cudnn_math_override engine multinode
         mn_activation_param mn_grad_compress_param quantization_param split_param display""",
     "TransformationParameter": """
-        use_gpu_transform random_seed display visualize visualize_label debug_params forward_packing allow_upscale interpolation_algo_down
-        interpolation_algo_up""",
+        use_gpu_transform random_seed display visualize visualize_label debug_params forward_packing allow_upscale
+        interpolation_algo_down interpolation_algo_up""",
     "BatchNormParameter": "engine use_weight_bias bias_term",
     "ConcatParameter": "engine per_fla_fuse",
     "ConvolutionParameter": """

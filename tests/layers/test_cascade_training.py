@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.autograd import gradcheck
 
 from pysolver.errors import CaffeError
 
@@ -79,8 +80,9 @@ def places(truth, low):
 @pytest.mark.parametrize("smooth", [True, False])
 def test_detection_loss_of_all(make, weighted, smooth):
     scores, codes, truth = world(2, 4)
-    text = f"""type: "DetectionLoss" {REG} }} detection_loss_param {{ cls_num: 4 downsample_rate: 8 field_w: 20 field_h: 30
-        field_xyr: 4 field_whr: 1.5 lambda: 0.5 bg_threshold: 0.2 bg_multiple: 3 sample_mode: "all" iou_weighted: true
+    text = f"""type: "DetectionLoss" {REG} }} detection_loss_param {{ cls_num: 4 downsample_rate: 8 field_w: 20
+        field_h: 30 field_xyr: 4 field_whr: 1.5 lambda: 0.5 bg_threshold: 0.2 bg_multiple: 3
+        sample_mode: "all" iou_weighted: true
         bb_smooth: {str(smooth).lower()} pos_neg_weighted: {str(weighted).lower()} }}"""
     layer = make(text, (2, 8, 3, 4), truth.shape)
     found = layer(*tensors(np.concatenate([scores, codes], 1), truth))
@@ -92,8 +94,8 @@ def test_detection_loss_of_all(make, weighted, smooth):
 
 def test_detection_loss_takes_the_worst(make):
     scores, codes, truth = world(2, 3)
-    text = f"""type: "DetectionLoss" {REG} }} detection_loss_param {{ cls_num: 3 downsample_rate: 8 field_w: 20 field_h: 30
-        bg_threshold: 0.3 bg_multiple: 2 sample_mode: "bootstrap" }}"""
+    text = f"""type: "DetectionLoss" {REG} }} detection_loss_param {{ cls_num: 3 downsample_rate: 8 field_w: 20
+        field_h: 30 bg_threshold: 0.3 bg_multiple: 2 sample_mode: "bootstrap" }}"""
     right, free = places(truth, 0.3)
     wrong = set()
     for m in range(2):
@@ -107,6 +109,20 @@ def test_detection_loss_takes_the_worst(make):
     np.testing.assert_allclose(
         found.flatten(), expected_loss(scores, codes, truth, [FIELD], right, wrong, **rules), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_gradients_of_the_losses(make, grouped):
+    scores, codes, truth = (torch.from_numpy(x) for x in world(1, 3, 2, 2))
+    truth[0, 0, 0] = torch.tensor([1, 2])
+    rule = "cls_num: 3 field_w: 20 field_h: 30 field_xyr: 0.01 field_whr: 1e6 pos_neg_weighted: true bg_multiple: 2"
+    if grouped:
+        given, name = (scores, codes), f"DetectionGroupLoss' detection_group_loss_param {{ {rule} stride: 8"
+    else:
+        name = f"DetectionLoss' detection_loss_param {{ {rule} downsample_rate: 8 sample_mode: 'all' iou_weighted: true"
+        given = (torch.cat([scores, codes], 1),)
+    layer = make(f"type: '{name} }}", *(tuple(x.shape) for x in (*given, truth)))
+    assert gradcheck(lambda *maps: layer(*maps, truth).flatten()[0], [x.clone().requires_grad_() for x in given])
 
 
 def test_detection_loss_draws(make):
@@ -140,8 +156,9 @@ def test_group_loss(make, text):
         chosen[0].append((objects, most))
         chosen[1].extend(others[: 6 - most if "6" in text else max(2 * most, 3)])
     layer = make(
-        f"""type: "DetectionGroupLoss" {REG} }} detection_group_loss_param {{ cls_num: 2 stride: 8 field_w: 20 field_w: 40
-        field_h: 30 field_h: 10 field_xyr: 4 field_whr: 1.5 lambda: 2 bg_threshold: 0.3 neg_mining_type: "bootstrap"
+        f"""type: "DetectionGroupLoss" {REG} }} detection_group_loss_param {{ cls_num: 2 stride: 8 field_w: 20
+        field_w: 40 field_h: 30 field_h: 10
+        field_xyr: 4 field_whr: 1.5 lambda: 2 bg_threshold: 0.3 neg_mining_type: "bootstrap"
         pos_neg_weighted: true {text} }}""",
         *(x.shape for x in (scores, codes, truth)),
     )
@@ -192,7 +209,8 @@ def test_accuracies(make, grouped):
         sides = np.minimum(low + grow, other_low + other) - np.maximum(low, other_low)
         shared = sides.prod() if (sides > 0).all() and (not grouped or (sides >= 1).all()) else 0
         overlaps.append(shared / (grow.prod() + other.prod() - shared))
-    rule = f"cls_num: 3 field_w: 20 field_h: 30 field_xyr: 4 field_whr: 1.5 {'stride' if grouped else 'downsample_rate'}: 8"
+    stride = "stride" if grouped else "downsample_rate"
+    rule = f"cls_num: 3 field_w: 20 field_h: 30 field_xyr: 4 field_whr: 1.5 {stride}: 8"
     if grouped:
         text, given = f"DetectionGroupAccuracy' {REG} }} detection_group_accuracy_param", (scores, codes, truth)
     else:
@@ -232,8 +250,8 @@ PROPOSALS = np.array(
 
 
 def test_proposal_targets(make):
-    text = f"""type: "ProposalTarget" {REG} }} proposal_target_param {{ cls_num: 3 batch_size: 8 fg_fraction: 0.5 fg_thr: 0.6
-        bg_thr_hg: 0.6 bg_thr_lw: 0.2 num_img_per_batch: 2 img_width: 100 img_height: 90 }}"""
+    text = f"""type: "ProposalTarget" {REG} }} proposal_target_param {{ cls_num: 3 batch_size: 8 fg_fraction: 0.5
+        fg_thr: 0.6 bg_thr_hg: 0.6 bg_thr_lw: 0.2 num_img_per_batch: 2 img_width: 100 img_height: 90 }}"""
     layer = make(text, PROPOSALS.shape, OBJECTS.shape, tops=7)
     regions, labels, targets, inside, outside, matched, weights = (
         top.reshape(8, -1).numpy() for top in layer(*tensors(PROPOSALS, OBJECTS))
@@ -255,11 +273,12 @@ def test_proposal_targets(make):
 
 
 def test_proposal_targets_of_cascade_rcnn(make):
-    """Objects of 8 numbers, -1 for none: the batch is as large as it gets; one class for all; loose matches unweighted."""
+    """Objects of 8 numbers, -1 for none: the batch is as large as it gets; one class for all; loose ones weigh 0."""
     objects = np.concatenate([OBJECTS, np.zeros((3, 1))], 1)
     objects[1, 0] = -1
-    text = """type: "ProposalTarget" bbox_reg_param { cls_aware: false } proposal_target_param { cls_num: 3 batch_size: 64
-        fg_thr: 0.5 bg_thr_lw: 0.2 num_img_per_batch: 2 append_gtbox: false pickup_discard: false bbox_thr_lw: 0.8 }"""
+    text = """type: "ProposalTarget" bbox_reg_param { cls_aware: false } proposal_target_param { cls_num: 3
+        batch_size: 64 fg_thr: 0.5 bg_thr_lw: 0.2 num_img_per_batch: 2 append_gtbox: false
+        pickup_discard: false bbox_thr_lw: 0.8 }"""
     layer = make(text, PROPOSALS.shape, objects.shape, tops=6)
     regions, labels, targets, inside, _, matched = layer(*tensors(PROPOSALS, objects))
     assert labels.flatten().tolist() == [2, 1]
