@@ -88,6 +88,9 @@ class Data(BatchSource):
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
         return tops[: len(self.param.top)]
 
+    def name_of(self, number: int) -> str:
+        return f"record {self._places(np.array([number]))[0]}, counted from 0, of {self._param.source}"
+
     def _places(self, numbers: np.ndarray) -> np.ndarray:
         """Places in the database for running numbers of records."""
         passes, places = np.divmod(numbers, self._store.size)

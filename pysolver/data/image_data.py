@@ -92,6 +92,10 @@ class ImageData(BatchSource):
             draws = self._transform.draw(lambda: self.generator("transform", index), batch)
             return [self._transform(pixels, draws), to_device(labels, self.context.device)]
 
+    def name_of(self, number: int) -> str:
+        place = self._places(np.array([number]))[0]
+        return f"{self._param.source}:{place + 1}: {self._lines[place][0]}"
+
     def _places(self, numbers: np.ndarray) -> np.ndarray:
         """Lines of the list for running numbers of images."""
         numbers = numbers + self._skipped()

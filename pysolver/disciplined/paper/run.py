@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.checkout import commit
+from pysolver.cores import check_crowd
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
@@ -57,6 +58,7 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
     """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    check_crowd(wish.jobs, "--jobs")
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
     if not wanted:
         groups = sorted({c.group for e in experiments for c in e.curves if c.group})
