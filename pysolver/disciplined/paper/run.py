@@ -60,9 +60,9 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
     """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
-    if not wanted:
-        groups = sorted({c.group for e in experiments for c in e.curves if c.group})
-        raise CaffeError(f"no rows {', '.join(wish.rows)}; there are: {', '.join(groups) or 'only whole figures'}")
+    known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
+    if unknown := [name for name in wish.rows if name not in known]:
+        raise CaffeError(f"no rows {', '.join(unknown)}; there are: {', '.join(known)}")
     wanted = _missing(wanted, wish)
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)

@@ -82,7 +82,8 @@ def test_rows_of_the_page():
     text = page.text([EXPERIMENT], {"table9": results(99.0, 99.25)})
     assert "| inv | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.03 ± 0.01 (4) | lower by 0.22 |" in text
     assert "| cycle | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.28 ± 0.01 (4) | agrees |" in text
-    assert "2 rows at full length; claims: 1 holds" in text
+    assert "2 of 2 rows of the tables at full length; 0 of 0 figures with all" in text
+    assert "; claims: 1 holds" in text
     assert "not run" in page.text([EXPERIMENT], {"table9": []})
 
 
