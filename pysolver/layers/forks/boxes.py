@@ -93,7 +93,7 @@ def suppress(
     order = scores.argsort(descending=True, stable=True)
     left = order[:top_k] if top_k > -1 else order
     worst = torch.zeros(len(left), dtype=boxes.dtype)  # largest overlap with a box kept so far
-    kept = []
+    kept: list[int] = []
     while len(left) and len(kept) != most:
         best, left, worst = left[0], left[1:], worst[1:]
         kept.append(int(best))
