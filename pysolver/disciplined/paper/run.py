@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date
@@ -14,8 +16,8 @@ import numpy as np
 
 from pysolver.checkout import commit
 from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
-from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
+from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
+from pysolver.disciplined.paper.trials import Variation, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
 
@@ -81,7 +83,8 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
                     failed.append(str(error))
                     say(f"{place}: failed: {error}")
                     continue
-                keep(wish.results, experiment, [result])
+                with _alone(wish.results, wait=True):
+                    keep(wish.results, experiment, [result])
                 loss = result.value("loss")
                 told = (
                     f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
@@ -93,12 +96,11 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
 
 def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
     """Those whose results are not kept, and the first parts whose weights a missing one goes on from."""
-    kept = {
-        (e.name, r.curve, r.seed)
-        for e in {job[0].name: job[0] for job in wanted}.values()
-        for r in read_results(wish.results, e)
-        if r.scale == wish.scale
-    }
+    kept = set()
+    for e in {job[0].name: job[0] for job in wanted}.values():
+        results = [r for r in read_results(wish.results, e) if r.scale == wish.scale]
+        old = outdated(e, results)
+        kept |= {(e.name, r.curve, r.seed) for r in results if r not in old}
     missing = {(e.name, c.name, n): (e, c, n) for e, c, n in wanted if (e.name, c.name, n) not in kept}
     for e, c, n in list(missing.values()):
         if c.after:
@@ -108,10 +110,30 @@ def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
 
 def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
     trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, wish.backend)
-    run = trial.run()
+    with _alone(trial.folder):
+        run = trial.run()
     if not run.finished:
         raise CaffeError(f"{trial.log}: did not come to its end")
-    return result_of(run, curve, wish.scale, Variation.of(curve, number), origin)
+    settings = settings_of(experiment, curve, number, wish.scale)
+    return result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, wait: bool = False) -> Iterator[None]:
+    """The folder is this process's as long as the block runs; CaffeError if another has it and is not waited for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise CaffeError(f"{folder}: another process is at work on this run") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _machine(backend: Command) -> str:
