@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 
 from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.logs.header import Message, parse_dump
 from pysolver.logs.run import Resume, Run, Table
 
@@ -229,6 +230,8 @@ class Assembler:
                 self.shapes.setdefault(self.tops.pop(0), dims.strip())
             case e.TestLoss(value) if self.testing is not None and self.testing.loss:
                 self.testing.loss[-1] = value
+            case notices.ListedImages(count) | notices.ConvertingImages(count):
+                self.images = self.images or count
             case e.Done() | e.StoppedEarly():
                 self.finished = True
 
