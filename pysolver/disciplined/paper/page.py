@@ -79,8 +79,8 @@ def _overview(experiments: Sequence[Experiment], kept: Kept, judged: Mapping[str
     panels = [{c.name for c in e.curves} == {r.curve for r in kept[e.name]} for e in experiments if e.name[:3] == "fig"]
     lines = ["## At a glance", ""]
     lines.append(
-        f"{sum(rows)} of {len(rows)} rows of the tables at full length; {sum(panels)} of {len(panels)} figures with all "
-        "their curves, if shortened; claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+        f"{sum(rows)} of {len(rows)} rows of the tables at full length; {sum(panels)} of {len(panels)} figures with "
+        "all their curves, if shortened; claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     )
     lines += ["", "| experiment | measured | claims | cost (an estimate) |", "| --- | --- | --- | --- |"]
     for e in experiments:
