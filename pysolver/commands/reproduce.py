@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pysolver.commands import _options as o
 from pysolver.disciplined.paper import page
-from pysolver.disciplined.paper.experiment import read_all
-from pysolver.disciplined.paper.results import read_results
+from pysolver.disciplined.paper.experiment import Experiment, read_all
+from pysolver.disciplined.paper.results import Result, outdated, read_results
 from pysolver.disciplined.paper.run import Wish, choose, reproduce
 from pysolver.disciplined.paper.verdicts import judge
 from pysolver.disciplined.trial import Command
@@ -54,9 +54,9 @@ def call(args: argparse.Namespace) -> None:
         chosen = choose(experiments, args.names)
         reproduce(chosen, wish, lambda line: print(line, flush=True))
         for experiment in filter(wish.curves, chosen):
-            for judged in judge(experiment, read_results(results, experiment)):
+            for judged in judge(experiment, _kept(results, experiment)):
                 print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
-    kept = {name: read_results(results, experiment) for name, experiment in experiments.items()}
+    kept = {name: _kept(results, experiment) for name, experiment in experiments.items()}
     if args.page:
         args.page.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.page, page.text(experiments.values(), kept).encode())
@@ -64,6 +64,16 @@ def call(args: argparse.Namespace) -> None:
             print(path, file=sys.stderr)
     elif not args.names:
         print(page.overview(experiments.values(), kept))
+
+
+def _kept(folder: Path, experiment: Experiment) -> list[Result]:
+    """The runs that are kept of it, but for those of other settings than today's, which are named on stderr."""
+    results = read_results(folder, experiment)
+    old = outdated(experiment, results)
+    for r in old:
+        told = f"{experiment.name}, {r.curve}, run {r.seed}"
+        print(f"{told}: was made with other settings than today's and does not count; run it again", file=sys.stderr)
+    return [r for r in results if r not in old]
 
 
 def _scale(text: str) -> float:

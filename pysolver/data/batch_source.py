@@ -130,6 +130,14 @@ class BatchSource(Source):
             self._permutations[key] = self.generator(purpose, index, rank=0).permutation(size)
         return self._permutations[key]
 
+    def places(self, numbers: np.ndarray, size: int, shuffle: bool) -> np.ndarray:
+        """Which of `size` records these running numbers are: over and over in order, or each time in a random one."""
+        passes, places = np.divmod(numbers, size)
+        for number in np.unique(passes) if shuffle else ():
+            now = passes == number
+            places[now] = self.permutation("shuffle", int(number), size)[places[now]]
+        return places
+
     def state(self) -> dict[str, int]:
         passed = self._part.passed(self._handed_out) if self._part else self._handed_out
         return {"batches": self._first + passed, "seed": self._seed}

@@ -10,6 +10,7 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
+from pysolver.logs import notices
 from pysolver.logs.header import Message, parse_dump
 from pysolver.logs.run import Resume, Run, Table
 
@@ -232,6 +233,8 @@ class Assembler:
                 self.shapes.setdefault(self.tops.pop(0), dims.strip())
             case e.TestLoss(value) if self.testing is not None and self.testing.loss:
                 self.testing.loss[-1] = value
+            case notices.ListedImages(count) | notices.ConvertingImages(count):
+                self.images = self.images or count
             case e.Done() | e.StoppedEarly():
                 self.finished = True
 

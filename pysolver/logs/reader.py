@@ -33,7 +33,6 @@ _PREFIX = re.compile(r"([IWEF])(\d{8}|\d{4}) +(\d\d:\d\d:\d\d\.\d+) +(\d+) ([\w.
 _LABEL = re.compile(r"(?:\[(?:\d+,)?(\d+)\](?:<\w+>:?)?|(\d+):) ?(?=\S)")  # of a rank, by MPI's launchers and Slurm
 _NUMBERED = re.compile(r"(\d+): ?(?=\S)")
 _VALUE = re.compile(rf"Iteration \d+|net output|(?:\blr|loss|accuracy) *= *{grammar.NUMBER}")
-_IMAGES = re.compile(r"A total of (\d+) images\.")
 
 
 def read_log(path: str | Path) -> Run:
@@ -77,8 +76,8 @@ class Reader:
         self.dumped = 0  # characters in the ranks' dumps
         self.unknown = 0
         self.oddities: list[Oddity] = []
-        self.frequent = grammar.frequent("")  # under any tag: forks move these lines
-        self.bare = grammar.frequent(r"(?:.*?[\]:>|]\s*)?")
+        self.tagged = grammar.under_any_tag()
+        self.bare = grammar.under_any_tag(r"(?:.*?[\]:>|]\s*)?")
 
     def feed(self, piece: str) -> None:
         """More text, cut anywhere."""
@@ -201,12 +200,10 @@ class Reader:
         text = line[prefix.end() :]
         if severity == "F":
             here.failure = text
-        if text.startswith("Initializing ") and text.rstrip().endswith(" from parameters:"):
+        if text.rstrip() + " " in grammar.DUMPS:
             here.dump, here.dump_size = [text.rstrip() + " \n"], 0
             return True
-        if images := _IMAGES.fullmatch(text):
-            here.images = here.images or int(images[1])
-        event = self.frequent.read(text) or grammar.parse(text, file)
+        event = self.tagged.read(text) or grammar.parse(text, file)
         if event is None:
             return not (file.endswith("solver.cpp") and _VALUE.search(text))
         self._event(event, (date, time), here)

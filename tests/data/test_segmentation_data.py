@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -80,6 +82,21 @@ def test_scaling_takes_the_nearest_label(pairs, make_source):
 def test_one_label_for_an_image(pairs, make_source):
     source = make_source(SEG.format("kinds.txt", "label_type: IMAGE", ""))
     assert [set(own.flatten().tolist()) for own in source.next_batch()[1]] == [{3}, {4}]
+
+
+def test_a_random_start_is_told_and_resumed(pairs, make_source, capfd):
+    """Without a random_seed the run that goes on has another seed of its own: the start is the first run's."""
+    text = SEG.format("list.txt", "label_type: PIXEL shuffle: true rand_skip: 5", "")
+    source = make_source(text, seed=None)
+    assert re.search(r"A total of 5 images\.\n.*Skipping first [0-4] data points\.\n", capfd.readouterr().err)
+    assert source.records == COUNT
+    source.next_batch()
+    state = source.state()
+    wanted = [source.next_batch()[0][:, 1, 0, 0].tolist() for _ in range(6)]
+    for _ in range(3):
+        resumed = make_source(text, seed=None)
+        resumed.load_state(state)
+        assert [resumed.next_batch()[0][:, 1, 0, 0].tolist() for _ in range(6)] == wanted
 
 
 def test_dense_images(pairs, make_source):

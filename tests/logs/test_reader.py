@@ -81,6 +81,15 @@ def test_several_threads_interleave():
     assert run.gradients["iteration"].tolist() == [0, 10, 20, 30, 40]
 
 
+@pytest.mark.parametrize("tag", ["image_data_layer.cpp:63", "image_seg_data_layer.cpp:71", "convert_imageset.cpp:94"])
+def test_the_size_of_the_training_set(tag):
+    """The first list is the train net's, whichever layer of whichever fork reads it."""
+    text = glog("A total of 600 images.", tag) + glog("A total of 100 images.", tag) + lines(0, 20)
+    run = read(text)
+    assert run.images == 600 and run.unknown == 0
+    assert read(lines(0, 20)).images is None
+
+
 def test_nan_and_inf_in_any_spelling():
     text = lines(0, 40)
     for i, word in ((0, "nan"), (10, "-nan"), (20, "inf"), (30, "-1.#IND")):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.paper.trials import Variation
+from pysolver.disciplined.paper.trials import Variation, settings_of
 from pysolver.disciplined.reading import rates_at, read_curve
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes, write_atomic
@@ -41,7 +41,8 @@ class Origin:
 class Result:
     """One run. test: columns iteration, loss, accuracy, gap, rate, momentum; train: iteration, loss. NaN is null.
 
-    scale: of the length, 1 is the experiment's. seconds: from the first to the last line of the log.
+    scale: of the length, 1 is the experiment's. seconds: from the first to the last line of the log. settings: digits
+    of what was trained (settings_of), which tell when the experiment says something else by now.
     """
 
     curve: str
@@ -54,6 +55,7 @@ class Result:
     commit: str
     date: str
     machine: str
+    settings: str
     test: dict[str, list[float | None]]
     train: dict[str, list[float | None]]
 
@@ -82,7 +84,7 @@ class Result:
         return float(loss[-1] if measure == "loss" else gap[np.isfinite(gap)][-1])
 
 
-def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin) -> Result:
+def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin, settings: str) -> Result:
     """What is kept of a finished run; CaffeError if it has no tests."""
     if not len(run.test):
         raise CaffeError(f"{run.name}: has no test results")
@@ -106,6 +108,7 @@ def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin
         iterations=int(test.iteration[-1]),
         seconds=round(seconds, 1),
         **vars(origin),
+        settings=settings,
         test=_lists(columns),
         train=_lists(train),
     )
@@ -127,6 +130,11 @@ def read_results(folder: Path, experiment: Experiment) -> list[Result]:
         if result.curve not in names:
             raise CaffeError(f"{path}: has a curve '{result.curve}' that {experiment.name} has not")
     return found
+
+
+def outdated(experiment: Experiment, results: Sequence[Result]) -> list[Result]:
+    """Those that were made with other settings than the experiment's of today: they say nothing about it."""
+    return [r for r in results if r.settings != settings_of(experiment, experiment.curve(r.curve), r.seed, r.scale)]
 
 
 _KINDS = {"str": (str,), "int": (int,), "float": (int, float)}
