@@ -109,9 +109,9 @@ class Component:
             self.fail(f"axis {axis} out of range for {len(shape)}-D Blob with shape {format_shape(shape)}")
         return axis % len(shape) if shape else 0
 
-    def fail(self, message: str) -> NoReturn:
+    def fail(self, message: str, item: tuple[int, int] | None = None) -> NoReturn:
         """Raise a CaffeError that names this layer."""
-        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}", self.name) from None
+        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}", self.name, item) from None
 
     def check(self, condition: bool, message: str) -> None:
         """fail(message) unless the condition holds."""

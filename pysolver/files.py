@@ -13,6 +13,7 @@ from pathlib import Path
 from pysolver.errors import CaffeError
 
 LARGEST_LIST = 1 << 28  # bytes; that of ImageNet's training images has 43 MB. A list may be named /dev/zero
+_OF_A_PIPE = 1 << 31  # bytes
 TEMPORARY = r"\.[0-9a-f]{8}\.tmp\."  # how the name of an unfinished file begins: then comes its own
 
 
@@ -59,6 +60,8 @@ def read_bytes(path: str | Path, largest: int) -> bytes:
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):  # it may have no end
+                largest = min(largest, LARGEST_LIST if stat.S_ISCHR(info.st_mode) else _OF_A_PIPE)
             # read(n) reserves n bytes: of a plain file ask for no more than there is
             data = file.read((min(info.st_size, largest) if stat.S_ISREG(info.st_mode) else largest) + 1)
     except FileNotFoundError:
@@ -120,15 +123,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name[-100:]}")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)
+        sync(temporary, os.O_RDWR)
         os.replace(temporary, path)
-        _sync(path.parent, os.O_RDONLY)
+        sync(path.parent)
     finally:
         with contextlib.suppress(OSError, ValueError):
             os.unlink(temporary)  # already gone if all went well
 
 
-def _sync(path: Path, mode: int) -> None:
+def sync(path: Path, mode: int = os.O_RDONLY) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     handle = os.open(path, mode)
     try:
         os.fsync(handle)

@@ -149,3 +149,16 @@ def test_a_list_that_is_no_text(tmp_path):
     (tmp_path / "l").write_text("a.png 1", encoding="utf-16")
     with pytest.raises(CaffeError, match="l: not a text; this is a text in UTF-16"):
         read_text(tmp_path / "l")
+
+
+@pytest.mark.timeout(60)
+def test_a_device_has_no_end_and_a_pipe_may_have_none(tmp_path, monkeypatch):
+    """Whatever the caller's limit, which for HDF5 is a terabyte."""
+    monkeypatch.setattr("pysolver.files.LARGEST_LIST", 1 << 16)
+    with pytest.raises(CaffeError, match="/dev/zero: larger than 65536 bytes"):
+        read_bytes("/dev/zero", 1 << 40)
+    read, write = os.pipe()
+    os.write(write, b"through a pipe")
+    os.close(write)
+    assert read_bytes(f"/dev/fd/{read}", 1 << 40) == b"through a pipe"
+    os.close(read)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.extras import require
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.caffe_pb2 import BlobProto, Datum
@@ -67,7 +67,10 @@ def load_image(filename: str, color: bool = True) -> np.ndarray:
 
     cv2 = require("cv2")
     try:
-        image = cv2.imdecode(np.frombuffer(images.load(filename), np.uint8), cv2.IMREAD_UNCHANGED)
+        file = images.load(filename)
+        with about(f"Could not load {filename}"):
+            images.check_whole(file)
+        image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:  # an empty file, or too many pixels
         raise OSError(f"{filename}: not an image that can be read: {error.err}") from None
     except CaffeError as error:

@@ -21,6 +21,7 @@ from pysolver.net.net import Callback
 from pysolver.net.net import Net as CoreNet
 from pysolver.net.pretrained import pretrained
 from pysolver.pycaffe import alias, mode
+from pysolver.pycaffe.named import Named, instead
 
 __all__ = ["Blob", "LayerView", "Net"]
 
@@ -100,7 +101,7 @@ class Net:
         # A user's own Python layer is shown as it is: scripts call its methods.
         layers: Sequence[Any] = net.layers
         self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in layers]
-        self.blobs: OrderedDict[str, Blob] = OrderedDict()
+        self.blobs: OrderedDict[str, Blob] = Named()
         self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         for node in net.nodes:
             for name, blob, weight in zip(node.top_names, node.tops, node.loss_weights):
@@ -119,12 +120,14 @@ class Net:
 
     @property
     def layer_dict(self) -> OrderedDict[str, Any]:
-        return OrderedDict(zip(self._layer_names, self.layers))
+        return Named(zip(self._layer_names, self.layers), "layer")
 
     @property
     def params(self) -> OrderedDict[str, list[Blob]]:
         """The parameter blobs of each layer that has some."""
-        return OrderedDict((layer.name, LayerView(self._net, layer).blobs) for layer in self._net.layers if layer.blobs)
+        learning = [layer for layer in self._net.layers if layer.blobs]
+        blobs = ((layer.name, LayerView(self._net, layer).blobs) for layer in learning)
+        return Named(blobs, "layer with parameters")
 
     @property
     def _layer_names(self) -> list[str]:
@@ -175,7 +178,7 @@ class Net:
         if layer is None:
             return default
         if layer not in self._layer_names:
-            raise ValueError(f"the net has no layer '{layer}'")
+            raise ValueError(f"the net has no layer '{layer}'{instead(layer, self._layer_names)}")
         return self._layer_names.index(layer)
 
     def _feed(self, face: str, arrays: Arrays, names: list[str], role: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,13 @@ class TestLoadImage:
         pytest.importorskip("cv2")
         with pytest.raises(OSError, match="nothing.png"):
             io.load_image(tmp_path / "nothing.png")
+
+    def test_half_an_image(self, save, tmp_path):
+        """Of a JPEG the rest came in grey, for a PNG OpenCV took the memory that a chunk of it claims."""
+        whole = Path(save(np.zeros((64, 64, 3), np.uint8))).read_bytes()
+        (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(OSError, match="Could not load .*half.png: the PNG is cut short"):
+            io.load_image(tmp_path / "half.png")
 
 
 def test_missing_packages_are_named(monkeypatch):
