@@ -143,3 +143,20 @@ def test_statistics_of_parts_of_a_batch(make):
     assert parts.blobs[2].item() == 1.75
     with pytest.raises(CaffeError, match="stats_batch_size 3 does not divide the batch of 4"):
         make(text % "stats_batch_size: 3", x.shape)
+
+
+def test_mish(make):
+    x = _normal(50) * 3
+    expected = x.numpy() * np.tanh(np.log1p(np.exp(x.numpy())))
+    np.testing.assert_allclose(make('type: "Mish"', x.shape)(x), expected, rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_balanced_loss(make):
+    """One of four is 1: it weighs 3/4, the others 1/4 each; of the second item all are 0, which weigh nothing."""
+    x, target = _normal(2, 1, 2, 2), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]).reshape(2, 1, 2, 2)
+    s = 1 / (1 + np.exp(-x[0].numpy().flatten()))
+    expected = (-0.75 * np.log(s[0]) - 0.25 * np.log(1 - s[1:]).sum()) / 2
+    layer = make('type: "SigmoidCrossEntropyBalanceLoss"', x.shape, target.shape)
+    assert layer(x, target).item() == pytest.approx(expected, rel=1e-5)  # float32
+    ignored = torch.where(target == 1, 1.0, 255.0)
+    assert layer(x, ignored).item() == 0  # ones alone weigh nothing

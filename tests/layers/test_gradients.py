@@ -188,6 +188,8 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     ],
     "RNN": [(f"recurrent_param {{ num_output: 3 {SMALL} }}", [(3, 2, 4), CONT, (2, 5)], 1)],
     "ROIAlign": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 pad_ratio: 0.2 }", [X, REGIONS], 1)],
+    "Mish": [("", [X], 1)],
+    "SigmoidCrossEntropyBalanceLoss": [("", [X, Labels(X, 2)], 1)],
     "RegionPooling": [
         ("region_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 1 offset: 0 }", [(2, 3, 6, 7), RINGS], 1)
     ],

@@ -7,6 +7,7 @@ from pysolver.layers.forks import (  # noqa: F401
     cascade,
     cascade_targets,
     detection,
+    edges,
     evaluation,
     faces,
     field_losses,
