@@ -166,7 +166,7 @@ AT_SET_UP = [
     ('type: "ShuffleChannel" shuffle_channel_param { group: 3 }', [X], 1, "multiple of group"),
     ('type: "ConvolutionDepthwise" convolution_param { num_output: 8 kernel_size: 3 }', [X], 1, "bottom's channels"),
     ('type: "SmoothL1Loss"', [(3, 4), (3, 5)], 1, "must have one shape"),
-    ('type: "Normalize"', [(3,)], 1, ">=2"),
+    ('type: "Normalize"', [(3,)], 1, "2 or more axes"),
     ('type: "Interp" interp_param { pad_beg: 1 }', [X], 1, "non-positive padding"),
     ('type: "Interp" interp_param { pad_beg: -9 }', [X], 1, "nothing is left"),
     ('type: "Upsample" upsample_param { scale_h: 2 }', [X], 1, "together"),
