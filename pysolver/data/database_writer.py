@@ -118,6 +118,10 @@ class _Lmdb:
                     for key, value in items:
                         transaction.put(key, value)
                 return
+            except lmdb.BadValsizeError:
+                longest, most = max(len(key) for key, _ in items), self._environment.max_key_size()
+                words = f"a key of {longest} bytes, a long path perhaps: LMDB takes {most}, LevelDB any"
+                raise CaffeError(f"{self._folder.name}: {words}") from None
             except lmdb.MapFullError:  # only the address space: the file grows with its contents
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 

@@ -332,8 +332,8 @@ class Assembler:
 
     def _table(self, rows: Rows) -> Table:
         size = len(rows.iteration)
-        told, cells = sum(len(values.rows) for values in rows.outputs.values()), size * len(rows.outputs)
-        if cells > _ALWAYS and cells > _THINNEST * told:
+        known, cells = sum(len(values.rows) for values in rows.outputs.values()), size * len(rows.outputs)
+        if cells > _ALWAYS and cells > _THINNEST * known:
             raise CaffeError(f"{len(rows.outputs)} outputs in {size} rows, hardly any of them told: no solver's log")
         iteration, part = np.array(rows.iteration, np.int64), np.array(rows.part, np.int64)
         outputs, weighted = {}, []

@@ -120,7 +120,7 @@ class Reader:
 
     def _nothing(self) -> str:
         if not self.lines:
-            return f"{self.name}: empty, there is no log in it"
+            return f"{self.name}: empty, there is no log in it (a training writes its log to stderr: 2> FILE)"
         text = f"{self.name}: no iteration with a loss or a test result in its {self.lines} lines; is it a solver's?"
         if self.oddities:
             text += f" Not understood: line {self.oddities[0].line}: {self.oddities[0].text}"

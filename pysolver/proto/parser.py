@@ -200,6 +200,9 @@ class Parser:
         start = self.start
         negative = self._try("-")
         if self.kind != "number" or not _INTEGER.fullmatch(self.token):
+            if self.kind == "number" and _DECIMAL.fullmatch(self.token) and float(self.token.rstrip("fF")) % 1 == 0:
+                whole = int(float(self.token.rstrip("fF")))
+                self._fail(f"expected an integer for {field.name}, found {shown(self.token)}; write {whole}")
             self._fail_expected(f"an integer for {field.name}")
         digits = self.token
         if len(digits) > 30:

@@ -209,6 +209,10 @@ class Transformer:
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
         """What is subtracted: one value a channel, or an image (C x H x W, or H x W), resized to the input's size."""
         channels, *size = self._shape(in_)[1:]
+        if not isinstance(mean, np.ndarray):
+            raise TypeError(
+                f"the mean is an array, not {mean!r:.40}: np.load reads .npy, caffe.io.blobproto_to_array .binaryproto"
+            )
         if mean.ndim == 1:
             if len(mean) != channels:
                 raise ValueError(f"the mean has {len(mean)} channels, input '{in_}' has {channels}")

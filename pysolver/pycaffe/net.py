@@ -69,9 +69,18 @@ class Net:
     """
 
     def __init__(
-        self, network_file: str, phase: int, level: int = 0, stages: Sequence[str] | None = None, weights: Any = None
+        self,
+        network_file: str,
+        phase: int,
+        level: int | None = None,
+        stages: Sequence[str] | None = None,
+        weights: Any = None,
     ) -> None:
         if isinstance(phase, (str, os.PathLike)):
+            if phase in ("TRAIN", "TEST"):
+                raise TypeError(f"the phase is caffe.{phase}, not '{phase}'")
+            if level is None:
+                raise TypeError(f"Net({str(network_file)!r}, {str(phase)!r}): the phase is missing: caffe.TEST, say")
             phase, weights, level = level, phase, 0
             mode.log()(notices.DeprecatedNet())
             mode.log()(notices.NetInstead())
@@ -79,7 +88,7 @@ class Net:
         for file in (network_file, weights):
             if file is not None:
                 check_file(file)
-        param = read_net_for(network_file, phase, level, stages or (), mode.log())
+        param = read_net_for(network_file, phase, level or 0, stages or (), mode.log())
         files = [] if weights is None else [os.fspath(weights)]
         self._adopt(pretrained(param, mode.context(), files, str(network_file)))
 
@@ -186,7 +195,8 @@ class Net:
         if not arrays:
             return
         if set(arrays) != set(names):
-            raise Exception(f"the net's {role} are {', '.join(names) or 'none'}; given were {', '.join(arrays)}")
+            none = "none: data layers feed it" if self._net.sources else "none"
+            raise Exception(f"the net's {role} are {', '.join(names) or none}; given were {', '.join(arrays)}")
         for name, array in arrays.items():
             blob = self.blobs[name]
             if np.shape(array)[:1] != blob.shape[:1]:

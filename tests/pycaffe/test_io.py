@@ -190,6 +190,10 @@ class TestTransformer:
         with pytest.raises(ValueError, match="4"):
             transformer.set_mean("data", np.ones((1, 3, 2, 2)))
 
+    def test_a_mean_that_is_a_path(self):
+        with pytest.raises(TypeError, match="the mean is an array, not 'mean.binaryproto': np.load reads .npy"):
+            io.Transformer({"data": (1, 3, 2, 2)}).set_mean("data", "mean.binaryproto")
+
     def test_unknown_input_and_wrong_orders(self):
         transformer = self.transformer()
         for call in (transformer.preprocess, transformer.deprocess, transformer.set_mean, transformer.set_raw_scale):

@@ -33,6 +33,14 @@ class TestConstruction:
         caffe.Net(file, weights, caffe.TEST)
         assert "DEPRECATION WARNING - deprecated use of Python interface" in capsys.readouterr().err
 
+    def test_without_a_phase(self, write):
+        """Caffe's own refuses it; it went on in phase TRAIN, with dropout."""
+        file = write("layer { name: 'a' type: 'Input' top: 'x' input_param { shape { dim: 1 } } }")
+        with pytest.raises(TypeError, match=r"Net\(.*'w.caffemodel'\): the phase is missing: caffe.TEST, say"):
+            caffe.Net(file, "w.caffemodel")
+        with pytest.raises(TypeError, match="the phase is caffe.TEST, not 'TEST'"):
+            caffe.Net(file, "TEST")
+
     def test_missing_files(self, write, tmp_path):
         with pytest.raises(RuntimeError, match=r"^Could not open file nothing\.prototxt$"):
             caffe.Net("nothing.prototxt", caffe.TEST)
