@@ -180,7 +180,7 @@ def check(message: Message, owner: str, of_type: str = "", is_trained: bool = Tr
     refused = (_REFUSED | _REFUSED_TO_TRAIN if is_trained else _REFUSED) - computed
     for field, value, where in _fields(message, ""):
         key = f"{field.containing_type.name}.{field.name}"
-        if key in refused and not _is_default(field, value):
+        if key in refused and not is_default(field, value):
             raise CaffeError(
                 f"{owner}: {where}{field.name} is a field of another Caffe that changes the numbers, and it is not "
                 "computed here: take it out to train or test without it"
@@ -228,7 +228,8 @@ def _fields(message: Message, where: str) -> Iterator[tuple[FieldDescriptor, obj
                 yield from _fields(inner, f"{where}{field.name}.")
 
 
-def _is_default(field: FieldDescriptor, value: object) -> bool:
+def is_default(field: FieldDescriptor, value: object) -> bool:
+    """Whether a field of a fork says what holds without it."""
     if field.name == "prune_threshold":  # SkimCaffe's default prunes
         return value == 0
     if field.full_name == "caffe.BatchNormParameter.filler":  # Intel's, of the Scale layer that it merges with it

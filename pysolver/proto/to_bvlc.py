@@ -93,10 +93,12 @@ def _strip(message: Message, where: str, taken: Counter[str], left: Counter[str]
         key = f"{field.containing_type.name}.{field.name}"
         if field.name in ("layer", "layers", "blobs"):
             continue
-        if dialects.steers(key) or _is_foreign_engine(field, value):
+        is_foreign = dialects.is_foreign(key)
+        says_nothing = is_foreign and dialects.is_default(field, value)
+        if dialects.steers(key) or _is_foreign_engine(field, value) or says_nothing:
             taken[where + field.name] += 1
             message.ClearField(field.name)
-        elif dialects.is_foreign(key):
+        elif is_foreign:
             left[where + field.name] += 1
         elif field.message_type:
             for inner in value if field.is_repeated else [value]:

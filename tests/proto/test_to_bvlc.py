@@ -22,7 +22,7 @@ layer { name: "conv" type: "DepthwiseConvolution" bottom: "x" top: "conv"
 layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
         pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
 layer { name: "norm" type: "BatchNorm" bottom: "pool" top: "norm" param { lr_mult: 1 }
-        batch_norm_param { scale_bias: true scale_filler { value: 2 } bias_filler { value: 1 } } }
+        batch_norm_param { scale_bias: true filler { value: 1 } scale_filler { value: 2 } bias_filler { value: 1 } } }
 layer { name: "depthwise" type: "ConvolutionDepthwise" bottom: "norm" top: "depthwise"
         convolution_param { num_output: 6 kernel_size: 1 weight_filler { type: "gaussian" std: 5 } } }
 layer { name: "relu6" type: "ReLU6" bottom: "depthwise" top: "relu6" }
@@ -47,7 +47,7 @@ def test_only_bvlcs_fields_are_left():
     with open(FIELDS, newline="") as file:
         bvlc = {(row["message"], row["field"]) for row in csv.DictReader(file)}
     assert set(_fields(net)) <= bvlc
-    assert taken == {"default_forward_type": 1, "convolution_param.engine": 1}
+    assert taken == {"default_forward_type": 1, "convolution_param.engine": 1, "batch_norm_param.filler": 1}
     assert not left
     kinds = "Input Convolution ReLU Pooling BatchNorm Scale Convolution Clip"
     assert [layer.type for layer in net.layer] == kinds.split()
