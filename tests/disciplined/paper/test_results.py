@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,3 +186,18 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path, old: str, new: str):
     path.write_text("\n".join([*rest, first.replace(old, new, 1)]))
     with pytest.raises(CaffeError, match=r"table9.jsonl:8: is no result"):
         read_results(tmp_path, EXPERIMENT)
+
+
+def _keep_some(folder: Path, curve: str) -> None:
+    for seed in range(20):
+        keep(folder, EXPERIMENT, [made(curve, seed, 99)])
+
+
+def test_two_that_keep_at_once_lose_nothing(tmp_path: Path):
+    """`reproduce table9 --rows inv` beside `--rows cycle`."""
+    workers = [multiprocessing.get_context("fork").Process(target=_keep_some, args=(tmp_path, c.name)) for c in CURVES]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(read_results(tmp_path, EXPERIMENT)) == 40
