@@ -90,6 +90,19 @@ def test_rand_skip_only_moves_the_start(write_images, make_source) -> None:
     assert starts == {0, 1, 2, 3}
 
 
+def test_the_shape_at_first_is_that_of_the_first_batch(tmp_path, make_source) -> None:
+    """Whichever image that is, after shuffling and skipping (DataLayerSetUp)."""
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((2 + i, 3, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(6)))
+    heights = set()
+    for seed in range(12):
+        source = make_source(IMAGES.format("", "1 shuffle: true rand_skip: 3"), seed=seed)
+        assert source.top_shapes()[0] == tuple(source.next_batch()[0].shape)
+        heights.add(source.top_shapes()[0][2])
+    assert len(heights) > 3
+
+
 def test_a_resumed_stream_is_the_undisturbed_one(write_images, make_source) -> None:
     write_images(7)
     text = IMAGES.format("transform_param { crop_size: 2 mirror: true }", "3 shuffle: true rand_skip: 5")
