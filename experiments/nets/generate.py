@@ -2,15 +2,15 @@
 
     python experiments/nets/generate.py      writes NAME.prototxt beside this file, for each name in NETS
 
-The sizes, layer by layer, are those that the training logs of the paper's author print (three layers, residual nets);
-densenet and the wide net follow their papers. BatchNorm keeps averages over about 20 batches (fraction 0.95, the
-author's too): with Caffe's 0.999 a test in a short run judges statistics of long ago. LeNet is
+Layer by layer they are those that the paper's author published (github.com/lnsmith54/hyperParam1), but for the
+names. BatchNorm keeps averages over about 10 batches (fraction 0.9, as in his residual nets; his
+densenet has Caffe's 0.999, with which a test in a short run judges statistics of long ago). LeNet is
 examples/mnist/lenet_train_test.prototxt; resnet-50 and inception-resnet-v2 are in examples/nets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pysolver.proto.net_spec import params as P
 from pysolver.proto.text import to_text
 
 DATA = "experiments/data/cifar10/cifar10"  # as `pysolver data cifar10 experiments/data/cifar10` names them
-WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
+WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]  # of last layers
 MSRA, XAVIER, ZERO = {"type": "msra"}, {"type": "xavier"}, {"type": "constant"}
 
 
@@ -74,83 +74,68 @@ def three_layers() -> NetSpec:
 
 
 def conv(n: NetSpec, name: str, bottom: Top, outputs: int, kernel: int, stride: int = 1, **fields: Any) -> Top:
-    fields = {"weight_filler": MSRA, "bias_filler": ZERO, "param": WEIGHT_AND_BIAS, **fields}
-    n[name] = L.Convolution(bottom, num_output=outputs, kernel_size=kernel, pad=kernel // 2, stride=stride, **fields)
+    fields = {"weight_filler": MSRA, "bias_filler": ZERO, "pad": (kernel - 1) // 2, **fields}
+    n[name] = L.Convolution(bottom, num_output=outputs, kernel_size=kernel, stride=stride, **fields)
     return n[name]
 
 
 def normalise(n: NetSpec, name: str, bottom: Top, relu: bool = True, in_place: bool = True) -> Top:
-    n[f"{name}_bn"] = L.BatchNorm(bottom, in_place=in_place, moving_average_fraction=0.95)
+    n[f"{name}_bn"] = L.BatchNorm(bottom, in_place=in_place, moving_average_fraction=0.9)
     n[f"{name}_scale"] = L.Scale(n[f"{name}_bn"], in_place=True, bias_term=True)
     if relu:
         n[f"{name}_relu"] = L.ReLU(n[f"{name}_scale"], in_place=True)
     return n[f"{name}_relu"] if relu else n[f"{name}_scale"]
 
 
-def shrink(n: NetSpec, name: str, bottom: Top) -> Top:
-    """The short cut past a block with stride 2."""
-    n[f"{name}_pool"] = L.Pooling(bottom, pool=P.Pooling.AVE, kernel_size=3, stride=2)
-    return n[f"{name}_pool"]
+def residual_net(blocks: Sequence[int]) -> NetSpec:
+    """A convolution, then blocks of two with so many channels, batch 512. No ReLU behind the sums.
 
-
-def twice_the_channels(n: NetSpec, name: str, bottom: Top) -> Top:
-    """Zeros behind the channels, by a Power layer that needs no batch size (the author's DummyData does)."""
-    n[f"{name}_zeros"] = L.Power(bottom, scale=0)
-    n[f"{name}_concat0"] = L.Concat(bottom, n[f"{name}_zeros"])
-    return n[f"{name}_concat0"]
-
-
-def residual_net(blocks: int, width: int) -> NetSpec:
-    """3 stages of `blocks` blocks of two convolutions, after one that gives `width` channels, batch 512."""
-    n = NetSpec()
-    top = normalise(n, "pre", conv(n, "pre_conv", cifar(n, 512, mirror=True, crop_size=32), width, 3))
-    for stage in range(3):
-        for block in range(1, blocks + 1):
-            name, stride = f"L{stage + 1}_b{block}", 2 if stage and block == 1 else 1
-            outputs = width << (stage - 1 if stride == 2 else stage)
-            branch = normalise(n, f"{name}_cbr1", conv(n, f"{name}_cbr1_conv", top, outputs, 3, stride))
-            branch = normalise(n, f"{name}_cbr2", conv(n, f"{name}_cbr2_conv", branch, outputs, 3), relu=False)
-            n[f"{name}_sum_eltwise"] = L.Eltwise(branch, shrink(n, name, top) if stride == 2 else top)
-            top = n[f"{name}_relu"] = L.ReLU(n[f"{name}_sum_eltwise"], in_place=True)
-            if stride == 2:
-                top = twice_the_channels(n, name, top)
-    n.post_pool = L.Pooling(top, pool=P.Pooling.AVE, kernel_size=8, stride=1)
-    n.post_FC = L.InnerProduct(
-        n.post_pool,
-        num_output=10,
-        weight_filler=XAVIER,
-        bias_filler=ZERO,
-        param=[{"lr_mult": 1}, {"lr_mult": 2}],
-    )
-    judge(n, n.post_FC)
+    A block with more channels than the one before halves the sides, and a projection of 2x2 leads past it.
+    """
+    n, channels = NetSpec(), 16
+    top = normalise(n, "first", conv(n, "first_conv", cifar(n, 512, mirror=True, crop_size=32), channels, 3))
+    for number, outputs in enumerate(blocks, 1):
+        name, stride = f"block{number}", 1 if outputs == channels else 2
+        branch = normalise(n, f"{name}_1", conv(n, f"{name}_1_conv", top, outputs, 3, stride))
+        branch = normalise(n, f"{name}_2", conv(n, f"{name}_2_conv", branch, outputs, 3), relu=False)
+        if outputs != channels:
+            top = normalise(n, f"{name}_past", conv(n, f"{name}_past_conv", top, outputs, 2, 2), relu=False)
+        top = n[f"{name}_sum"] = L.Eltwise(branch, top)
+        channels = outputs
+    n.pool = L.Pooling(top, pool=P.Pooling.AVE, global_pooling=True)
+    n.fc = L.InnerProduct(n.pool, num_output=10, weight_filler=MSRA, bias_filler=ZERO, param=WEIGHT_AND_BIAS)
+    judge(n, n.fc)
     return n
 
 
 def resnet56() -> NetSpec:
-    """He et al., 2015, for CIFAR: 3 stages of 9 blocks, 16, 32 and 64 channels."""
-    return residual_net(9, 16)
+    """A residual net of 26 blocks with 16, 32 and 64 channels."""
+    return residual_net([16] * 8 + [32] * 9 + [64] * 9)
 
 
 def wide_resnet32() -> NetSpec:
-    """Zagoruyko and Komodakis, 2016: 3 stages of 5 blocks, four times the channels."""
-    return residual_net(5, 64)
+    """A residual net of 15 blocks whose channels grow fourfold from stage to stage: 16, 64 and 256."""
+    return residual_net([16] * 5 + [64] * 5 + [256] * 5)
 
 
 def densenet40() -> NetSpec:
-    """Huang et al., 2016: 3 blocks of 12 convolutions that add 12 channels each; no bottlenecks."""
+    """Huang et al., 2016: 3 blocks of 12 convolutions that add 12 channels each; no bottlenecks; dropout of 0.2."""
     n, growth = NetSpec(), 12
-    plain: dict[str, Any] = {"bias_term": False, "param": [{"lr_mult": 1, "decay_mult": 1}]}
-    top, channels = conv(n, "conv0", cifar(n, 512, mirror=True, crop_size=32), 16, 3, **plain), 16
+    top, channels = conv(n, "conv0", cifar(n, 512, mirror=True, crop_size=32), 16, 3, bias_term=False), 16
+
+    def add(name: str, outputs: int, kernel: int) -> Top:
+        conv(n, f"{name}_conv", normalise(n, name, top, in_place=False), outputs, kernel, bias_term=False)
+        n[f"{name}_dropout"] = L.Dropout(n[f"{name}_conv"], dropout_ratio=0.2, in_place=True)
+        return n[f"{name}_dropout"]
+
     for block in range(1, 4):
         for i in range(1, 13):
             name = f"b{block}_{i}"
-            new = conv(n, f"{name}_conv", normalise(n, name, top, in_place=False), growth, 3, **plain)
-            n[f"{name}_concat"] = L.Concat(top, new)
+            n[f"{name}_concat"] = L.Concat(top, add(name, growth, 3))
             top, channels = n[f"{name}_concat"], channels + growth
         if block < 3:
             name = f"transition{block}"
-            top = conv(n, f"{name}_conv", normalise(n, name, top, in_place=False), channels, 1, **plain)
-            n[f"{name}_pool"] = L.Pooling(top, pool=P.Pooling.AVE, kernel_size=2, stride=2)
+            n[f"{name}_pool"] = L.Pooling(add(name, channels, 1), pool=P.Pooling.AVE, kernel_size=2, stride=2)
             top = n[f"{name}_pool"]
     n.pool = L.Pooling(normalise(n, "last", top, in_place=False), pool=P.Pooling.AVE, global_pooling=True)
     n.fc = L.InnerProduct(n.pool, num_output=10, weight_filler=XAVIER, bias_filler=ZERO, param=WEIGHT_AND_BIAS)

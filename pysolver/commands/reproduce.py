@@ -13,11 +13,12 @@ from pathlib import Path
 
 from pysolver.commands import _options as o
 from pysolver.disciplined.paper import page
-from pysolver.disciplined.paper.experiment import read_all
-from pysolver.disciplined.paper.results import read_results
+from pysolver.disciplined.paper.experiment import Experiment, read_all
+from pysolver.disciplined.paper.results import Result, outdated, read_results
 from pysolver.disciplined.paper.run import Wish, choose, reproduce
 from pysolver.disciplined.paper.verdicts import judge
 from pysolver.disciplined.trial import Command
+from pysolver.errors import UsageError
 from pysolver.files import write_atomic
 
 EXAMPLES = """
@@ -44,15 +45,18 @@ def call(args: argparse.Namespace) -> None:
     experiments = read_all(args.folder)
     results = args.folder / "results"
     if args.names:
-        backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command()
+        try:
+            backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command()
+        except ValueError as error:  # a quote that does not end
+            raise UsageError(f"--caffe {args.caffe}: {error}") from None
         wish = Wish(args.runs, args.jobs, tuple(args.rows), args.scale, args.folder / "runs", args.folder / "data",
                     results, backend)  # fmt: skip
         chosen = choose(experiments, args.names)
         reproduce(chosen, wish, lambda line: print(line, flush=True))
         for experiment in filter(wish.curves, chosen):
-            for judged in judge(experiment, read_results(results, experiment)):
+            for judged in judge(experiment, _kept(results, experiment)):
                 print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
-    kept = {name: read_results(results, experiment) for name, experiment in experiments.items()}
+    kept = {name: _kept(results, experiment) for name, experiment in experiments.items()}
     if args.page:
         args.page.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.page, page.text(experiments.values(), kept).encode())
@@ -62,8 +66,21 @@ def call(args: argparse.Namespace) -> None:
         print(page.overview(experiments.values(), kept))
 
 
+def _kept(folder: Path, experiment: Experiment) -> list[Result]:
+    """The runs that are kept of it, but for those of other settings than today's, which are named on stderr."""
+    results = read_results(folder, experiment)
+    old = outdated(experiment, results)
+    for r in old:
+        told = f"{experiment.name}, {r.curve}, run {r.seed}"
+        print(f"{told}: was made with other settings than today's and does not count; run it again", file=sys.stderr)
+    return [r for r in results if r not in old]
+
+
 def _scale(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
     return value

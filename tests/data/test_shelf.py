@@ -7,7 +7,7 @@ import pytest
 
 from pysolver.data import datum
 from pysolver.data.images import Colour
-from pysolver.data.records import Shelf
+from pysolver.shelf import Shelf
 
 from .conftest import raw_record
 

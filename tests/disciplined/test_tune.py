@@ -20,7 +20,6 @@ import pysolver.disciplined
 from pysolver.commands import main
 from pysolver.data import datum
 from pysolver.data.prepare import prepare
-from pysolver.data.records import Shelf
 from pysolver.disciplined import answer, in_process
 from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
@@ -30,6 +29,7 @@ from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
+from pysolver.shelf import Shelf
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["tune", "--solver=solver.prototxt", "--epochs=4", "--seeds=1", "--jobs=2", "--runs=1"]

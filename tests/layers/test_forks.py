@@ -227,11 +227,12 @@ def test_decode_undoes_encode(code: int, in_target: bool):
     torch.testing.assert_close(priors.decode(priors.encode(truth) / priors.factors), truth, rtol=1e-4, atol=1e-5)
 
 
-def test_suppression_by_loops():
-    low = RNG.uniform(0, 1, (60, 2))
-    found = np.concatenate([low, low + RNG.uniform(0.05, 0.5, (60, 2))], 1)
-    scores, threshold = RNG.permutation(60) / 60, 0.3
-    kept = []
+@pytest.mark.parametrize("threshold, eta", [(0.3, 1.0), (0.8, 0.95)])
+def test_suppression_by_loops(threshold, eta):
+    low = RNG.uniform(0, 0.5, (60, 2))
+    found = np.concatenate([low, low + RNG.uniform(0.4, 0.5, (60, 2))], 1)
+    scores, limit = RNG.permutation(60) / 60, threshold
+    kept: list[int] = []
     for i in np.argsort(-scores)[:40]:
 
         def overlap(j: int, i: int = i) -> float:
@@ -239,9 +240,15 @@ def test_suppression_by_loops():
             shared = np.prod(np.maximum(high - low, 0))
             return shared / (np.prod(found[i, 2:] - found[i, :2]) + np.prod(found[j, 2:] - found[j, :2]) - shared)
 
-        if all(overlap(j) <= threshold for j in kept):
+        if all(overlap(j) <= limit for j in kept):
             kept.append(int(i))
-    assert boxes.suppress(torch.from_numpy(found), torch.from_numpy(scores), threshold, 40).tolist() == kept
+            limit *= eta if limit > 0.5 else 1
+    given = torch.from_numpy(found), torch.from_numpy(scores), threshold
+    assert 3 < len(kept) < 40 and (limit < threshold) is (eta < 1)
+    assert boxes.suppress(*given, 40, eta).tolist() == kept
+    for most in (0, 1, len(kept) - 1, 60):
+        assert boxes.suppress(*given, 40, eta, most=most).tolist() == kept[:most]
+    assert boxes.suppress(*given[:2], -1.0).tolist() == kept[:1]  # overlaps nobody yet, whatever the threshold
 
 
 def test_every_object_gets_a_prior():

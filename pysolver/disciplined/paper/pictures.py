@@ -10,38 +10,54 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pysolver.disciplined.paper.experiment import Experiment
+from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Result
 from pysolver.disciplined.paper.trials import DATA
 from pysolver.disciplined.paper.verdicts import scales
 from pysolver.logs.plot import save
 
+WIDE, HIGH = 5.2, 3.8  # inches, of a panel
+HANDLE, CHARACTER, LINE = 0.7, 0.085, 0.22  # inches, of a legend's entry at 10 points
 LABELS = {"rate": "learning rate", "gap": "generalisation error", "test accuracy": "test accuracy in %"}
 
 
 def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
-    """One panel for each thing that the paper draws, from the longest runs that there are."""
+    """One panel for each thing that the paper draws, of each group of rows, from the longest runs that there are."""
     scale = scales(results)[0]
     shown = [result for result in results if result.scale == scale]
-    count = len(experiment.draw)
-    figure = Figure(figsize=(5.2 * min(count, 2), 3.8 * -(-count // 2)), layout="constrained")
+    groups = list(dict.fromkeys(c.group for c in experiment.curves if c.name in {result.curve for result in shown}))
+    wanted = [(group, what) for group in groups for what in experiment.draw]
+    across = min(len(wanted), 2)
+    down = -(-len(wanted) // across)
+    figure = Figure(figsize=(WIDE * across, HIGH * down), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(-(-count // 2), min(count, 2), squeeze=False).ravel()
-    for panel, what in zip(panels, experiment.draw):
-        _panel(panel, experiment, shown, what)
-    for panel in panels[count:]:
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for panel, (group, what) in zip(panels, wanted):
+        _panel(panel, experiment, [c for c in experiment.curves if c.group == group], shown, what)
+        if len(groups) > 1:
+            panel.set_title(group, fontsize=10)
+    for panel in panels[len(wanted) :]:
         panel.set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    _legend(figure, panels)
     figure.suptitle(experiment.title + ("" if scale == 1 else f", {scale:g} of the length"), fontsize=11)
     save(figure, path, dpi=100)
     return path
 
 
-def _panel(axes: Axes, experiment: Experiment, results: Sequence[Result], what: str) -> None:
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Below all panels, with as many columns as fit; the figure grows by its lines."""
+    lines = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels())}
+    if not lines:
+        return
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(lines), int(width / (HANDLE + CHARACTER * max(map(len, lines))))))
+    figure.set_size_inches(width, height + LINE * (-(-len(lines) // columns) - 1))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _panel(axes: Axes, experiment: Experiment, curves: Sequence[Curve], results: Sequence[Result], what: str) -> None:
     early, late, quarter = [], [], []
-    for index, curve in enumerate(experiment.curves):
+    for index, curve in enumerate(curves):
         runs = [result for result in results if result.curve == curve.name]
         lines = [_line(result, experiment, what, DATA[curve.data].train) for result in runs]
         colour = f"C{index % 10}"

@@ -5,8 +5,11 @@ experiments/results/NAME.jsonl has one run a line, in the order of curve, scale 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.paper.trials import Variation
+from pysolver.disciplined.paper.trials import Variation, settings_of
 from pysolver.disciplined.reading import rates_at, read_curve
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes, write_atomic
@@ -38,7 +41,8 @@ class Origin:
 class Result:
     """One run. test: columns iteration, loss, accuracy, gap, rate, momentum; train: iteration, loss. NaN is null.
 
-    scale: of the length, 1 is the experiment's. seconds: from the first to the last line of the log.
+    scale: of the length, 1 is the experiment's. seconds: from the first to the last line of the log. settings: digits
+    of what was trained (settings_of), which tell when the experiment says something else by now.
     """
 
     curve: str
@@ -51,6 +55,7 @@ class Result:
     commit: str
     date: str
     machine: str
+    settings: str
     test: dict[str, list[float | None]]
     train: dict[str, list[float | None]]
 
@@ -79,7 +84,7 @@ class Result:
         return float(loss[-1] if measure == "loss" else gap[np.isfinite(gap)][-1])
 
 
-def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin) -> Result:
+def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin, settings: str) -> Result:
     """What is kept of a finished run; CaffeError if it has no tests."""
     if not len(run.test):
         raise CaffeError(f"{run.name}: has no test results")
@@ -103,6 +108,7 @@ def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin
         iterations=int(test.iteration[-1]),
         seconds=round(seconds, 1),
         **vars(origin),
+        settings=settings,
         test=_lists(columns),
         train=_lists(train),
     )
@@ -124,6 +130,11 @@ def read_results(folder: Path, experiment: Experiment) -> list[Result]:
         if result.curve not in names:
             raise CaffeError(f"{path}: has a curve '{result.curve}' that {experiment.name} has not")
     return found
+
+
+def outdated(experiment: Experiment, results: Sequence[Result]) -> list[Result]:
+    """Those that were made with other settings than the experiment's of today: they say nothing about it."""
+    return [r for r in results if r.settings != settings_of(experiment, experiment.curve(r.curve), r.seed, r.scale)]
 
 
 _KINDS = {"str": (str,), "int": (int,), "float": (int, float)}
@@ -150,12 +161,24 @@ def _result(told: Any) -> Result:
 
 def keep(folder: Path, experiment: Experiment, results: Sequence[Result]) -> None:
     """Add runs to what is kept; a run of the same curve, seed and scale is replaced."""
-    every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
-    order = {curve.name: i for i, curve in enumerate(experiment.curves)}
-    rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
     folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
-    write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
+    with _alone(folder):
+        every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
+        order = {curve.name: i for i, curve in enumerate(experiment.curves)}
+        rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
+        text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+        write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process after the other: two that read, add and write would lose what the first has added."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _lists(columns: dict[str, np.ndarray]) -> dict[str, list[float | None]]:

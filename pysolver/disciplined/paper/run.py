@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date
@@ -13,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.checkout import commit
+from pysolver.cores import check_crowd
 from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
-from pysolver.disciplined.paper.trials import Variation, missing_data, trial_of
+from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
+from pysolver.disciplined.paper.trials import Variation, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
 
@@ -57,10 +60,11 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
     """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    check_crowd(wish.jobs, "--jobs")
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
-    if not wanted:
-        groups = sorted({c.group for e in experiments for c in e.curves if c.group})
-        raise CaffeError(f"no rows {', '.join(wish.rows)}; there are: {', '.join(groups) or 'only whole figures'}")
+    known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
+    if unknown := [name for name in wish.rows if name not in known]:
+        raise CaffeError(f"no rows {', '.join(unknown)}; there are: {', '.join(known)}")
     wanted = _missing(wanted, wish)
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)
@@ -81,7 +85,8 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
                     failed.append(str(error))
                     say(f"{place}: failed: {error}")
                     continue
-                keep(wish.results, experiment, [result])
+                with _alone(wish.results, wait=True):
+                    keep(wish.results, experiment, [result])
                 loss = result.value("loss")
                 told = (
                     f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
@@ -93,12 +98,11 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
 
 def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
     """Those whose results are not kept, and the first parts whose weights a missing one goes on from."""
-    kept = {
-        (e.name, r.curve, r.seed)
-        for e in {job[0].name: job[0] for job in wanted}.values()
-        for r in read_results(wish.results, e)
-        if r.scale == wish.scale
-    }
+    kept = set()
+    for e in {job[0].name: job[0] for job in wanted}.values():
+        results = [r for r in read_results(wish.results, e) if r.scale == wish.scale]
+        old = outdated(e, results)
+        kept |= {(e.name, r.curve, r.seed) for r in results if r not in old}
     missing = {(e.name, c.name, n): (e, c, n) for e, c, n in wanted if (e.name, c.name, n) not in kept}
     for e, c, n in list(missing.values()):
         if c.after:
@@ -108,10 +112,30 @@ def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
 
 def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
     trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, wish.backend)
-    run = trial.run()
+    with _alone(trial.folder):
+        run = trial.run()
     if not run.finished:
         raise CaffeError(f"{trial.log}: did not come to its end")
-    return result_of(run, curve, wish.scale, Variation.of(curve, number), origin)
+    settings = settings_of(experiment, curve, number, wish.scale)
+    return result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, wait: bool = False) -> Iterator[None]:
+    """The folder is this process's as long as the block runs; CaffeError if another has it and is not waited for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise CaffeError(f"{folder}: another process is at work on this run") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _machine(backend: Command) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,8 +63,26 @@ def trial_of(
     backend: Backend = here,
 ) -> Trial:
     """Run `number` of a curve, in a folder below out; scale: of the length, 1 is the paper's."""
+    solver, net = _messages(experiment, curve, number, out, scale, data)
+    return Trial.of(folder_of(experiment, curve, number, out, scale), solver, net, backend)
+
+
+def settings_of(experiment: Experiment, curve: Curve, number: int, scale: float = 1) -> str:
+    """What a run is made with, as 12 hexadecimal digits: runs of the same training have the same.
+
+    The digits are of the bytes of its solver and its net, wherever its data and its folder lie, and of what it goes on
+    from.
+    """
+    told = settings_of(experiment, experiment.curve(curve.after), number, scale).encode() if curve.after else b""
+    for message in _messages(experiment, curve, number, Path("runs"), scale, Path("data")):
+        told += message.SerializeToString(deterministic=True)
+    return hashlib.sha256(told).hexdigest()[:12]
+
+
+def _messages(
+    experiment: Experiment, curve: Curve, number: int, out: Path, scale: float, data: Path
+) -> tuple[SolverParameter, NetParameter]:
     variation = Variation.of(curve, number)
-    folder = folder_of(experiment, curve, number, out, scale)
     solver = solver_of(experiment, curve, variation, scale)
     if curve.after:
         first = experiment.curve(curve.after)
@@ -72,7 +91,7 @@ def trial_of(
         solver.weights.append(str(before / f"snapshot_iter_{length}.caffemodel"))
     net = net_of(curve, variation, data)
     solver.test_iter.append(batches_of_test(net, DATA[curve.data].test))
-    return Trial.of(folder, solver, net, backend)
+    return solver, net
 
 
 def folder_of(experiment: Experiment, curve: Curve, number: int, out: Path, scale: float) -> Path:
@@ -162,7 +181,7 @@ def net_of(curve: Curve, variation: Variation, data: Path) -> NetParameter:
         if layer.type == "Data":
             _point(layer, curve, variation, data)
         if layer.type == "BatchNorm":
-            layer.batch_norm_param.moving_average_fraction = 0.95  # follows the rates; 0.999 lags behind short runs
+            layer.batch_norm_param.moving_average_fraction = 0.9  # follows the rates; 0.999 lags behind short runs
         for part in (layer.convolution_param, layer.inner_product_param):
             if part.HasField("weight_filler") and part.weight_filler.type in ("xavier", "msra"):
                 part.weight_filler.type = variation.filler

@@ -121,10 +121,8 @@ class Proposer(Coded):
         """The tops of candidates, (B, 4) boxes and (B) scores an image."""
         p, rows = self.p, []
         for image, (places, scores) in enumerate(found):
-            kept = suppress(
-                places, scores, p.iou_thr, p.max_nms_num or -1, overlap=partial(overlap, mode=p.nms_type, pixel=pixel)
-            )
-            kept = kept[: p.max_post_nms_num] if p.max_post_nms_num else kept
+            by = partial(overlap, mode=p.nms_type, pixel=pixel)
+            kept = suppress(places, scores, p.iou_thr, p.max_nms_num or -1, overlap=by, most=p.max_post_nms_num or None)
             head = torch.full((len(kept), 1), float(image))
             rows.append(torch.cat([head, places[kept], scores[kept, None]], 1))
         every = torch.cat(rows)

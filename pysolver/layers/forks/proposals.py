@@ -59,17 +59,8 @@ def codes(places: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([(other_centre - centre) / size, (other_size / size).log()], 1)
 
 
-def suppressed(places: Tensor, scores: Tensor, threshold: float, before: int, after: int) -> Tensor:
-    """Non-maximum suppression among the `before` best; indices of the first `after` kept, best first."""
-    order = scores.argsort(descending=True, stable=True)[:before]
-    left = places[order]
-    kept: list[Tensor] = []
-    while len(order) and len(kept) < after:
-        kept.append(order[0])
-        stays = boxes.overlaps(left[:1], left, pixel=1)[0] <= threshold
-        stays[0] = False
-        order, left = order[stays], left[stays]
-    return torch.stack(kept) if kept else order
+def _overlap(box: Tensor, others: Tensor) -> Tensor:
+    return boxes.overlaps(box[None], others, pixel=1)[0]
 
 
 class Proposals(Layer):
@@ -107,7 +98,8 @@ class Proposals(Layer):
         places = torch.minimum(places, edge).clamp(min=0)
         least = self.least * torch.tensor([*(scale_x or [scale]), scale])
         places, own = self._without_small(places, own, (places[:, 2:] - places[:, :2] + 1 >= least).all(1))
-        kept = suppressed(places, own, self.threshold, *self.limits)
+        before, after = self.limits
+        kept = boxes.suppress(places, own, self.threshold, before, overlap=_overlap, most=after)
         rois = torch.cat([torch.zeros(len(kept), 1), places[kept]], 1)
         return tuple(top.to(scores) for top in (rois, own[kept, None])[: self.top_count])
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from pysolver.disciplined.paper import page
 from pysolver.disciplined.paper.experiment import Curve, Experiment, read_all
 from pysolver.disciplined.paper.pictures import draw
-from pysolver.disciplined.paper.results import Origin, Result, keep, read_results, result_of
+from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation
 from pysolver.disciplined.paper.verdicts import judge
 from pysolver.errors import CaffeError
@@ -33,7 +35,7 @@ TABLE = {
 def made(curve: str, seed: int, accuracy: float, scale: float = 1) -> Result:
     test = {**TABLE, "accuracy": [0.1, 0.9, accuracy / 100]}
     train = {"iteration": [0, 50], "loss": [2.3, 0.4]}
-    return Result(curve, seed, scale, 512, "xavier", 100, 60.0, "abc", "2026-11-24", "x86_64", test, train)
+    return Result(curve, seed, scale, 512, "xavier", 100, 60.0, "abc", "2026-11-24", "x86_64", "0a1b", test, train)
 
 
 def results(inv: float, cycle: float, scale: float = 1) -> list[Result]:
@@ -81,7 +83,8 @@ def test_rows_of_the_page():
     text = page.text([EXPERIMENT], {"table9": results(99.0, 99.25)})
     assert "| inv | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.03 ± 0.01 (4) | lower by 0.22 |" in text
     assert "| cycle | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.28 ± 0.01 (4) | agrees |" in text
-    assert "2 rows at full length; claims: 1 holds" in text
+    assert "2 of 2 rows of the tables at full length; 0 of 0 figures with all" in text
+    assert "; claims: 1 holds" in text
     assert "not run" in page.text([EXPERIMENT], {"table9": []})
 
 
@@ -113,7 +116,7 @@ def test_break_of_a_range_test():
 def test_from_a_log():
     """An author's own log: what the result has is what the log prints."""
     run = read_log(next((ROOT / "tests/golden/logs").glob("new_format_1cycle*")))
-    kept = result_of(run, CURVES[0], 1, Variation(1, 512, "xavier"), Origin("abc", "2018-03-21", "4 x P100"))
+    kept = result_of(run, CURVES[0], 1, Variation(1, 512, "xavier"), Origin("abc", "2018-03-21", "4 x P100"), "0a1b")
     assert kept.test["iteration"][-1] == 4800
     assert kept.test["accuracy"][-1] == 0.5285
     assert kept.test["loss"][-1] == 1.8411
@@ -130,17 +133,35 @@ def test_bad_files(tmp_path: Path):
         read_results(tmp_path / "other", EXPERIMENT)
 
 
-def test_picture(tmp_path: Path):
-    path = draw(EXPERIMENT, results(99.0, 99.25), tmp_path / "p.png")
-    assert path.read_bytes()[:4] == b"\x89PNG"
+@pytest.mark.parametrize("draws", [("test loss",), ("test loss", "test accuracy", "gap")])
+def test_picture(tmp_path: Path, draws: tuple[str, ...]):
+    """Nothing is cut off: with names as long as Table 1's there is still no ink on the border."""
+    names = [f"a row whose name is as long as that, {i}" for i in range(7)]
+    curves = tuple(replace(CURVES[0], name=name, group=f"net {len(name) % 2 + i % 2}") for i, name in enumerate(names))
+    many = replace(EXPERIMENT, curves=curves, claims=(), draw=draws)
+    picture = imread(draw(many, [made(name, 1, 99.0) for name in names], tmp_path / "p.png"))
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 1).all()
 
 
-def test_the_page_is_made_from_the_kept_runs():
+def test_a_panel_for_each_group(tmp_path: Path):
+    groups = tuple(replace(curve, group=curve.name) for curve in CURVES)
+    one, two = (
+        imread(draw(replace(EXPERIMENT, curves=curves), results(99.0, 99.25), tmp_path / "p.png"))
+        for curves in (CURVES, groups)
+    )
+    assert two.shape[1] == 2 * one.shape[1]
+
+
+def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
     """docs/paper.md and experiments/results say the same: every number of the page is a file's."""
+    monkeypatch.chdir(ROOT)  # nets are named from there
     experiments = read_all(ROOT / "experiments")
     kept = {name: read_results(ROOT / "experiments/results", e) for name, e in experiments.items()}
     written = (ROOT / "docs/paper.md").read_text()
     assert page.text(experiments.values(), kept) == written, "run pysolver reproduce --page docs/paper.md"
+    old = [(name, r.curve, r.seed) for name, e in experiments.items() for r in outdated(e, kept[name])]
+    assert not old, "made with other settings than the experiment's of today: run them again"
     pictures = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
     assert pictures == {name for name, runs in kept.items() if runs}
 
@@ -165,3 +186,18 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path, old: str, new: str):
     path.write_text("\n".join([*rest, first.replace(old, new, 1)]))
     with pytest.raises(CaffeError, match=r"table9.jsonl:8: is no result"):
         read_results(tmp_path, EXPERIMENT)
+
+
+def _keep_some(folder: Path, curve: str) -> None:
+    for seed in range(20):
+        keep(folder, EXPERIMENT, [made(curve, seed, 99)])
+
+
+def test_two_that_keep_at_once_lose_nothing(tmp_path: Path):
+    """`reproduce table9 --rows inv` beside `--rows cycle`."""
+    workers = [multiprocessing.get_context("fork").Process(target=_keep_some, args=(tmp_path, c.name)) for c in CURVES]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(read_results(tmp_path, EXPERIMENT)) == 40

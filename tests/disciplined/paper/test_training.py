@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pysolver as caffe
 from pysolver.commands import main
 from pysolver.data.prepare.publish import write_data_set
 from pysolver.data.prepare.split import DataSet, Split
+from pysolver.disciplined.paper import page
 from pysolver.disciplined.paper.experiment import read_all
 from pysolver.disciplined.paper.results import read_results
 from pysolver.disciplined.paper.trials import DATA, Variation, net_of, trial_of
@@ -25,26 +28,27 @@ from pysolver.proto.text import parse_text, to_text
 ROOT = Path(__file__).parents[3]
 SIDES = {"mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32), "imagenet": (3, 320)}
 # Learned parameters: cifar10_full as its layers add up; densenet as published (1.0 M with k = 12, 40 layers); the
-# residual nets layer by layer from the author's printed net: 9 (5) blocks a stage, the first of a stage narrow.
+# residual nets as the layers of the author's published nets add up.
 PARAMETERS = {
     "three_layers": (75 * 32 + 32) + (800 * 32 + 32) + (800 * 64 + 64) + (1024 * 10 + 10),
-    "resnet56": 808_682,
-    "wide_resnet32": 6_652_298,
+    "resnet56": 860_874,
+    "wide_resnet32": 5_903_626,
     "densenet40": 1_019_722,
 }
 
 
-def residual_parameters(blocks: int, width: int) -> int:
-    """Convolutions of 3x3 with biases, two numbers a channel for Scale, and the last layer."""
+def residual_parameters(blocks: list[int]) -> int:
+    """Convolutions with biases, two numbers a channel for Scale behind each, and the last layer."""
 
-    def block(inputs: int, outputs: int) -> int:
-        return 9 * inputs * outputs + 9 * outputs * outputs + 2 * outputs + 4 * outputs
+    def layer(inputs: int, outputs: int, kernel: int) -> int:
+        return kernel**2 * inputs * outputs + 3 * outputs
 
-    total = 27 * width + width + 2 * width + blocks * block(width, width)
-    for stage in (1, 2):
-        channels = width << stage
-        total += block(channels // 2, channels // 2) + (blocks - 1) * block(channels, channels)
-    return total + 10 * (width << 2) + 10
+    total, channels = layer(3, 16, 3), 16
+    for outputs in blocks:
+        total += layer(channels, outputs, 3) + layer(outputs, outputs, 3)
+        total += layer(channels, outputs, 2) if outputs != channels else 0
+        channels = outputs
+    return total + 10 * channels + 10
 
 
 def make_data(folder: Path, name: str, images: int) -> None:
@@ -76,8 +80,8 @@ def test_files_are_what_the_generator_writes():
 
 
 def test_sizes_of_the_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert PARAMETERS["resnet56"] == residual_parameters(9, 16)
-    assert PARAMETERS["wide_resnet32"] == residual_parameters(5, 64)
+    assert PARAMETERS["resnet56"] == residual_parameters([16] * 8 + [32] * 9 + [64] * 9)
+    assert PARAMETERS["wide_resnet32"] == residual_parameters([16] * 5 + [64] * 5 + [256] * 5)
     make_data(tmp_path, "cifar10", 20)
     monkeypatch.chdir(ROOT)
     curve = read_all("experiments")["fig9"].curves[0]
@@ -87,6 +91,7 @@ def test_sizes_of_the_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         built = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
         learned = {k: blobs for k, blobs in built.params.items() if built.layer_dict[k].type != "BatchNorm"}
         assert sum(blob.count for blobs in learned.values() for blob in blobs) == count, name
+        assert f"{count:,}".replace(",", " ") in page.HEAD
 
 
 EXPERIMENT = """
@@ -132,8 +137,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert main(["reproduce", "table9"]) == 1
     assert "first: pysolver data mnist experiments/data/mnist" in capfd.readouterr().err
     make_data(Path("experiments/data"), "mnist", 60)
-    assert main(["reproduce", "table9", "--rows", "third"]) == 1
-    assert "no rows third; there are: first" in capfd.readouterr().err
+    assert main(["reproduce", "table9", "--rows", "first", "third"]) == 1
+    assert "no rows third; there are: first, low, high, again" in capfd.readouterr().err
 
     assert main(["reproduce", "table9", "--rows", "first", "--runs", "2", "--jobs", "2"]) == 0
     out = capfd.readouterr().out
@@ -167,6 +172,38 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
         "experiments/runs/table9/again/run_2",
         "experiments/runs/table9/high/run_2",
     ]
+
+
+def test_other_settings_and_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """A run counts as long as the experiment says what was trained; and a run has one process at a time."""
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").mkdir()
+    Path("experiments/table9.toml").write_text(EXPERIMENT)
+    Path("net.prototxt").write_text(NET)
+    make_data(Path("experiments/data"), "mnist", 60)
+    words = ["reproduce", "table9", "--rows", "low", "--runs", "1"]
+    run = Path("experiments/runs/table9/low/run_1")
+    run.mkdir(parents=True)
+    handle = os.open(run, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process that trains it
+    assert main(words) == 1
+    assert "low, run 1: failed: experiments/runs/table9/low/run_1: another process is at work" in capfd.readouterr().out
+    assert not list(run.iterdir())  # nothing of the other's was touched
+    os.close(handle)
+
+    assert main(words) == 0
+    assert "accuracy" in capfd.readouterr().out
+    Path("experiments/table9.toml").write_text(EXPERIMENT.replace("rate = 1e-6", "rate = 2e-6"))
+    assert main(["reproduce"]) == 0
+    told = capfd.readouterr()
+    assert "table9, low, run 1: was made with other settings" in told.err
+    assert "0 of 3 curves" in told.out
+    assert main(words) == 0
+    assert "table9, low, run 1: accuracy" in capfd.readouterr().out
+    assert main(["reproduce"]) == 0
+    assert "1 of 3 curves" in capfd.readouterr().out
 
 
 def nets_of_the_paper() -> list[tuple[str, str]]:

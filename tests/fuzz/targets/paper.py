@@ -39,7 +39,7 @@ def _kept() -> experiment.Experiment:
 def _results() -> list[bytes]:
     test = {name: [0, 1.5, None] for name in ("iteration", "loss", "accuracy", "gap", "rate", "momentum")}
     result = results.Result(
-        _kept().curves[0].name, 1, 0.25, 512, "xavier", 2, 1.5, "abc", "2026-11-28", "m", test, test
+        _kept().curves[0].name, 1, 0.25, 512, "xavier", 2, 1.5, "abc", "2026-11-28", "m", "0a1b", test, test
     )
     return [(json.dumps(asdict(result)) + "\n").encode() * 2]
 
