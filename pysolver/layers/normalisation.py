@@ -138,14 +138,10 @@ class BatchNorm(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.normalise(x)
+        return self._scaled(x, *self.blobs) if self.is_nvidia else self.normalise(x)
 
     def normalise(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """The top, times `gain` plus `bias` by channel, and the statistics moved on."""
-        if self.is_nvidia:
-            y = self._scaled(x, *self.blobs)
-            spread = (-1, *[1] * (x.dim() - 2))
-            return y if gain is None else torch.addcmul(bias.reshape(spread), y, gain.reshape(spread))
+        """BVLC's top, times `gain` plus `bias` by channel, and the statistics moved on."""
         mean_sum, var_sum, weight = self.blobs
         if self.use_global:
             scale = torch.where(weight == 0, 0, 1 / weight)
