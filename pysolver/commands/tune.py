@@ -73,7 +73,7 @@ def call(args: argparse.Namespace) -> None:
         try:
             for decision in session:
                 shown.decision(decision)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             shown.say("interrupted: the same command goes on from here")
             raise
     tuning = session.tuning

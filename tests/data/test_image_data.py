@@ -266,3 +266,12 @@ def test_digits_in_the_midst_of_a_line(tmp_path) -> None:
     told = []
     lines = read_image_list(tmp_path / "list.txt", told.append)
     assert lines[1] == ("b", 2) and lines[0][1] == 0 and len(told) == 1
+
+
+def test_a_jpeg_of_thousands_of_scans() -> None:
+    """33 bytes each, and each goes over all pixels: 100 KB kept OpenCV busy for half a minute."""
+    whole = cv2.imencode(".jpg", np.zeros((64, 64), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert images.decode(whole, images.Colour.GRAY).shape == (1, 64, 64)
+    scan = whole[whole.rfind(b"\xff\xda") : -2]
+    with pytest.raises(CaffeError, match="a JPEG of 3006 scans: it could take minutes"):
+        images.decode(whole[:-2] + scan * 3000 + b"\xff\xd9", images.Colour.GRAY)
