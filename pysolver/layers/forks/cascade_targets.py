@@ -52,7 +52,8 @@ class ProposalTarget(Coded):
         if widths[0] != 5 or widths[1] not in (7, 8):
             self.fail(f"needs proposals (R, 5) and objects (G, 7 or 8), not {list(proposals)} and {list(objects)}")
         count = max(proposals[0], 1) if self.p.batch_size == -1 else self.p.batch_size
-        return [(count, wide, 1, 1) for wide in (5, 1, *[4 * self.slots] * 3, 6, 1)][: self.top_count]
+        shapes: list[Shape] = [(count, wide, 1, 1) for wide in (5, 1, *[4 * self.slots] * 3, 6, 1)]
+        return shapes[: self.top_count]
 
     @torch.no_grad()
     def forward(self, proposals: Tensor, objects: Tensor) -> tuple[Tensor, ...]:
@@ -103,7 +104,8 @@ class ProposalTarget(Coded):
 
     def _made_up(self, count: int, real: Tensor) -> Tensor:
         """(B, 5): regions without an object, as many as are missing."""
-        p, found = self.p, []
+        p = self.p
+        found: list[Tensor] = []
         wanted = p.batch_size if real.shape[1] == 7 and p.batch_size > 0 else 1
         while len(found) < wanted - count:
             self.check(min(p.img_width, p.img_height) > _LEAST, "regions are missing: needs img_width and img_height")
