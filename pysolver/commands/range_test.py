@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from pysolver.commands import _options as o
-from pysolver.commands.tune import common
-from pysolver.disciplined import range_plot, show
+from pysolver.commands.tune import common, interruptible
+from pysolver.disciplined import range_plot
 from pysolver.disciplined.plan import RAMP
 from pysolver.disciplined.reading import analyse
 from pysolver.disciplined.recipe import recipe
@@ -43,7 +43,7 @@ def call(args: argparse.Namespace) -> None:
                   processes=args.processes)  # fmt: skip
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
     executor, jobs = workers(args.dask, args.jobs, args.processes)
-    with show.shown() as shown:
+    with interruptible() as shown:
         for tuning in tune_recipe(made, stages={learning_rate.NAME: stage}, jobs=jobs, executor=executor,
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
             shown.decision(tuning.decisions[-1])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from pysolver.commands import _options as o
@@ -49,9 +52,24 @@ def common(parser: argparse.ArgumentParser) -> None:
     add("--dask", metavar="ADDRESS", help="train on the workers of a dask scheduler, such as tcp://host:8786")
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[show.Lines]:
+    """Where it is shown. SIGTERM is taken as Ctrl-C is: workers end, and what the system lent them is given back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with show.shown() as shown:
+            try:
+                yield shown
+            except KeyboardInterrupt:
+                shown.say("interrupted: the same command goes on from here")
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def call(args: argparse.Namespace) -> None:
     solver = o.required(args.solver, "Need a solver definition to tune: --solver=FILE")
-    with show.shown() as shown:
+    with interruptible() as shown:
         session = tune(
             solver,
             args.out,
@@ -70,13 +88,10 @@ def call(args: argparse.Namespace) -> None:
             watcher=shown,
         )
         shown.say(answer.judged_on(session.tuning))
-        try:
-            for decision in session:
-                shown.decision(decision)
-        except KeyboardInterrupt:
-            shown.say("interrupted: the same command goes on from here")
-            raise
+        for decision in session:
+            shown.decision(decision)
     tuning = session.tuning
+    print(answer.outputs_read(tuning))
     print(f"{tuning.epochs():.4g} epochs, {tuning.seconds() / 60:.3g} minutes of training")
     for name in ("solver.prototxt", "decisions.json", "report.html"):
         print(Path(args.out) / name)

@@ -61,7 +61,7 @@ def test_the_solver_has_the_values_their_reasons_and_the_persons_other_fields(tu
     assert solver.momentum == pytest.approx(values["momentum"])
     assert list(solver.cyclical_momentum) == pytest.approx([values["momentum_low"], solver.stepsize])
     assert solver.weight_decay == pytest.approx(values["weight_decay"])
-    assert (solver.lr_policy, solver.snapshot_prefix, solver.random_seed) == ("1cycle", "snap", 8)
+    assert (solver.lr_policy, solver.snapshot_prefix, solver.random_seed, solver.display) == ("1cycle", "snap", 8, 10)
     assert not solver.HasField("gamma") and solver.max_iter % solver.test_interval == 0
     assert solver.max_iter * values["batch_size"] / 20_000 == pytest.approx(values["epochs"], rel=0.06)
     for name in ("max_lr", "momentum", "weight_decay", "max_iter"):

@@ -13,7 +13,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import lmdb
+import numpy as np
 import pytest
 
 import pysolver.disciplined
@@ -108,6 +110,53 @@ def test_what_cannot_be_tuned_is_told(problem, monkeypatch, capsys):
     assert "other.prototxt: layer 'digits': demo/gone_lmdb is not there" in capsys.readouterr().err
 
 
+REGRESSION = """
+layer { name: "d" type: "HDF5Data" top: "data" top: "target" include { phase: TRAIN }
+  hdf5_data_param { source: "numbers.txt" batch_size: 50 } }
+layer { name: "d" type: "HDF5Data" top: "data" top: "target" include { phase: TEST }
+  hdf5_data_param { source: "numbers.txt" batch_size: 100 } }
+layer { name: "o" type: "InnerProduct" bottom: "data" top: "o" inner_product_param { num_output: 1
+  weight_filler { type: "xavier" } } }
+layer { name: "far" type: "EuclideanLoss" bottom: "o" bottom: "target" top: "far" }
+"""
+
+
+def test_a_regression_on_hdf5_files_without_an_accuracy(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+    dice = np.random.default_rng(0)
+    for name, rows in (("a", 300), ("b", 100)):
+        with h5py.File(f"{name}.h5", "w") as file:
+            file["data"] = dice.normal(size=(rows, 4)).astype(np.float32)
+            file["target"] = file["data"][:].sum(1, keepdims=True)
+    Path("numbers.txt").write_text("a.h5\nb.h5\n")
+    Path("regression.prototxt").write_text(REGRESSION)
+    Path("regression_solver.prototxt").write_text(
+        'net: "regression.prototxt" base_lr: 0.05 lr_policy: "fixed" max_iter: 80 display: 10'
+    )
+    command = ["tune", "--solver=regression_solver.prototxt", "--out=numbers", "--stages=final", "--seeds=1"]
+    assert main(command) == 0
+    assert "The test loss is the net's output 'far', no output is an accuracy.\n" in capsys.readouterr().out
+    told = json.loads(Path("numbers/decisions.json").read_text())
+    assert (told["problem"]["images"], told["problem"]["tests"], told["problem"]["epochs"]) == (400, 400, 10)
+    comments = " ".join(Path("numbers/solver.prototxt").read_text().replace("#", "").split())
+    assert "output 'far', no output is an accuracy." in comments
+    assert "no output is an accuracy." in Path("numbers/report.html").read_text()
+    Path("numbers.txt").write_text("a.h5\ngone.h5\n")
+    assert main([*command[:2], "--out=others"]) == 1
+    assert "numbers.txt is not there or cannot be counted: an LMDB, an image list or a" in capsys.readouterr().err
+
+
+def test_a_validation_set_needs_a_data_layer_for_each_phase(problem, monkeypatch, capsys):
+    """Before, both phases then read the records set aside: training on what it is judged by."""
+    monkeypatch.chdir(problem)
+    net = read_text("net.prototxt", NetParameter)
+    del net.layer[1], net.layer[0].include[:]
+    Path("one.prototxt").write_text(str(net))
+    Path("one_solver.prototxt").write_text(Path("solver.prototxt").read_text().replace("net.prototxt", "one.prototxt"))
+    assert main(["tune", "--solver=one_solver.prototxt", "--out=one", "--validation=300"]) == 1
+    assert "layer 'digits': serves both phases; --validation needs one for each" in capsys.readouterr().err
+
+
 def test_a_branch_goes_on_where_its_trunk_ended(problem, monkeypatch):
     """Digit for digit what one run of both lengths gives; another weight decay parts from it."""
     monkeypatch.chdir(problem)
@@ -199,6 +248,19 @@ def test_ctrl_c_says_how_it_goes_on(problem, monkeypatch, capsys):
     monkeypatch.setattr("pysolver.commands.tune.tune", lambda *words, **named: Session())
     assert main([*QUICK, "--out=stopped"]) == 130
     assert capsys.readouterr().out.endswith("interrupted: the same command goes on from here\n")
+
+
+def test_sigterm_ends_it_as_ctrl_c_does(problem):
+    """Workers are ended and their semaphores given back; before, Python warned of five leaked ones."""
+    command = [sys.executable, "-m", "pysolver", *QUICK, "--out=ended"]
+    process = subprocess.Popen(command, cwd=problem, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]  # a trial is done: there is a worker
+    process.terminate()
+    told, warned = process.communicate()
+    assert lines[2].startswith("  batch/speed") and told.endswith("interrupted: the same command goes on from here\n")
+    assert process.returncode == 130 and not warned
 
 
 def test_from_python_and_in_a_notebook(problem, monkeypatch):
