@@ -10,6 +10,8 @@ import os
 import time
 from pathlib import Path
 
+from pysolver.errors import CaffeError
+
 _SAMPLE_SECONDS = 0.2
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/{}"
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -18,6 +20,13 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def usable_cores() -> int:
     """Logical cores that this process may run on."""
     return len(_affinity())
+
+
+def check_crowd(processes: int, flag: str) -> None:
+    """CaffeError for processes that would only fill the memory: each takes 200 MB before it begins."""
+    cores = usable_cores()
+    if processes > (most := max(16, 8 * cores)):
+        raise CaffeError(f"{flag}={processes}: there are {cores} cores here: at most {most}, best {cores}")
 
 
 def physical_cores() -> int:

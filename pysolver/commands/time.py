@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pysolver.commands import _options as o
 from pysolver.commands._net import open_net
 from pysolver.errors import CaffeError
+from pysolver.files import replacing
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
@@ -265,7 +266,8 @@ def _trace(net: Net, path: str) -> None:
     with torch.profiler.profile(activities=activities) as profiler:
         net.forward_backward()
     try:
-        profiler.export_chrome_trace(path)
+        with replacing(path) as place:
+            profiler.export_chrome_trace(str(place))
     except (OSError, RuntimeError) as error:
         raise CaffeError(f"--profile={path}: cannot be written: {error}") from None
     net.context.emit(notices.WroteTrace(path))

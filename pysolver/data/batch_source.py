@@ -72,8 +72,21 @@ class BatchSource(Source):
         return batch
 
     def _make(self, number: int) -> list[Tensor | None]:
-        """The batch that is handed out after `number` others."""
-        return self.make_batch(self._first + (self._part.index(number) if self._part else number))
+        return self.make_batch(self._index(number))
+
+    def _index(self, number: int) -> int:
+        """Of the batch that is handed out after `number` others."""
+        return self._first + (self._part.index(number) if self._part else number)
+
+    def where(self, item: int, count: int) -> str | None:
+        batch = self.top_shapes()[0][0]
+        if batch != count or not self._handed_out:
+            return None
+        return self.name_of(int(self.row_numbers(self._index(self._handed_out - 1), batch)[item]))
+
+    def name_of(self, number: int) -> str | None:
+        """How a person finds a record of that running number, None if nobody can say."""
+        return None
 
     def divide(self, part: Part) -> None:
         """Hand out only this rank's batches of each test, for tests that all ranks share."""

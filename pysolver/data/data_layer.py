@@ -88,6 +88,10 @@ class Data(BatchSource):
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
         return tops[: len(self.param.top)]
 
+    def name_of(self, number: int) -> str:
+        place = self.places(np.array([number]), self._store.size, self._param.shuffle)[0]
+        return f"record {place}, counted from 0, of {self._param.source}"
+
     def _log_restarts(self, numbers: np.ndarray) -> None:
         """Caffe's line for each end of the database among the records that this batch reads or passes over."""
         first_passed = max(0, numbers[0] - self.ranks + 1)

@@ -34,9 +34,7 @@ def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.n
     """
     cv2 = require("cv2")
     check_size(height, width)
-    kind = _cut_short(file)
-    if kind:
-        raise CaffeError(f"the {kind} is cut short ({len(file)} bytes)")
+    check_whole(file)
     try:
         image = cv2.imdecode(np.frombuffer(file, np.uint8), getattr(cv2, colour.value))
     except cv2.error as error:  # an empty buffer, absurd dimensions
@@ -88,12 +86,18 @@ def to_planes(image: np.ndarray) -> np.ndarray:
     return planes
 
 
-def _cut_short(file: bytes) -> str | None:
-    """The kind of an image whose end is missing: of a JPEG OpenCV would make up the rest in grey and say nothing,
+def check_whole(file: bytes) -> None:
+    """CaffeError if the end of an image is missing: of a JPEG OpenCV would make up the rest in grey and say nothing,
     for a chunk of a PNG take the memory that it claims.
 
     In the data of a JPEG's scan no marker but a restart occurs, so this only looks for two byte pairs.
     """
+    kind = _cut_short(file)
+    if kind:
+        raise CaffeError(f"the {kind} is cut short ({len(file)} bytes)")
+
+
+def _cut_short(file: bytes) -> str | None:
     if file.startswith(b"\xff\xd8"):
         return "JPEG" if file.rfind(b"\xff\xd9") < file.rfind(b"\xff\xda") else None
     if file.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -67,6 +67,10 @@ class ListSource(BatchSource):
         """Where a run of one process begins: Caffe takes the shapes from it."""
         return int(self._lines_of(np.array([0]))[0])
 
+    def name_of(self, number: int) -> str:
+        line = int(self._lines_of(np.array([number]))[0])
+        return f"{self.list_param.source}:{line + 1}: {self.lines[line][0]}"
+
     def _lines_of(self, numbers: np.ndarray) -> np.ndarray:
         return self.places(numbers + self._skipped(), len(self.lines), self.list_param.shuffle)
 

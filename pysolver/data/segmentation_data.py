@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -145,6 +146,11 @@ class ImageSegData(SegmentationData):
         self._crop = (t.crop_size, t.crop_size) if t.crop_size else (t.crop_height, t.crop_width)
         self.check(all(self._crop) or not any(self._crop), "needs both crop_height and crop_width, or crop_size")
         self.check(not t.HasField("mean_file"), "ImageSegDataLayer does not support mean file")
+        ignored = self.list_param.ignore_label
+        self.check(0 <= ignored <= 255, f"ignore_label must be in 0..255, not {ignored}: labels are bytes")
+        self.check(all(0 < factor < math.inf for factor in t.scale_factors), "scale_factors must be positive")
+        with self.about():
+            images.check_size(*self._crop)
 
     def top_shapes(self) -> list[Shape]:
         shapes = [*super().top_shapes(), (self.list_param.batch_size, 1, 1, 2)]
@@ -162,6 +168,8 @@ class ImageSegData(SegmentationData):
             number = int(words[1]) if p.label_type == p.IMAGE else p.ignore_label
         except (IndexError, ValueError):
             raise CaffeError("needs `image number`") from None
+        if not 0 <= number <= 255:
+            raise CaffeError(f"the label {str(number)[:20]} is not in 0..255: labels are bytes")
         return Pair(image, np.full(image.shape[:2], number, np.uint8), image.shape[:2])
 
     def transform(self, pair: Pair, generator: np.random.Generator) -> Pair:
@@ -169,7 +177,8 @@ class ImageSegData(SegmentationData):
         image, labels, size_read = pair
         factor = float(t.scale_factors[generator.integers(len(t.scale_factors))]) if t.scale_factors else 1
         if factor != 1:
-            size = int(image.shape[1] * factor), int(image.shape[0] * factor)
+            size = max(int(image.shape[1] * factor), 1), max(int(image.shape[0] * factor), 1)
+            images.check_size(*size)
             image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).reshape(*size[::-1], -1)
             labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
         pixels = self.centred(image)
@@ -203,6 +212,8 @@ class DenseImageData(SegmentationData):
         p = self.list_param
         self.labels_are_smaller = p.label_divide_factor > 1
         self.check(p.label_divide_factor > 0, "label_divide_factor must be positive")
+        sides = [side for side in (p.new_height, p.new_width) if side]
+        self.check(p.label_divide_factor <= min(sides, default=1 << 32), "label_divide_factor leaves nothing")
         self.check(
             (p.crop_height > 0) == (p.crop_width > 0),
             f"crop_height and crop_width must be set at the same time, not {p.crop_height} and {p.crop_width}",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,10 @@ from pysolver.context import Context
 from pysolver.cores import usable_cores
 from pysolver.data import images
 from pysolver.data.batch_source import to_device
+from pysolver.data.image_lists import integer
 from pysolver.data.list_source import ListSource
 from pysolver.data.source import between, register
+from pysolver.data.videos import open_video, stretch
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.files import read_text
@@ -27,6 +29,7 @@ from pysolver.proto.blobproto import read_array
 
 _OF_TSN = ("num_segments", "modality", "name_pattern", "grayscale", "encoded")
 _SCALES = (1.0, 0.875, 0.75, 0.66)
+_WIDE = re.compile(r"%[-+ #0]*(?:\d{3,}|\d*\.\d{3,})")  # a name as long as the memory
 
 
 class Line(NamedTuple):
@@ -77,10 +80,12 @@ class VideoData(ListSource):
             raise CaffeError(f"{path}: needs lines of {self.columns} words, the file has {len(words)} words")
         parts = [words[i :: self.columns] for i in range(self.columns)]
         try:
-            numbers = [int(word) for word in parts[1]] if self.columns == 3 else [0] * len(parts[0])
-            labels = [[int(part) for part in word.split(",")] for word in parts[-1]]
+            numbers = [integer(word) for word in parts[1]] if self.columns == 3 else [0] * len(parts[0])
+            labels = [[integer(part) for part in word.split(",")] for word in parts[-1]]
         except ValueError as error:
-            raise CaffeError(f"{path}: {error}: needs lines `{self.line_form}`") from None
+            raise CaffeError(f"{path}: {str(error)[:100]}: needs lines `{self.line_form}`") from None
+        if min(numbers) < 0:
+            raise CaffeError(f"{path}: {parts[0][numbers.index(min(numbers))]} begins at frame {min(numbers)}")
         return list(map(Line, parts[0], numbers, labels))
 
     def top_shapes(self) -> list[Shape]:
@@ -167,6 +172,8 @@ class Clips(VideoData):
             self.label_shape = (given.num_of_labels,)
         self.columns = 2 if given.use_temporal_jitter and not given.use_image else 3
         self.check(given.sampling_rate > 0, "sampling_rate must be positive")
+        if not self.is_first and given.use_sampling_rate_jitter:
+            self.check(given.max_sampling_rate > 0, "max_sampling_rate must be positive")
         for name in ("fix_crop", "multi_scale", "is_flow"):
             self.check(not getattr(t, name), f"transform_param.{name} is read with modality or num_segments only (TSN)")
         self._mean: np.ndarray | None = None
@@ -220,24 +227,15 @@ class Clips(VideoData):
     def _of_video(
         self, path: str, start: int, reach: int, rate: int, generator: np.random.Generator
     ) -> list[np.ndarray]:
-        """Read from the first frame on, since few videos can be entered elsewhere exactly."""
-        cv2, size = require("cv2"), (self.list_param.new_width, self.list_param.new_height)
-        if not Path(path).is_file():
-            raise CaffeError(f"Could not open {path}: there is no such file")
-        video = cv2.VideoCapture(path)
-        try:
-            if not video.isOpened():
-                raise CaffeError(f"{path} is no video that OpenCV can decode")
-            count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        with open_video(path) as (count, frames):
             _check_room(count - start, reach)
             if self.list_param.use_temporal_jitter:
                 start = int(generator.integers(count - reach + 1))
-            found = [image for i, image in enumerate(islice(_frames(video), start, start + reach)) if i % rate == 0]
-        finally:
-            video.release()
+            found = stretch(frames, start, reach, rate)
         if len(found) < self.list_param.new_length:
             raise CaffeError(f"{path} ends before frame {start + reach - 1}")
-        return [images.to_planes(cv2.resize(image, size) if all(size) else image) for image in found]
+        size = (self.list_param.new_width, self.list_param.new_height)
+        return [images.to_planes(require("cv2").resize(image, size) if all(size) else image) for image in found]
 
     def transform(self, clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         mean, (height, width) = self._mean, clip.shape[2:]
@@ -274,6 +272,10 @@ class Snippets(VideoData):
         if not p.HasField("new_length"):
             p.new_length = 1
         self.check(p.num_segments > 0, "num_segments must be positive")
+        self.check(not _WIDE.search(self.pattern), f"name_pattern {self.pattern!r} has a width of more than 2 digits")
+        self.check(
+            all(0 < ratio < math.inf for ratio in self.t.scale_ratios), "transform_param.scale_ratios must be positive"
+        )
         self.check(not self.t.original_image, "transform_param.original_image is not computed here")
         self.check(not self.t.mean_file, "transform_param.mean_file is not read here: give mean_value")
 
@@ -296,7 +298,7 @@ class Snippets(VideoData):
         for values in (("x", number), ("y", number)) if self.is_flow else ((number,),):
             try:
                 yield self.pattern % values
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise CaffeError(f"name_pattern {self.pattern!r} does not take {values}") from None
 
     def transform(self, clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -347,14 +349,6 @@ def fixed_places(rows: int, columns: int, more: bool) -> list[tuple[int, int]]:
     if more:
         steps += [(0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3)]
     return [(i * (rows // 4), j * (columns // 4)) for i, j in steps]
-
-
-def _frames(video: Any) -> Iterator[np.ndarray]:
-    while True:
-        there, image = video.read()
-        if not there:
-            return
-        yield image
 
 
 def _check_room(have: int, need: int) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import lmdb
-
 from pysolver.errors import CaffeError
 from pysolver.files import LARGEST_LIST, read_bytes, read_text
+from pysolver.lmdb_file import LmdbFile
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 
 
@@ -40,13 +39,12 @@ def size(layer: LayerParameter) -> int | None:
 
 
 def lmdb_size(source: Path) -> int | None:
-    """Records of an LMDB; None if there is none. It must not be open in this process."""
+    """Records of an LMDB; None if there is none."""
     if not (source / "data.mdb").is_file():
         return None
     try:
-        with lmdb.open(str(source), readonly=True, lock=False) as base:
-            return int(base.stat()["entries"])
-    except lmdb.Error:
+        return LmdbFile(str(source / "data.mdb")).entries
+    except CaffeError:
         return None
 
 

@@ -46,7 +46,9 @@ def locked(folder: Path) -> Iterator[None]:
     """The folder is this process's alone; CaffeError if another one is at work there, or it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+        file = open(folder / LOCK, "a")  # noqa: SIM115  closed below
+    except FileExistsError:
+        raise CaffeError(f"{folder}: a file is there, where a folder is needed") from None
     except OSError as error:
         raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
     with file:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from html import escape
 from pathlib import Path
 
-from pysolver.cores import usable_cores
+from pysolver.cores import check_crowd, usable_cores
 from pysolver.disciplined import answer, report
 from pysolver.disciplined.engine import LOCK
 from pysolver.disciplined.recipe import recipe
@@ -101,6 +101,7 @@ def backend(caffe: str | None, processes: int = 1) -> Backend:
 def workers(dask: str | None, jobs: int | None, processes: int = 1) -> tuple[Executor | None, int]:
     """Where trials run, and how many at a time: on a cluster's workers, else (None) in processes of our own."""
     if not dask:
+        check_crowd((jobs or 1) * processes, "--jobs" if (jobs or 1) > processes else "--processes")
         return None, jobs or max(1, usable_cores() // processes)
     try:
         client = require("distributed").Client(dask, timeout=CONNECT)

@@ -40,7 +40,6 @@ def split(net: NetParameter, count: int, folder: Path) -> tuple[NetParameter, in
                 write_all(
                     database, ((bytes(key), bytes(value)) for (key, value), mine in zip(source.items(), chosen) if mine)
                 )
-    del source  # closes it: a database can be open only once in a process
     made = NetParameter()
     made.CopyFrom(net)
     for phase, path in zip((TRAIN, TEST), parts):

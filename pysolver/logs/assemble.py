@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
 from pysolver.logs.header import Message, accuracies, parse_dump
 from pysolver.logs.run import Resume, Run, Table
 
 NAN = math.nan
+_ALWAYS = 1 << 22  # values that a table may have
+_THINNEST = 16  # places in a larger one for each value that was told
 _DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before each month, of a year that is not a leap year
 
 
@@ -335,6 +338,9 @@ class Assembler:
 
     def _table(self, rows: Rows) -> Table:
         size = len(rows.iteration)
+        known, cells = sum(len(values.rows) for values in rows.outputs.values()), size * len(rows.outputs)
+        if cells > _ALWAYS and cells > _THINNEST * known:
+            raise CaffeError(f"{len(rows.outputs)} outputs in {size} rows, hardly any of them told: no solver's log")
         iteration, part = np.array(rows.iteration, np.int64), np.array(rows.part, np.int64)
         outputs, weighted = {}, []
         labels = Counter(name for _, name in rows.outputs)

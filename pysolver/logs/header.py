@@ -13,7 +13,7 @@ DEEPEST = 50  # messages in messages: more are no dump of a Caffe, and what nest
 
 Message = dict[str, Any]  # field -> value, or list of values where it repeats; a sub-message is a Message
 
-_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|\S+)|(\w+)\s*(?::\s*)?\{|(\}))')
+_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("[^"\\\n]*(?:\\.[^"\\\n]*)*"|\S+)|(\w+)\s*(?::\s*)?\{|(\}))')
 
 
 def parse_dump(text: str) -> Message:

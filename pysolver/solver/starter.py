@@ -27,7 +27,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
-from pysolver.cores import usable_cores
+from pysolver.cores import check_crowd, usable_cores
 from pysolver.errors import CaffeError
 from pysolver.solver.ranks import STARTER, LostRank, place
 
@@ -40,6 +40,7 @@ def start(arguments: Sequence[str], processes: int, max_restarts: int = 0, answe
 
     answers: whether the command answers signals; one that does not just ends by them, and its processes with it.
     """
+    check_crowd(processes, "--processes")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # the signals are passed on, below
     os.environ[STARTER] = str(os.getpid())

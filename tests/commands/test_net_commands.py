@@ -50,6 +50,8 @@ def test_time_tells_every_layer(net, capsys):
 
 def test_time_tells_what_limits_the_net(net, capsys):
     assert main(["time", "--model=net.prototxt", "--iterations=2", "--profile=trace.json"]) == 0
+    Path("folder").mkdir()
+    assert main(["time", "--model=net.prototxt", "--iterations=1", "--profile=folder"]) == 1  # it said: Wrote folder
     log = capsys.readouterr().err
     # ip: 2 items x 3 numbers x 1 output, a product and a sum each, forward and for the weights' gradient
     assert "ip\t2.4e-08 GFLOP at " in log and "% of peak" in log

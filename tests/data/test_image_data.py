@@ -245,3 +245,11 @@ def test_a_device_that_never_ends_is_no_list(reader, monkeypatch) -> None:
     monkeypatch.setattr("pysolver.data.images.LARGEST_FILE", 1 << 16)
     with pytest.raises(CaffeError, match="/dev/zero: larger than 65536 bytes, the most that is read"):
         reader("/dev/zero")
+
+
+@pytest.mark.timeout(30)  # was quadratic: minutes
+def test_digits_in_the_midst_of_a_line(tmp_path) -> None:
+    (tmp_path / "list.txt").write_text("a " + "1" * 300_000 + " x\nb 2\n")
+    told = []
+    lines = read_image_list(tmp_path / "list.txt", told.append)
+    assert lines[1] == ("b", 2) and lines[0][1] == 0 and len(told) == 1

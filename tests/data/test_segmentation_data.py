@@ -144,3 +144,28 @@ def test_a_resumed_source_goes_on_alike(pairs, make_source):
     for expected in batches[2:]:
         for a, b in zip(expected, two.next_batch(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "fields, transform, error",
+    [
+        ("label_type: PIXEL", "scale_factors: 1e9", "cannot be resized to"),
+        ("label_type: PIXEL", "scale_factors: inf", "scale_factors must be positive"),
+        ("label_type: PIXEL", "crop_height: 4000000000 crop_width: 2", "cannot be resized to 4000000000 x 2"),
+        ("label_type: NONE ignore_label: 256", "", "ignore_label must be in 0..255, not 256"),
+    ],
+)
+def test_no_more_memory_than_an_image_may_take(fields, transform, error, pairs, make_source):
+    with pytest.raises(CaffeError, match=rf"layer 'd' \(ImageSegData\): .*{error}"):
+        make_source(SEG.format("list.txt", fields, f"transform_param {{ {transform} }}"))
+
+
+def test_labels_that_are_no_bytes(pairs, make_source):
+    (pairs / "kinds.txt").write_text("i0.png 300\n")
+    with pytest.raises(CaffeError, match="kinds.txt:1: the label 300 is not in 0..255"):
+        make_source(SEG.format("kinds.txt", "label_type: IMAGE", ""))
+
+
+def test_a_divisor_larger_than_the_image(pairs, make_source):
+    with pytest.raises(CaffeError, match="label_divide_factor leaves nothing"):
+        make_source(DENSE.format("new_height: 8 new_width: 8 label_divide_factor: 9", ""))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from log_texts import DATA, check_plain, glog, lines
 
+from pysolver.errors import CaffeError
 from pysolver.logs import read_log
 from pysolver.logs.reader import Reader
 from pysolver.logs.source import pieces
@@ -360,3 +361,32 @@ def test_an_output_whose_index_is_no_number(index, tmp_path):
     (tmp_path / "caffe.log").write_text("\n".join(lines) + "\n")
     run = read_log(tmp_path / "caffe.log")
     assert len(run.train.outputs["loss"]) == 100 and np.isnan(run.train.outputs["loss"][50])
+
+
+def test_dumps_take_no_more_than_they_may(monkeypatch):
+    """A packed log of a megabyte can hold a thousand million empty lines, or four thousand ranks' dumps."""
+    monkeypatch.setattr("pysolver.logs.reader.DUMP_SIZE", 1000)
+    begin = glog("Initializing net from parameters: ", "net.cpp:53")
+    made = Reader("text")
+    made.feed(lines(0, 50) + begin + "\n" * 5000)
+    assert len(made.here.dump) < 1100
+    made = Reader("text")
+    made.feed("".join(f"[1,{rank}]<stderr>:{begin}" + f"[1,{rank}]<stderr>:name: 'n'\n" * 50 for rank in range(50)))
+    assert sum(len(line) for here in made.ranks.values() for line in here.dump or ()) < 10_000
+
+
+def test_outputs_by_the_thousand_in_rows_by_the_thousand():
+    """Each row with an output of its own: a table of 8 GB for a log of 5 MB."""
+    text = "".join(
+        glog(f"Iteration {number}, loss = 1") + glog(f"    Train net output #0: loss{number} = 1", "solver.cpp:258")
+        for number in range(4000)
+    )
+    with pytest.raises(CaffeError, match="text: 4000 outputs in 4000 rows, hardly any of them told"):
+        read(text)
+
+
+@pytest.mark.timeout(60)
+def test_a_string_without_an_end_in_a_dump():
+    """16 MB of it took 2 GB."""
+    begin = glog("Initializing solver from parameters: ")
+    assert read(lines(0, 50) + begin + 'net: "' + "a\n" * 500_000 + lines(50, 100)).train.iteration[-1] == 90

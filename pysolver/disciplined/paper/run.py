@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.checkout import commit
+from pysolver.cores import check_crowd
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, settings_of, trial_of
@@ -59,10 +60,11 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
     """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    check_crowd(wish.jobs, "--jobs")
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
-    if not wanted:
-        groups = sorted({c.group for e in experiments for c in e.curves if c.group})
-        raise CaffeError(f"no rows {', '.join(wish.rows)}; there are: {', '.join(groups) or 'only whole figures'}")
+    known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
+    if unknown := [name for name in wish.rows if name not in known]:
+        raise CaffeError(f"no rows {', '.join(unknown)}; there are: {', '.join(known)}")
     wanted = _missing(wanted, wish)
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)
