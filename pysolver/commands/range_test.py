@@ -39,8 +39,8 @@ def call(args: argparse.Namespace) -> None:
     if args.max_lr is not None and not args.max_lr > 0:
         raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args.caffe, args.processes),
-                  processes=args.processes)  # fmt: skip
+    trains = backend(args.caffe, args.processes)
+    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, seeds=0, backend=trains, processes=args.processes)
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
     executor, jobs = workers(args.dask, args.jobs, args.processes)
     with interruptible() as shown:

@@ -27,7 +27,7 @@ from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import Command
-from pysolver.disciplined.tuning import Tuning, epochs_of
+from pysolver.disciplined.tuning import Tuning, epochs_of, last_epochs
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
@@ -267,6 +267,10 @@ def test_from_python_and_in_a_notebook(problem, monkeypatch):
     monkeypatch.chdir(problem)
     session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])
     assert "as in the file" in session._repr_html_() and session.values["max_lr"] == pytest.approx(0.01)
+    alone = pysolver.disciplined.tune("solver.prototxt", "alone", stages=["range"])
+    assert last_epochs(session.tuning) > 0 == last_epochs(alone.tuning), (
+        "a budget keeps nothing for runs that never come"
+    )
     (decision,) = session
     assert decision.stage == "final" and decision.values["accuracy"] > 0.3
     shown = session._repr_html_()
@@ -284,6 +288,7 @@ def test_a_range_test_by_itself(problem, monkeypatch, capsys):
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "=> max_lr" in told and (problem / "range.png").read_bytes().startswith(b"\x89PNG")
+    assert "for the final runs" not in told, "there are none"
     decided = float(told.split("=> max_lr ")[1].split()[0])
     assert 0.2 < decided < 1.2  # where every run on this net breaks
 
