@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from surfaces import World
 
-from pysolver.disciplined import answer, report
+from pysolver.disciplined import answer, report, report_plots
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import Decision, Situation, cycle
 from pysolver.disciplined.trial import changed
@@ -149,6 +149,16 @@ def test_nothing_overlaps_or_overflows_in_a_browser(tuning, width, tmp_path):
     (told,) = re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)
     head, *found = told.strip().splitlines()
     assert int(head.split()[2]) > 30 and found == []
+
+
+def test_a_single_test_of_each_final_run_is_seen(tuning):
+    """As with --validation, where the test set is touched once: a line of one point would be none."""
+    final = tuning.decisions[-1]
+    runs = {p: replace(r, tests={0: r.test.select([len(r.test) - 1])}) for p, r in tuning.results.items()
+            if p in final.evidence}  # fmt: skip
+    picture = report_plots.draw(final, runs, tuning)
+    for colour in report_plots.COLOURS[:2]:  # each run, and the mean
+        assert len(re.findall(rf"<use [^>]*fill: {colour}", picture)) > len(runs) // 2
 
 
 @pytest.mark.parametrize("text, epochs, seconds", [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90),
