@@ -127,6 +127,7 @@ class Assembler:
         self.net = 0
         # outputs whose iteration is not known yet
         self.waiting: dict[str, list[tuple[Values, float]]] = {"Train": [], "Test": []}
+        self.dropped = 0  # those whose iteration will never be known
         self.rates = {name: array("d") for name in ("iteration", "part", "lr", "momentum", "weight_decay")}
         self.clips = {name: array("d") for name in ("iteration", "norm", "clip", "scale")}
         self.norms = {name: array("d") for name in ("iteration", "norm")}
@@ -158,8 +159,10 @@ class Assembler:
         self.train.start(iteration, seconds, len(self.first) - 1, loss, speed)
 
     def test(self, iteration: int, seconds: float, net: int) -> None:
-        """The beginning of a test."""
+        """The beginning of a test. What waits is of an earlier one, whose beginning is missing."""
         self._reach("test", iteration, seconds)
+        self.dropped += len(self.waiting["Test"])
+        self.waiting["Test"].clear()
         if net not in self.tests:
             self.tests[net] = Rows()
         self.testing, self.net = self.tests[net], net
@@ -278,9 +281,14 @@ class Assembler:
         return self.counts + Counter(frequent)
 
     @property
+    def waits(self) -> bool:
+        """Whether there are outputs whose iteration is not known yet."""
+        return any(self.waiting.values())
+
+    @property
     def lost(self) -> int:
         """Outputs whose iteration the log does not tell."""
-        return sum(map(len, self.waiting.values()))
+        return self.dropped + sum(map(len, self.waiting.values()))
 
     # -- the tables --------------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ def take(lines: Lines, start: int, stop: int, here: Assembler) -> bool:
     part = slice(start, stop)
     kind, iteration = lines.kind[part], lines.iteration[part]
     at = {k: np.flatnonzero(kind == k) for k in _HEADS}
-    if here.lost or not all(_rises(iteration[at[k]], here.last.get(name, -1)) for k, name in _HEADS.items()):
+    if here.waits or not all(_rises(iteration[at[k]], here.last.get(name, -1)) for k, name in _HEADS.items()):
         return False
     tests = here.tests.get(0)
     if len(at[TESTING]) and (set(here.tests) - {0} or here.net != 0):

@@ -236,7 +236,7 @@ class Reader:
             case e.Testing(iteration, net):
                 here.test(iteration, seconds(), net)
             case e.Rate(iteration, lr, momentum, weight_decay):
-                time = seconds() if here.lost else math.nan
+                time = seconds() if here.waits else math.nan
                 here.rate(iteration, time, lr, _known(momentum), _known(weight_decay))
             case e.GradientNorm(norm):
                 here.norm(norm)

@@ -55,6 +55,8 @@ NVIDIA = "".join(
         lines(0, 2000) + lines(1990, 3000),
         lines(0, 2000).replace(", lr = 0.1", ", lr = 0.1, momentum = 0.95, weight decay = 0.0005"),
         lines(0, 2000).replace("Testing net (#0)", "Testing net (#1)"),
+        lines(0, 2000).replace("Iteration 500, Testing net (#0)", "Iteration 500, Testing net (#x)"),
+        lines(0, 2000).replace("Iteration 0, loss", "Iteration -0, loss"),
         lines(0, 2000).replace("#0: accuracy", "#0: größe"),
         lines(0, 2000).replace("#0: accuracy", "#0: top 1 accuracy"),
         lines(0, 2000).replace("#0: accuracy", "#0: " + "a" * 70),

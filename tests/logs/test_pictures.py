@@ -49,6 +49,15 @@ def test_one_run_on_twin_axes():
     assert "test accuracy (best 0.5285)" in texts and len(set(texts)) == len(texts)
 
 
+def test_the_rates_of_many_runs_have_panels_of_their_own():
+    """There a colour is a run: rate and momentum on one pair of axes would look alike."""
+    made = picture([NEW, NEW], rates=True)
+    assert [axes.get_ylabel() for axes in made.axes][-2:] == ["learning rate", "momentum"]
+    (rates, _), (momenta, _) = line(made, ": lr"), line(made, ": momentum")
+    assert rates.bbox.y0 > momenta.bbox.y1 and len(rates.lines) == len(momenta.lines) == 2
+    assert [[drawn.get_linestyle() for drawn in axes.lines] for axes in (rates, momenta)] == [["-", "--"]] * 2
+
+
 def test_many_runs_are_told_apart_by_what_differs(log_file):
     text = (DATA / "new_format_1cycle.log.gz").read_bytes()
     import gzip

@@ -72,6 +72,13 @@ def test_other_programs_and_stack_traces_in_between():
     assert "cudaSuccess" in run.failure
 
 
+def test_a_test_without_its_head_is_lost_and_counted():
+    """Its outputs are not of the display that follows, which may be iterations away."""
+    run = read(lines(0, 50).replace(glog("Iteration 20, Testing net (#0)", "solver.cpp:347"), ""))
+    assert run.test.iteration.tolist() == [0, 10, 30, 40] and run.unknown == 2
+    assert run.test["loss"].tolist() == [2.0, 2.001, 2.003, 2.004]
+
+
 def test_several_threads_interleave():
     """Gradient norms of eight ranks: one row an iteration."""
     norm = "".join(glog("Gradient: L2 norm 5.5", "sgd_solver.cpp:172", thread=100 + n) for n in range(8))

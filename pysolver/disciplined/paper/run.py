@@ -85,8 +85,7 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
                     failed.append(str(error))
                     say(f"{place}: failed: {error}")
                     continue
-                with _alone(wish.results, wait=True):
-                    keep(wish.results, experiment, [result])
+                keep(wish.results, experiment, [result])
                 loss = result.value("loss")
                 told = (
                     f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
@@ -121,8 +120,8 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, wait: bool = False) -> Iterator[None]:
-    """The folder is this process's as long as the block runs; CaffeError if another has it and is not waited for."""
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder is this process's as long as the block runs; CaffeError if another has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -130,7 +129,7 @@ def _alone(folder: Path, wait: bool = False) -> Iterator[None]:
         raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CaffeError(f"{folder}: another process is at work on this run") from None
         yield
