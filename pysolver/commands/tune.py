@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,17 +53,13 @@ def common(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[show.Lines]:
-    """Where it is shown. SIGTERM is taken as Ctrl-C is: workers end, and what the system lent them is given back."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with show.shown() as shown:
-            try:
-                yield shown
-            except KeyboardInterrupt:
-                shown.say("interrupted: the same command goes on from here")
-                raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Where it is shown; an end by Ctrl-C or SIGTERM says how it goes on."""
+    with show.shown() as shown:
+        try:
+            yield shown
+        except (KeyboardInterrupt, SystemExit):
+            shown.say("interrupted: the same command goes on from here")
+            raise
 
 
 def call(args: argparse.Namespace) -> None:

@@ -153,6 +153,8 @@ def steps(case: Case) -> Iterator[Finding]:
             yield warning("stepvalue", f"{late[0]} is never reached: max_iter is {solver.max_iter}")
     elif values:
         yield warning("stepvalue", f'lr_policy "{solver.lr_policy}" does not use it; "multistep" does')
+    if solver.lr_policy == "plateau" and not solver.plateau_winsize:
+        yield warning("plateau_winsize", "plateau without any: the rate stays at base_lr")
     if solver.lr_policy == "step" and 0 < solver.max_iter <= solver.stepsize and not _is_never(solver.stepsize):
         yield warning("stepsize", f"{solver.stepsize}: the rate never drops before max_iter {solver.max_iter}")
     if solver.lr_policy in ("step", "multistep", "exp", "exp_range", "plateau"):

@@ -99,8 +99,10 @@ def test_cores_are_dealt_out(monkeypatch):
     assert len(share_cores(12)) == 12 and all(len(share) == 1 for share in share_cores(12))
 
 
-def test_workers_do_not_outlive_their_parent(tmp_path):
-    """A SIGKILL of the tuning leaves nobody behind who would write into the trials' folders."""
+@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_workers_do_not_outlive_their_parent(number, status, tmp_path):
+    """A tuning that is ended leaves nobody behind who would write into the trials' folders; SIGTERM without a word
+    (of Python's, about semaphores)."""
     code = f"""
 from pathlib import Path
 from pretend import Pretend
@@ -112,12 +114,14 @@ if __name__ == "__main__":
 """
     (tmp_path / "tuning.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "tuning.py")], env=environment)
+    command = [sys.executable, str(tmp_path / "tuning.py")]
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     until(lambda: (tmp_path / "t" / "calls").exists() and (tmp_path / "t" / "calls").read_text())
     worker = int((tmp_path / "t" / "calls").read_text().split()[-1])
-    parent.kill()
-    parent.wait()
+    parent.send_signal(number)
     until(lambda: not Path(f"/proc/{worker}").exists())
+    said = parent.communicate()[1]
+    assert parent.returncode == status and (number == signal.SIGKILL or said == b"")
 
 
 def until(condition) -> None:

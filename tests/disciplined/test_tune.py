@@ -250,19 +250,6 @@ def test_ctrl_c_says_how_it_goes_on(problem, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith("interrupted: the same command goes on from here\n")
 
 
-def test_sigterm_ends_it_as_ctrl_c_does(problem):
-    """Workers are ended and their semaphores given back; before, Python warned of five leaked ones."""
-    command = [sys.executable, "-m", "pysolver", *QUICK, "--out=ended"]
-    process = subprocess.Popen(command, cwd=problem, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(3)]  # a trial is done: there is a worker
-    process.terminate()
-    told, warned = process.communicate()
-    assert lines[2].startswith("  batch/speed") and told.endswith("interrupted: the same command goes on from here\n")
-    assert process.returncode == 130 and not warned
-
-
 def test_from_python_and_in_a_notebook(problem, monkeypatch):
     monkeypatch.chdir(problem)
     session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])

@@ -58,6 +58,38 @@ def test_roi_pooling(pad, make):
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-6)
 
 
+def test_region_pooling(make):
+    """Rings, cell by cell."""
+    scale, offset = 0.25, 1.0
+    x = RNG.standard_normal((2, 3, 7, 9)).astype(np.float32)
+    rings = np.concatenate([regions(20, 2, 36), regions(20, 2, 36)[:, 1:]], 1)
+    rings[0, 5:] = [-9, -9, 99, 99]  # nothing is left but the edge
+
+    def cells(box):
+        first = [math.floor((v + 1 + offset) * scale + 0.5) for v in box[:2]]
+        last = [math.ceil((v + 1 - offset) * scale - 0.5) for v in box[2:]]
+        for i in (0, 1):
+            if first[i] > last[i]:
+                first[i] = last[i] = int((first[i] + last[i]) / 2)
+        return *first, *last
+
+    expected = np.zeros((20, 3, 3, 2))
+    for r, (image, *corners) in enumerate(rings):
+        x1, y1, x2, y2 = cells(corners[:4])
+        left, top, right, bottom = cells(corners[4:])
+        height, width = (y2 - y1 + 1) / 3, (x2 - x1 + 1) / 2
+        for c, i, j in np.ndindex(3, 3, 2):
+            for h in range(max(y1 + math.floor(i * height), 0), min(y1 + math.ceil((i + 1) * height), 7)):
+                for w in range(max(x1 + math.floor(j * width), 0), min(x1 + math.ceil((j + 1) * width), 9)):
+                    if not (left < w < right and top < h < bottom):
+                        expected[r, c, i, j] = max(expected[r, c, i, j], x[int(image), c, h, w])
+    text = f"region_pooling_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} offset: {offset} }}"
+    layer = make(f'type: "RegionPooling" {text}', x.shape, rings.shape)
+    y = layer(torch.from_numpy(x), torch.from_numpy(rings))
+    assert (expected == 0).any() and (expected > 0).any()
+    np.testing.assert_array_equal(y.numpy(), expected.astype(np.float32))
+
+
 def test_psroi_pooling(make):
     scale, group, outputs = 0.25, 3, 2
     x, rois = RNG.standard_normal((2, outputs * group**2, 7, 9)).astype(np.float32), regions(12, 2, 36)

@@ -180,7 +180,7 @@ class ProposalLayer(Proposals):
         self.threshold, self.least = _RPN_OVERLAP, _RPN_SMALLEST
 
 
-def _sample(where: Tensor, count: int) -> Tensor:
+def sample(where: Tensor, count: int) -> Tensor:
     """At most `count` of the indices where a mask is true, drawn at random."""
     found = where.nonzero().flatten()
     return found if len(found) <= count else found[torch.randperm(len(found))[:count]]
@@ -231,8 +231,8 @@ class AnchorTargetLayer(Layer):
         most, nearest = overlaps.max(1)
         labels = torch.where(most < _RPN_UNLIKE, 0.0, -1.0)
         labels[(overlaps == overlaps.max(0).values).any(1) | (most >= _RPN_LIKE)] = 1
-        right = _sample(labels == 1, int(_RPN_RIGHT * _RPN_BATCH))
-        wrong = _sample(labels == 0, _RPN_BATCH - len(right))
+        right = sample(labels == 1, int(_RPN_RIGHT * _RPN_BATCH))
+        wrong = sample(labels == 0, _RPN_BATCH - len(right))
         drawn = torch.cat([right, wrong])
         label = torch.full((len(places),), -1.0)
         targets, within, outside = (torch.zeros(len(places), 4) for _ in range(3))
@@ -275,8 +275,8 @@ class ProposalTargetLayer(Layer):
         self.check(bool((given[:, 0] == 0).all()), "Only single item batches are supported")
         regions = torch.cat([given[:, 1:], real[:, :4]])
         most, nearest = boxes.overlaps(regions, real[:, :4], pixel=1).max(1)
-        right = _sample(most >= _LIKE, round(_RIGHT * _BATCH))
-        wrong = _sample(most < _LIKE, _BATCH - len(right))
+        right = sample(most >= _LIKE, round(_RIGHT * _BATCH))
+        wrong = sample(most < _LIKE, _BATCH - len(right))
         drawn = torch.cat([right, wrong])
         labels = real[nearest[drawn], 4]
         labels[len(right) :] = 0
