@@ -94,7 +94,7 @@ class Engine:
         while waiting or running:
             while waiting and free:
                 slot, trial = free.pop(0), waiting.pop(0)
-                running[self._slots[slot].submit(_train, trial, (judges or {}).get(trial))] = slot, trial
+                running[self._submit(slot, trial, (judges or {}).get(trial))] = slot, trial
                 self._listener(Progress(trial, "running"))
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -105,8 +105,7 @@ class Engine:
                 except Exception as error:
                     if not _is_death(error):
                         raise
-                    if self._ours:
-                        self._slots[slot] = _worker(*self._shares[slot])
+                    self._renew(slot)
                     deaths[trial] += 1
                     if deaths[trial] > RETRIES:
                         raise CaffeError(f"{trial.folder}: its worker process died {deaths[trial]} times") from None
@@ -116,6 +115,19 @@ class Engine:
                 results[trial] = self._take(trial, log)
                 self._listener(Progress(trial, "done"))
         return {trial: results[trial] for trial in dict.fromkeys(trials)}  # not in the order of their ends
+
+    def _submit(self, slot: int, trial: Trial, judge: Judge | None) -> Future:
+        """Give a trial to a worker; one that died while it had nothing to do is replaced, which costs no retry."""
+        try:
+            return self._slots[slot].submit(_train, trial, judge)
+        except BrokenExecutor:
+            self._renew(slot)
+            return self._slots[slot].submit(_train, trial, judge)
+
+    def _renew(self, slot: int) -> None:
+        """A new worker in place of a dead one; a cluster sees to its own."""
+        if self._ours:
+            self._slots[slot] = _worker(*self._shares[slot])
 
     def _take(self, trial: Trial, log: bytes) -> Run:
         """The result of a trial that a worker has run, wherever that was."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
-from pysolver.logs.header import Message, parse_dump
+from pysolver.logs.header import Message, accuracies, parse_dump
 from pysolver.logs.run import Resume, Run, Table
 
 NAN = math.nan
@@ -293,13 +294,18 @@ class Assembler:
 
     def run(self, name: str) -> Run:
         """Everything so far, as tables; the assembler can go on afterwards."""
-        train, old_train = (table.believed(table.is_alive) for table in self._tables(self.train))
+        phases = {str(_phase(net)): net for net in reversed(self.nets)}
+        scores = [accuracies(phases.get(phase, {})) for phase in ("TRAIN", "TEST")]
+        train, old_train = (
+            replace(table.believed(table.is_alive), scores=scores[0]) for table in self._tables(self.train)
+        )
         tests = {
-            net: tuple(_believed(table, train) for table in self._tables(rows, complete=True))
+            net: tuple(
+                replace(_believed(table, train), scores=scores[1]) for table in self._tables(rows, complete=True)
+            )
             for net, rows in sorted(self.tests.items())
             if rows.iteration
         }
-        phases = {str(_phase(net)): net for net in reversed(self.nets)}
         return Run(
             name=name,
             train=train,

@@ -51,6 +51,18 @@ def batch_size(net: Message) -> int | None:
     return next((_whole(many(shape, "dim")[0]) for shape in filter(_is_message, shapes) if many(shape, "dim")), None)
 
 
+def accuracies(net: Message) -> tuple[str, ...]:
+    """The first tops of a net's Accuracy layers, whatever their names; the one of the smallest top_k comes first."""
+    found = []
+    for layer in filter(_is_message, many(net, "layer") + many(net, "layers")):
+        tops = many(layer, "top")
+        if layer.get("type") in ("Accuracy", "ACCURACY") and tops:
+            parameter = layer.get("accuracy_param")
+            top_k = _whole(parameter.get("top_k", 1)) if _is_message(parameter) else 1
+            found.append((top_k or 1, str(tops[0])))
+    return tuple(name for _, name in sorted(found, key=lambda pair: pair[0]))
+
+
 def _is_message(value: Any) -> bool:
     return isinstance(value, dict)
 

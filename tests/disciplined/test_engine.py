@@ -50,6 +50,18 @@ def test_a_worker_that_dies_costs_its_trial_one_retry(tmp_path):
         engine.run([trial(tmp_path / "twice", deaths=2)])
 
 
+def test_a_worker_that_dies_while_it_has_nothing_to_do_costs_nothing(tmp_path):
+    told: list[Progress] = []
+    before, after = trial(tmp_path / "before"), trial(tmp_path / "after")
+    with Engine(1, told.append) as engine:
+        engine.run([before])
+        worker = int(calls(before)[0].split()[-1])
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{worker}").exists())
+        assert after in engine.run([after])
+    assert len(calls(after)) == 1 and not [p for p in told if p.state == "again"]
+
+
 def test_a_trial_that_fails_is_told_and_what_is_done_is_kept(tmp_path):
     good, bad = trial(tmp_path / "good"), trial(tmp_path / "bad", words="net.prototxt: no such layer")
     with Engine(1) as engine, pytest.raises(CaffeError, match="net.prototxt: no such layer"):

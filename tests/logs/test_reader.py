@@ -320,6 +320,42 @@ def test_dumps_that_no_caffe_writes(dump):
     json.dumps(to_json(run))
 
 
+_TEST_NET = """state {{
+  phase: TEST
+}}
+{layers}"""
+_ACCURACY = """layer {{
+  type: "Accuracy"
+  top: "{}"
+  top: "of_each"
+  accuracy_param {{ top_k: {} }}
+}}
+"""
+
+
+@pytest.mark.parametrize("named, outputs, chosen", [  # outputs in Caffe's order, that of their names
+    ({"hits": 1}, ["hits", "loss"], "hits"),
+    ({"a5": 5, "b1": 1}, ["a5", "b1", "loss"], "b1"),
+    ({}, ["hits", "loss"], None),
+    ({}, ["loss", "top1", "top5"], "top1"),
+    ({}, ["acc", "loss", "top1"], "acc"),
+    ({"gone": 1}, ["loss", "top1"], "top1"),
+    ({}, ["loss1/loss1", "loss1/top-1", "loss3/loss3", "loss3/top-1", "loss3/top-5"], "loss3/top-1"),
+    ({"loss1/top-1": 1, "loss3/top-1": 1, "loss3/top-5": 5},
+     ["loss1/loss1", "loss1/top-1", "loss3/loss3", "loss3/top-1", "loss3/top-5"], "loss3/top-1"),
+])  # fmt: skip
+def test_which_output_is_the_accuracy(named, outputs, chosen):
+    """The layers' types tell where the log has the net; GoogLeNet's is that of its last head, as its loss is."""
+    net = _TEST_NET.format(layers="".join(_ACCURACY.format(*pair) for pair in named.items()))
+    text = glog("Initializing net from parameters: ", "net.cpp:53") + net
+    text += glog("Iteration 0, Testing net (#0)", "solver.cpp:337")
+    for index, name in enumerate(outputs):
+        loss = " (* 1 = 0.5 loss)" if name.endswith(("loss", "loss1", "loss3")) else ""
+        text += glog(f"    Test net output #{index}: {name} = 0.5{loss}", "solver.cpp:404")
+    table = read(text).test
+    assert table.accuracy_name == chosen and table.loss_name == [n for n in outputs if "loss" in n.split("/")[-1]][-1]
+
+
 @pytest.mark.parametrize("index", ["I03181", "9" * 5000, "²"])
 def test_an_output_whose_index_is_no_number(index, tmp_path):
     """Found by the fuzzer: among many output lines, which are taken together, it ended in a ValueError."""
