@@ -84,7 +84,7 @@ REFUSED = [
     "layer { loss_weight: +1 }",
     "layer { pooling_param { pad: -1 } }",
     "layer { pooling_param { pad: 4294967296 } }",
-    "layer { pooling_param { pool: 7 } }",
+    "layer { pooling_param { pool: 99 } }",
     'layer { pooling_param { pool: "MAX" } }',
     "layer { pooling_param { pool: max } }",
     "layer { pooling_param: 3 }",
