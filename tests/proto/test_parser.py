@@ -15,7 +15,7 @@ from pysolver.proto.text import parse_text
 
 @pytest.mark.timeout(60)
 def test_blanks_before_a_nul() -> None:
-    """Took two to the power of their number."""
+    """The place that is told is that of the NUL."""
     with pytest.raises(CaffeError, match="<text>:1:101: a NUL byte: this is not text"):
         parse_text(" " * 100 + "\0", NetParameter)
 

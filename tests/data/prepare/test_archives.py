@@ -43,7 +43,7 @@ TARS = {
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("kind", TARS)
 def test_headers_that_claim_anything(tmp_path, kind, packed) -> None:
-    """Python's tarfile goes in circles over the first, and takes what memory the others name."""
+    """Python's tarfile takes what memory they name, and fails in ways of its own."""
     data = gzip.compress(TARS[kind]) if packed else TARS[kind]
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(data)
     with pytest.raises(CaffeError, match="cifar-10-binary.tar.gz: not a complete archive|data_batch_1.bin is missing"):
