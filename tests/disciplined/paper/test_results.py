@@ -151,6 +151,13 @@ def test_a_panel_for_each_group(tmp_path: Path):
     assert two.shape[1] == 2 * one.shape[1]
 
 
+def test_a_longer_run_of_one_curve_does_not_hide_the_others(tmp_path: Path):
+    every = [replace(result, scale=0.1) for result in results(99.0, 99.25)]
+    alone = imread(draw(EXPERIMENT, every, tmp_path / "p.png"))
+    both = imread(draw(EXPERIMENT, [replace(every[0], scale=0.3), *every], tmp_path / "p.png"))
+    assert both.shape == alone.shape and (both == alone).all()
+
+
 def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
     """docs/paper.md and experiments/results say the same: every number of the page is a file's."""
     monkeypatch.chdir(ROOT)  # nets are named from there
