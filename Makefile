@@ -50,7 +50,7 @@ demo: install
 	$(PY) -m pysolver data digits demo
 	$(PY) -m pysolver tune --solver=examples/digits/solver.prototxt --out demo/tuned --epochs 30
 
-pictures: demo  # those of the README; that of both backends comes from test-caffe
+pictures: demo  # those of the README; of both backends: python tests/real_caffe/backends.py docs/images/two_backends.png
 	mkdir -p docs/images
 	$(PY) -m pysolver plot_range_test demo/tuned/trials/range/ramp*/train.log -o docs/images/range_test.png
 	$(PY) -m pysolver plot_log demo/tuned/trials/final/*run0/train.log --rates --log-y -o docs/images/one_cycle.png

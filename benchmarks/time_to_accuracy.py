@@ -4,7 +4,7 @@
     python benchmarks/time_to_accuracy.py DIR [--accuracy 0.99] [--seeds 1 2] [--only pysolver loop caffe]
 
 LeNet at batch 64 on one thread, tested on all 10,000 images every 234 iterations (a quarter of an epoch). Each is a
-process of its own, from its start, imports and tests included, to the first test that is good enough. 1cycle: 2
+process of its own, from its start, imports and tests included, to the first test that is good enough. 1cycle: 3
 epochs, rate 0.01 to 0.1 and back, momentum 0.95 to 0.80 and back; inv: that of Caffe's lenet_solver.prototxt. The loop,
 channels_last, has its images in memory as tensors; the others read the LMDBs. `make test-caffe` builds Caffe.
 """
@@ -29,7 +29,7 @@ from pysolver.proto import caffe_pb2
 
 NET = Path(__file__).parent.parent / "examples/mnist/lenet_train_test.prototxt"
 CAFFE = next(iter(Path.home().glob(".cache/pysolver/caffe-*/plain/.temp_release/tools/caffe.bin")), Path("none"))
-ITERATIONS, HALF, EVERY, BATCH = 1876, 844, 234, 64  # 2 epochs; half a cycle
+ITERATIONS, HALF, EVERY, BATCH = 2814, 1266, 234, 64  # 3 epochs; half a cycle
 COMMON = (
     f"test_iter: 20 test_interval: {EVERY} test_initialization: false weight_decay: 0.0005 snapshot_after_train: false"
 )

@@ -8,7 +8,8 @@ one thread the clock is processor time, so that other work on the machine counts
 
 Prints a table: images/s of pysolver (median over the rounds, half their spread in per cent), pysolver's speed divided
 by each other's (median of the ratios within the rounds), and peak memory of an iteration beside the loops'. `kept` is
-the channels_last loop in a process that keeps its freed memory, as pysolver's does. A name selects the rows with it.
+the channels_last loop in a process that keeps its freed memory, as pysolver's does; `bf16 / fp32` is pysolver with
+`--precision bf16` beside itself. A name selects the rows with it.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ def batch_of(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(DEVICE), labels.to(DEVICE)
 
 
-def pysolver_step(bench: Bench) -> Step:
+def pysolver_step(bench: Bench, precision: str = "fp32") -> Step:
     memory.keep_freed()  # as `pysolver train` does
     images, labels = batch_of(bench)
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
     param.net_param.CopyFrom(bench.param())
-    solver = Solver(param, Context(DEVICE, listener=lambda event: None), [])
+    solver = Solver(param, Context(DEVICE, listener=lambda event: None, precision=precision), [])
     solver.net.blobs["data"].value = images
     solver.net.blobs["label"].value = labels.float()
     return lambda: solver.step(1)
@@ -92,6 +93,7 @@ LOOPS: dict[str, Callable[[Bench], Step]] = {
     "NCHW": lambda bench: torch_step(bench, False),
     "channels_last": lambda bench: torch_step(bench, True),
     "kept": kept_step,
+    "bf16": lambda bench: pysolver_step(bench, "bf16"),
 }
 
 
@@ -161,9 +163,10 @@ def caffe_images_per_second(bench: Bench, seconds: float, guess: float) -> float
 
 
 def peak_mebibytes(loop: str, bench: Bench) -> float:
-    """Peak resident memory of two iterations, less what is resident before the first; in a process of its own."""
+    """Peak resident memory of two iterations, less what is resident before the first: median of five processes."""
     command = [sys.executable, __file__, "--memory-of", loop, bench.name]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(5)]
+    return statistics.median(float(run.stdout) for run in runs)
 
 
 def print_peak(loop: str, bench: Bench) -> None:
@@ -198,13 +201,16 @@ def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
     mine = speeds.pop("pysolver")
     middle = statistics.median(mine)
     spread = 100 * (max(mine) - min(mine)) / middle
-    ratios = [
-        f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-" for other in speeds.values()
-    ]
+    half = _ratio(speeds.pop("bf16"), mine)
+    ratios = [*(_ratio(mine, other) for other in speeds.values()), half]
     no_memory = args.no_memory or threads > 1 or DEVICE.type != "cpu"
     peaks = ["-"] * 3 if no_memory else [f"{peak_mebibytes(loop, bench):.0f}" for loop in list(LOOPS)[:3]]
     cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(peaks)]
     return "| " + " | ".join(cells) + " |"
+
+
+def _ratio(mine: list[float], other: list[float]) -> str:
+    return f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-"
 
 
 def main() -> None:
@@ -231,6 +237,7 @@ def main() -> None:
     args.caffe = CAFFE.is_file() and not args.no_caffe and DEVICE.type == "cpu"
     print(f"torch {torch.__version__}; Caffe: {CAFFE if args.caffe else 'none'}; {args.rounds} rounds")
     titles = ["net", "threads", "pysolver, images/s", "/ NCHW loop", "/ channels_last loop", "/ kept", "/ Caffe"]
+    titles.append("bf16 / fp32")
     titles.append("peak MiB: pysolver / NCHW / channels_last")
     print("| " + " | ".join(titles) + " |\n|" + " --- |" * len(titles), flush=True)
     for threads in args.threads:

@@ -6,16 +6,17 @@ and literals is not code, so a brace or a name there misleads nobody.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator
 
 _NOT_CODE = re.compile(
     r"""//(?:[^\n\\]|\\.)*          # line comment, which a backslash continues
-      | /\*.*?\*/                   # block comment
-      | "(?:[^"\\\n]|\\.)*"         # string
-      | '(?:[^'\\\n]|\\.)*'         # character, or a string of a proto file
+      | /\*.*?(?:\*/|\Z)            # block comment
+      | "(?:[^"\\\n]|\\.)*(?:"|$|\Z)  # string; one without an end ends with its line
+      | '(?:[^'\\\n]|\\.){0,500}'    # character, or a string of a proto file; C++ has lone ones, in 1'000
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 
 
@@ -35,8 +36,9 @@ def body(text: str, head: str, what: str) -> tuple[int, int]:
     """
     code = code_of(text)
     closing = _closing(code)
-    first = (re.compile(r"[{;]").search(code, match.end()) for match in re.finditer(head, code))
-    starts = [match.end() for match in first if match and match.group() == "{"]
+    marks = [match.start() for match in re.finditer(r"[{;]", code)]
+    first = [bisect.bisect_left(marks, match.end()) for match in re.finditer(head, code)]
+    starts = [marks[i] + 1 for i in first if i < len(marks) and code[marks[i]] == "{"]
     spans = [(start, closing[start]) for start in starts if start in closing]
     if len(spans) != 1:
         raise PlaceNotFound(f"{what}: " + ("not found" if not spans else f"found {len(spans)} times"))

@@ -116,6 +116,8 @@ def _read(root: Path) -> dict[str, str]:
 def _read_file(root: Path, path: str) -> str | None:
     """The text of a file, its bytes recoverable; None if there is none."""
     target = _inside(root, path)
+    if os.path.lexists(target) and not target.is_file():
+        raise Refused(f"{path} cannot be read: it is a folder, a pipe or a device")
     try:
         return target.read_bytes().decode("utf-8", "surrogateescape") if os.path.lexists(target) else None
     except OSError as error:
@@ -170,6 +172,8 @@ def _stage(target: Path, text: str, model: os.stat_result) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())  # whole on the disk before it takes the name
         os.chmod(name, stat.S_IMODE(like.st_mode))
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             os.chown(name, like.st_uid, like.st_gid)

@@ -109,9 +109,9 @@ class Component:
             self.fail(f"axis {axis} out of range for {len(shape)}-D Blob with shape {format_shape(shape)}")
         return axis % len(shape) if shape else 0
 
-    def fail(self, message: str) -> NoReturn:
+    def fail(self, message: str, item: tuple[int, int] | None = None) -> NoReturn:
         """Raise a CaffeError that names this layer."""
-        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}", self.name) from None
+        raise CaffeError(f"layer '{self.name}' ({self.type_name}): {message}", self.name, item) from None
 
     def check(self, condition: bool, message: str) -> None:
         """fail(message) unless the condition holds."""
@@ -187,12 +187,30 @@ def create(param: LayerParameter, context: Context) -> Component:
     return cls.chosen(param, context)(param, context)
 
 
+# What the same is called in other frameworks.
+_ELSEWHERE = {
+    **dict.fromkeys(("fullyconnected", "dense", "linear", "fc"), "InnerProduct"),
+    **dict.fromkeys(("crossentropyloss", "crossentropy", "softmaxcrossentropyloss", "softmaxloss"), "SoftmaxWithLoss"),
+    **dict.fromkeys(("bceloss", "bcewithlogitsloss"), "SigmoidCrossEntropyLoss"),
+    **dict.fromkeys(("mse", "mseloss", "l2loss"), "EuclideanLoss"),
+    **dict.fromkeys(("maxpool", "avgpool", "maxpool2d", "avgpool2d", "maxpooling", "averagepooling"), "Pooling"),
+    **dict.fromkeys(("conv2d", "conv2", "convolution2d"), "Convolution"),
+    **dict.fromkeys(("convtranspose2d", "convtranspose", "transposedconvolution"), "Deconvolution"),
+    **dict.fromkeys(("add", "mul", "elementwise"), "Eltwise"),
+    **dict.fromkeys(("batchnormalization", "batchnorm2d"), "BatchNorm"),
+    **dict.fromkeys(("leakyrelu",), "ReLU"),
+    **dict.fromkeys(("concatenate",), "Concat"),
+}
+
+
 def _instead(type_name: str) -> str:
     """`; did you mean 'Convolution'?`, or all that there is."""
     if not type_name:
         return "(none): a layer needs a type"
     known = {name.lower(): name for name in layer_types()}
     plain = type_name.lower().replace("_", "")
+    if elsewhere := _ELSEWHERE.get(plain):
+        return f"; did you mean '{elsewhere}'?"
     near = difflib.get_close_matches(plain, known, 2, 0.75) or [
         name for name in known if len(plain) > 2 and (name.startswith(plain) or plain.startswith(name))
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,9 +10,7 @@ from torch import nn
 from pysolver.logs.events import Emit, Event
 from pysolver.logs.writer import to_stderr
 from pysolver.proto.caffe_pb2 import FillerParameter
-
-if TYPE_CHECKING:
-    from pysolver.data.records import Shelf
+from pysolver.shelf import Shelf
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,16 @@ each, up to twentyfold: so whoever starts beside other work takes only what is f
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
+
+from pysolver.errors import CaffeError
 
 _SAMPLE_SECONDS = 0.2
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/{}"
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_STAT = Path("/proc/stat")
 
 
 def usable_cores() -> int:
@@ -20,33 +24,47 @@ def usable_cores() -> int:
     return len(_affinity())
 
 
+def check_crowd(processes: int, flag: str) -> None:
+    """CaffeError for processes that would only fill the memory: each takes 200 MB before it begins."""
+    cores = usable_cores()
+    if processes > (most := max(16, 8 * cores)):
+        raise CaffeError(f"{flag}={processes}: there are {cores} cores here: at most {most}, best {cores}")
+
+
 def physical_cores() -> int:
     """Cores that this process may run on, two hyper-threads counted as one, no more than its container's quota."""
-    cores = {(_topology(cpu, "physical_package_id"), _topology(cpu, "core_id") or str(cpu)) for cpu in _affinity()}
-    return max(1, min(len(cores), _quota()))
+    return max(1, min(_cores_present(), _quota()))
+
+
+def _cores_present() -> int:
+    return len({(_topology(cpu, "physical_package_id"), _topology(cpu, "core_id") or str(cpu)) for cpu in _affinity()})
 
 
 def choose_threads() -> tuple[int, str]:
     """(how many threads, why): all physical cores, less those that others keep busy just now.
 
-    OMP_NUM_THREADS, if it is set, decides. Measuring the load takes 0.2 s.
+    OMP_NUM_THREADS decides if it is set, to a number or to one for each level of nesting. Measuring takes 0.2 s.
     """
     cores = physical_cores()
-    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
-        return int(os.environ["OMP_NUM_THREADS"]), "OMP_NUM_THREADS says so"
-    return share(cores, busy_cores() if cores > 1 else None)
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if re.fullmatch("[1-9][0-9]*", asked):
+        return int(asked), "OMP_NUM_THREADS says so"
+    return share(cores, busy_cores() if cores > 1 else None, _cores_present())
 
 
-def share(cores: int, busy: float | None) -> tuple[int, str]:
-    """The threads for so many cores while others use `busy` of them, and why. None: nobody knows."""
+def share(cores: int, busy: float | None, present: int) -> tuple[int, str]:
+    """The threads for so many cores, and why, while others use `busy` of those present. busy None: nobody knows.
+
+    present: the cores of which a container's quota lets this process have `cores`.
+    """
     if busy is None:
         return cores, "all that there are"
-    free = max(1, cores - round(busy))
+    free = max(1, min(cores, present - round(busy)))
     return free, f"others keep {busy:.1f} busy" if free < cores else "nobody else needs them"
 
 
 def busy_cores() -> float | None:
-    """How many cores other processes use on average over 0.2 s; None where the system does not tell."""
+    """How many of this process's cores others use on average over 0.2 s; None where the system does not tell."""
     try:
         before, own = _busy_seconds(), time.process_time()
         start = time.perf_counter()
@@ -58,8 +76,10 @@ def busy_cores() -> float | None:
 
 
 def _busy_seconds() -> float:
-    """Processor time of the whole machine so far, without idling: user, nice, system of /proc/stat."""
-    return sum(map(int, Path("/proc/stat").read_text().split(maxsplit=4)[1:4])) / os.sysconf("SC_CLK_TCK")
+    """Processor time of the cores of this process so far, without idling: user, nice, system of /proc/stat."""
+    mine = {f"cpu{cpu}" for cpu in _affinity()}
+    rows = [line.split(maxsplit=4) for line in _STAT.read_text().splitlines() if line.startswith("cpu")]
+    return sum(sum(map(int, row[1:4])) for row in rows if row[0] in mine) / os.sysconf("SC_CLK_TCK")
 
 
 def _affinity() -> list[int]:

@@ -16,11 +16,12 @@ class CaffeError(RuntimeError):
     It is a RuntimeError because that is what pycaffe raises for a missing file.
 
     layer: the name of the layer that it is about, for those who know the file and can say in which line that stands.
+    item: which one of how many of a batch it is about, for those who know where that came from.
     """
 
-    def __init__(self, message: str, layer: str | None = None) -> None:
+    def __init__(self, message: str, layer: str | None = None, item: tuple[int, int] | None = None) -> None:
         super().__init__(message)
-        self.layer = layer
+        self.layer, self.item = layer, item
 
 
 def visible(text: str) -> str:

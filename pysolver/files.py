@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from pysolver.errors import CaffeError
 
 LARGEST_LIST = 1 << 28  # bytes; that of ImageNet's training images has 43 MB. A list may be named /dev/zero
+_OF_A_PIPE = 1 << 31  # bytes
+_LOOKED_AT = 200  # files of a folder, for one whose name was meant
 TEMPORARY = r"\.[0-9a-f]{8}\.tmp\."  # how the name of an unfinished file begins: then comes its own
 
 
@@ -46,12 +50,32 @@ def seems_to_be(data: bytes, text: str = "") -> str:
 
 
 def looked_for(path: str | Path) -> str:
-    """From where a path that leads nowhere was followed; nothing for an absolute one."""
+    """From where a path that leads nowhere was followed, nothing for an absolute one; and what is there of nearly the
+    same name."""
     path = str(path)
+    near = _near(path)
     if os.path.isabs(path):
+        return near
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = "a folder that has been removed"
+    unknown = "; nobody replaces ~, $NAME or * in it" if path.startswith("~") or {"$", "*"} & {*path} else ""
+    return f" (looked for from {here}{unknown}){near}"
+
+
+def _near(path: str) -> str:
+    """`; did you mean net.prototxt?`: of the same folder, if it has not too many files to look through."""
+    folder, name = os.path.split(path)
+    try:
+        names = [entry.name for entry in islice(os.scandir(folder or "."), _LOOKED_AT)]
+    except (OSError, ValueError):
         return ""
-    unknown = "; nobody replaces ~ or $NAME in it" if path.startswith("~") or "$" in path else ""
-    return f" (looked for from {os.getcwd()}{unknown})"
+    if len(names) == _LOOKED_AT:
+        return ""
+    begins = sorted(other for other in names if name and other.startswith(f"{name}."))[:2]
+    near = begins or difflib.get_close_matches(name, names, 1, 0.75)
+    return f"; did you mean {' or '.join(os.path.join(folder, other) for other in near)}?" if near else ""
 
 
 def read_bytes(path: str | Path, largest: int) -> bytes:
@@ -59,6 +83,8 @@ def read_bytes(path: str | Path, largest: int) -> bytes:
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):  # it may have no end
+                largest = min(largest, LARGEST_LIST if stat.S_ISCHR(info.st_mode) else _OF_A_PIPE)
             # read(n) reserves n bytes: of a plain file ask for no more than there is
             data = file.read((min(info.st_size, largest) if stat.S_ISREG(info.st_mode) else largest) + 1)
     except FileNotFoundError:
@@ -120,15 +146,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name[-100:]}")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)
+        sync(temporary, os.O_RDWR)
         os.replace(temporary, path)
-        _sync(path.parent, os.O_RDONLY)
+        sync(path.parent)
     finally:
         with contextlib.suppress(OSError, ValueError):
             os.unlink(temporary)  # already gone if all went well
 
 
-def _sync(path: Path, mode: int) -> None:
+def sync(path: Path, mode: int = os.O_RDONLY) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     handle = os.open(path, mode)
     try:
         os.fsync(handle)

@@ -13,26 +13,30 @@ from pysolver import cores
 
 
 @pytest.mark.parametrize(
-    ("count", "busy", "threads", "why"),
+    ("count", "busy", "present", "threads", "why"),
     [
-        (8, None, 8, "all that there are"),
-        (8, 0.3, 8, "nobody else needs them"),
-        (8, 2.6, 5, "others keep 2.6 busy"),
-        (2, 1.0, 1, "others keep 1.0 busy"),
-        (2, 5.0, 1, "others keep 5.0 busy"),
-        (1, 1.0, 1, "nobody else needs them"),
+        (8, None, 8, 8, "all that there are"),
+        (8, 0.3, 8, 8, "nobody else needs them"),
+        (8, 2.6, 8, 5, "others keep 2.6 busy"),
+        (2, 1.0, 2, 1, "others keep 1.0 busy"),
+        (2, 5.0, 2, 1, "others keep 5.0 busy"),
+        (1, 1.0, 1, 1, "nobody else needs them"),
+        (2, 5.0, 8, 2, "nobody else needs them"),  # a quota of 2 on 8 cores
+        (4, 5.0, 8, 3, "others keep 5.0 busy"),
     ],
 )
-def test_share(count: int, busy: float | None, threads: int, why: str):
-    assert cores.share(count, busy) == (threads, why)
+def test_share(count: int, busy: float | None, present: int, threads: int, why: str):
+    assert cores.share(count, busy, present) == (threads, why)
 
 
 def test_the_environment_decides(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert cores.choose_threads() == (3, "OMP_NUM_THREADS says so")
-    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    for text in ("3", " 3 ", "3,2"):  # OpenMP's own forms
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert cores.choose_threads() == (3, "OMP_NUM_THREADS says so")
     monkeypatch.setattr(cores, "busy_cores", lambda: 0.0)
-    assert cores.choose_threads()[0] == cores.physical_cores()
+    for text in ("many", "0", "-1", "²", ""):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert cores.choose_threads()[0] == cores.physical_cores()
 
 
 def test_hyper_threads_and_quotas_count(monkeypatch, tmp_path: Path):
@@ -49,6 +53,16 @@ def test_hyper_threads_and_quotas_count(monkeypatch, tmp_path: Path):
     for text, count in (("max 100000", 3), ("200000 100000", 2), ("50000 100000", 1)):
         (tmp_path / "none").write_text(text)
         assert cores.physical_cores() == count
+
+
+def test_only_cores_of_this_process_count(monkeypatch, tmp_path: Path):
+    """Others may do what they like on those that it may not run on."""
+    monkeypatch.setattr(cores, "_STAT", tmp_path / "stat")
+    monkeypatch.setattr(cores, "_affinity", lambda: [1, 11])
+    tick = cores.os.sysconf("SC_CLK_TCK")
+    rows = {"cpu": 900, "cpu0": 500, "cpu1": 2, "cpu10": 300, "cpu11": 1, "intr": 7}
+    (tmp_path / "stat").write_text("".join(f"{name} {n * tick} 0 {tick} 5 5\n" for name, n in rows.items()))
+    assert cores._busy_seconds() == 2 + 1 + 1 + 1
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not tell its load")

@@ -138,7 +138,10 @@ def test_from_where_a_path_was_followed(tmp_path, monkeypatch):
     assert looked_for("/nowhere") == ""
     assert looked_for("nowhere") == f" (looked for from {tmp_path})"
     assert (
-        looked_for("~/a") == looked_for("$HOME/a") == f" (looked for from {tmp_path}; nobody replaces ~ or $NAME in it)"
+        looked_for("~/a")
+        == looked_for("$HOME/a")
+        == looked_for("*.a")
+        == f" (looked for from {tmp_path}; nobody replaces ~, $NAME or * in it)"
     )
     with pytest.raises(CaffeError) as caught:
         read_bytes("nowhere", 1)
@@ -149,3 +152,37 @@ def test_a_list_that_is_no_text(tmp_path):
     (tmp_path / "l").write_text("a.png 1", encoding="utf-16")
     with pytest.raises(CaffeError, match="l: not a text; this is a text in UTF-16"):
         read_text(tmp_path / "l")
+
+
+@pytest.mark.timeout(60)
+def test_a_device_has_no_end_and_a_pipe_may_have_none(tmp_path, monkeypatch):
+    """Whatever the caller's limit, which for HDF5 is a terabyte."""
+    monkeypatch.setattr("pysolver.files.LARGEST_LIST", 1 << 16)
+    with pytest.raises(CaffeError, match="/dev/zero: larger than 65536 bytes"):
+        read_bytes("/dev/zero", 1 << 40)
+    read, write = os.pipe()
+    os.write(write, b"through a pipe")
+    os.close(write)
+    assert read_bytes(f"/dev/fd/{read}", 1 << 40) == b"through a pipe"
+    os.close(read)
+
+
+def test_what_may_have_been_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.prototxt", "x_iter_3.caffemodel", "x_iter_3.solverstate", "x_iter_30.solverstate"):
+        (tmp_path / name).write_text("")
+    for path, near in (
+        ("nett.prototxt", "net.prototxt"),
+        ("net.prototxt ", "net.prototxt"),
+        ("x_iter_3", "x_iter_3.caffemodel or x_iter_3.solverstate"),
+        (f"{tmp_path}/nett.prototxt", f"{tmp_path}/net.prototxt"),
+    ):
+        assert looked_for(path).endswith(f"; did you mean {near}?")
+    assert "did you mean" not in looked_for("solver.txt") + looked_for("no/net.prototxt") + looked_for("")
+    for number in range(200):
+        (tmp_path / str(number)).write_text("")
+    assert "did you mean" not in looked_for("nett.prototxt")  # too many to look through each time
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert looked_for("net.prototxt") == " (looked for from a folder that has been removed)"

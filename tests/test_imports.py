@@ -22,7 +22,7 @@ FLOORS = (
     ("data", "layers", "component", "blob", "context"),
     ("proto",),
     ("logs", "schedule", "policies", "solver_types"),
-    ("errors", "extras", "files", "cores", "memory", "checkout"),
+    ("errors", "extras", "files", "lmdb_file", "cores", "memory", "checkout", "shelf"),
 )
 
 
@@ -95,6 +95,14 @@ def test_reading_needs_no_torch(module):
     code = f"import sys; sys.modules['torch'] = None; import {module}; assert 'pysolver.net.net' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_training_imports_only_what_it_uses():
+    """The seconds before the first iteration are imports: torch, and little else."""
+    idle = ("matplotlib", "scipy", "onnx", "dask", "sympy", "tensorboard", "torch._dynamo", "torch.distributed.elastic")
+    code = f"import sys, pysolver.commands.train; sys.exit(str([name for name in {idle} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
 
 
 def test_no_file_is_too_long():

@@ -17,8 +17,8 @@ if sys.argv[1] == "kept":
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blobs = [bytearray(b"x") * (40 << 20) for _ in range(3)]  # 40 MB each, above what glibc ever keeps by itself
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / (3 * (40 << 20) // mmap.PAGESIZE)
+    blobs = [bytearray(b"x") * (30 << 20) for _ in range(3)]
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / (3 * (30 << 20) // mmap.PAGESIZE)
 
 print(min(pages() for _ in range(3)))
 """
@@ -33,7 +33,7 @@ def test_what_is_freed_is_used_again(monkeypatch):
 
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    assert share("left") > 0.9
+    assert share("left") > 0.6  # all blocks but one: the heap's end goes back where more than two of them lie free
     assert share("kept") < 0.05
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
-    assert share("kept") > 0.9, "the environment decides"
+    assert share("kept") > 0.9, "the environment decides"  # every block by itself: all go back

@@ -24,6 +24,7 @@ from pysolver.net.net import Net
 from pysolver.net.pretrained import pretrained
 from pysolver.proto import caffe_pb2
 from pysolver.pycaffe import alias
+from pysolver.pycaffe.named import instead
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,8 @@ def extract_features(
     try:
         for name in blobs:
             if name not in net.blobs:
-                raise CaffeError(f"Unknown feature blob name {name} in the network {net_file}")
+                near = instead(name, net.blobs)
+                raise CaffeError(f"Unknown feature blob name {name} in the network {net_file}{near}")
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(new_database(path, backend)) for path in databases]
             _extract(

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from pysolver.commands import _options as o
-from pysolver.commands.tune import common
-from pysolver.disciplined import range_plot, show
+from pysolver.commands.tune import common, interruptible
+from pysolver.disciplined import range_plot
 from pysolver.disciplined.plan import RAMP
 from pysolver.disciplined.reading import analyse
 from pysolver.disciplined.recipe import recipe
@@ -39,11 +39,11 @@ def call(args: argparse.Namespace) -> None:
     if args.max_lr is not None and not args.max_lr > 0:
         raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, backend=backend(args.caffe, args.processes),
-                  processes=args.processes)  # fmt: skip
+    trains = backend(args.caffe, args.processes)
+    made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, seeds=0, backend=trains, processes=args.processes)
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
     executor, jobs = workers(args.dask, args.jobs, args.processes)
-    with show.shown() as shown:
+    with interruptible() as shown:
         for tuning in tune_recipe(made, stages={learning_rate.NAME: stage}, jobs=jobs, executor=executor,
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
             shown.decision(tuning.decisions[-1])

@@ -18,6 +18,7 @@ from pysolver.disciplined.paper.results import Result, outdated, read_results
 from pysolver.disciplined.paper.run import Wish, choose, reproduce
 from pysolver.disciplined.paper.verdicts import judge
 from pysolver.disciplined.trial import Command
+from pysolver.errors import UsageError
 from pysolver.files import write_atomic
 
 EXAMPLES = """
@@ -44,7 +45,10 @@ def call(args: argparse.Namespace) -> None:
     experiments = read_all(args.folder)
     results = args.folder / "results"
     if args.names:
-        backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command()
+        try:
+            backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command()
+        except ValueError as error:  # a quote that does not end
+            raise UsageError(f"--caffe {args.caffe}: {error}") from None
         wish = Wish(args.runs, args.jobs, tuple(args.rows), args.scale, args.folder / "runs", args.folder / "data",
                     results, backend)  # fmt: skip
         chosen = choose(experiments, args.names)
@@ -73,7 +77,10 @@ def _kept(folder: Path, experiment: Experiment) -> list[Result]:
 
 
 def _scale(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
     return value

@@ -1,4 +1,7 @@
-"""Print or plot a solver's learning rate, momentum and weight decay, without training."""
+"""Print or plot a solver's learning rate, momentum and weight decay, without training.
+
+The table goes to max_iter. Without one it goes as far as the policy takes to show, which a line on standard error says.
+"""
 
 from __future__ import annotations
 

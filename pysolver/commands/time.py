@@ -16,14 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from pysolver.commands import _options as o
 from pysolver.commands._net import open_net
 from pysolver.errors import CaffeError
+from pysolver.files import replacing
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 from pysolver.net.fusions import channels_last
 from pysolver.net.net import Net
 from pysolver.net.nodes import SourceNode
+from pysolver.net.precision import DTYPES
 from pysolver.proto import caffe_pb2
-from pysolver.solver import devices, ranks, starter
+from pysolver.solver import devices, ranks
 
 _SIDE = 1024  # of the square matrices whose product tells the machine's peak
 _MEBI = 2**20
@@ -42,9 +44,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> None:
     model = o.required(args.model, "Need a model definition to time: --model=FILE")
     if args.processes > 1 and ranks.place() is None:
+        from pysolver.solver import starter
+
         starter.start(["time", *args.words], args.processes, answers=False)
         return
-    with starter.as_rank():
+    with ranks.as_rank():
         time(
             model,
             iterations=args.iterations,
@@ -165,7 +169,7 @@ def _benchmark(net: Net, costs: list[Cost], iterations: int) -> None:
 
 def _report(net: Net, costs: list[Cost], iterations: int, memory: float | None) -> float:
     emit = net.context.emit
-    peak = _peak_gflops(net.context.device)
+    peak = _peak_gflops(net.context.device, net.context.precision)
     emit(notices.PeakSpeed(round(peak), _SIDE, _SIDE))
     for cost in costs:
         if cost.flops:
@@ -229,8 +233,9 @@ def _gflops(operations: float, milliseconds: float) -> float:
     return operations / max(milliseconds, 1e-6) / 1e6
 
 
-def _peak_gflops(device: torch.device) -> float:
-    matrix = torch.rand(_SIDE, _SIDE, device=device)
+def _peak_gflops(device: torch.device, precision: str) -> float:
+    """By numbers of the precision in which the net's products are computed."""
+    matrix = torch.rand(_SIDE, _SIDE, device=device, dtype=DTYPES[precision])
     best = min(_milliseconds(lambda: matrix @ matrix, device) for _ in range(8))
     return _gflops(2 * _SIDE**3, best)
 
@@ -265,7 +270,8 @@ def _trace(net: Net, path: str) -> None:
     with torch.profiler.profile(activities=activities) as profiler:
         net.forward_backward()
     try:
-        profiler.export_chrome_trace(path)
+        with replacing(path) as place:
+            profiler.export_chrome_trace(str(place))
     except (OSError, RuntimeError) as error:
         raise CaffeError(f"--profile={path}: cannot be written: {error}") from None
     net.context.emit(notices.WroteTrace(path))

@@ -8,7 +8,7 @@ import dataclasses
 from pysolver.commands import _options as o
 from pysolver.disciplined.checker import check_training
 from pysolver.pycaffe import alias
-from pysolver.solver import starter
+from pysolver.solver import ranks
 from pysolver.solver.train import TrainOptions, main
 
 
@@ -42,5 +42,5 @@ def call(args: argparse.Namespace) -> None:
     alias.offer()  # modules of Python layers `import caffe`
     o.required(args.solver, "Need a solver definition to train: --solver=FILE")
     names = [field.name for field in dataclasses.fields(TrainOptions)]
-    with starter.as_rank():
+    with ranks.as_rank():
         main(TrainOptions(**{name: getattr(args, name) for name in names}), advise=check_training, log=args.emit)

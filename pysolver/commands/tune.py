@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from pysolver.commands import _options as o
@@ -49,9 +51,20 @@ def common(parser: argparse.ArgumentParser) -> None:
     add("--dask", metavar="ADDRESS", help="train on the workers of a dask scheduler, such as tcp://host:8786")
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[show.Lines]:
+    """Where it is shown; an end by Ctrl-C or SIGTERM says how it goes on."""
+    with show.shown() as shown:
+        try:
+            yield shown
+        except (KeyboardInterrupt, SystemExit):
+            shown.say("interrupted: the same command goes on from here")
+            raise
+
+
 def call(args: argparse.Namespace) -> None:
     solver = o.required(args.solver, "Need a solver definition to tune: --solver=FILE")
-    with show.shown() as shown:
+    with interruptible() as shown:
         session = tune(
             solver,
             args.out,
@@ -70,13 +83,10 @@ def call(args: argparse.Namespace) -> None:
             watcher=shown,
         )
         shown.say(answer.judged_on(session.tuning))
-        try:
-            for decision in session:
-                shown.decision(decision)
-        except KeyboardInterrupt:
-            shown.say("interrupted: the same command goes on from here")
-            raise
+        for decision in session:
+            shown.decision(decision)
     tuning = session.tuning
+    print(answer.outputs_read(tuning))
     print(f"{tuning.epochs():.4g} epochs, {tuning.seconds() / 60:.3g} minutes of training")
     for name in ("solver.prototxt", "decisions.json", "report.html"):
         print(Path(args.out) / name)

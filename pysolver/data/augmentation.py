@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pysolver.data import object_boxes
+from pysolver.data.images import check_size
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.proto import caffe_pb2
@@ -41,6 +42,7 @@ def resize(image: np.ndarray, param: caffe_pb2.ResizeParameter, generator: np.ra
     modes = list(param.interp_mode) or [_R.LINEAR]
     mode = getattr(cv2, _INTERPOLATION[modes[generator.integers(len(modes)) if len(modes) > 1 else 0]])
     rows, columns = object_boxes.resized(image.shape[:2], param)
+    check_size(rows, columns)
     if param.resize_mode != _R.FIT_LARGE_SIZE_AND_PAD:
         return _with_channels(cv2.resize(image, (columns, rows), interpolation=mode))
     aspect = np.float32(image.shape[1]) / np.float32(image.shape[0])
@@ -64,6 +66,7 @@ def _shorter_side(
     own.CopyFrom(param)
     aspect = np.float32(max(height, width)) / np.float32(min(height, width))
     longer = int(aspect * np.float32(side))
+    check_size(side, longer)
     own.height, own.width = (side, longer) if height < width else (longer, side)
     return resize(image, own, generator)
 
@@ -139,6 +142,8 @@ def _salt_and_pepper(
     image: np.ndarray, param: caffe_pb2.SaltPepperParameter, generator: np.random.Generator
 ) -> np.ndarray:
     height, width, channels = image.shape
+    if not 0 <= param.fraction <= 1:
+        raise CaffeError(f"transform_param: saltpepper_param.fraction is {param.fraction:g}: it must be in 0..1")
     count = int(np.float32(param.fraction) * width * height)
     values = _per_channel(list(param.value) or [0.0], channels, "saltpepper_param.value")
     image = image.copy()
@@ -202,8 +207,11 @@ def expand(
     if generator.random() > param.prob or abs(param.max_expand_ratio - 1) < 1e-2:
         return image, object_boxes.WHOLE
     height, width, channels = image.shape
+    if not 1 <= param.max_expand_ratio < np.inf:
+        raise CaffeError(f"transform_param: max_expand_ratio is {param.max_expand_ratio:g}: it must be at least 1")
     ratio = generator.uniform(1, param.max_expand_ratio)
     rows, columns = int(height * ratio), int(width * ratio)
+    check_size(rows, columns)
     top, left = int(generator.uniform(0, rows - height)), int(generator.uniform(0, columns - width))
     canvas = np.empty((rows, columns, channels), image.dtype)
     canvas[:] = np.array(_per_channel(mean or [0.0], channels, "mean_value"), np.float32).astype(image.dtype)

@@ -72,8 +72,21 @@ class BatchSource(Source):
         return batch
 
     def _make(self, number: int) -> list[Tensor | None]:
-        """The batch that is handed out after `number` others."""
-        return self.make_batch(self._first + (self._part.index(number) if self._part else number))
+        return self.make_batch(self._index(number))
+
+    def _index(self, number: int) -> int:
+        """Of the batch that is handed out after `number` others."""
+        return self._first + (self._part.index(number) if self._part else number)
+
+    def where(self, item: int, count: int) -> str | None:
+        batch = self.top_shapes()[0][0]
+        if batch != count or not self._handed_out:
+            return None
+        return self.name_of(int(self.row_numbers(self._index(self._handed_out - 1), batch)[item]))
+
+    def name_of(self, number: int) -> str | None:
+        """How a person finds a record of that running number, None if nobody can say."""
+        return None
 
     def divide(self, part: Part) -> None:
         """Hand out only this rank's batches of each test, for tests that all ranks share."""
@@ -116,6 +129,14 @@ class BatchSource(Source):
                 del self._permutations[next(iter(self._permutations))]
             self._permutations[key] = self.generator(purpose, index, rank=0).permutation(size)
         return self._permutations[key]
+
+    def places(self, numbers: np.ndarray, size: int, shuffle: bool) -> np.ndarray:
+        """Which of `size` records these running numbers are: over and over in order, or each time in a random one."""
+        passes, places = np.divmod(numbers, size)
+        for number in np.unique(passes) if shuffle else ():
+            now = passes == number
+            places[now] = self.permutation("shuffle", int(number), size)[places[now]]
+        return places
 
     def state(self) -> dict[str, int]:
         passed = self._part.passed(self._handed_out) if self._part else self._handed_out

@@ -83,19 +83,14 @@ class Data(BatchSource):
         numbers = self.row_numbers(index, self._param.batch_size)
         self._log_restarts(numbers)
         with self.about():
-            images, labels = self._store.fetch(self._places(numbers))
+            images, labels = self._store.fetch(self.places(numbers, self._store.size, self._param.shuffle))
             draws = self._transform.draw(lambda: self.generator("transform", index), len(images))
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
         return tops[: len(self.param.top)]
 
-    def _places(self, numbers: np.ndarray) -> np.ndarray:
-        """Places in the database for running numbers of records."""
-        passes, places = np.divmod(numbers, self._store.size)
-        if self._param.shuffle:
-            for number in np.unique(passes):
-                now = passes == number
-                places[now] = self.permutation("shuffle", int(number), self._store.size)[places[now]]
-        return places
+    def name_of(self, number: int) -> str:
+        place = self.places(np.array([number]), self._store.size, self._param.shuffle)[0]
+        return f"record {place}, counted from 0, of {self._param.source}"
 
     def _log_restarts(self, numbers: np.ndarray) -> None:
         """Caffe's line for each end of the database among the records that this batch reads or passes over."""

@@ -18,6 +18,7 @@ import lmdb
 from pysolver.data.databases import LMDB
 from pysolver.errors import CaffeError
 from pysolver.extras import require
+from pysolver.files import sync
 
 COMMIT_EVERY = 1000  # records in one transaction, as Caffe's tools
 _FIRST_MAP_SIZE = 1 << 26
@@ -62,6 +63,7 @@ def new_database(path: str | Path, backend: int) -> Iterator[Writer]:
         with contextlib.closing((_Lmdb if backend == LMDB else _Leveldb)(partial)) as writer:
             yield writer
         partial.rename(path)
+        sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -73,7 +75,11 @@ def staging_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     staging = lock = None
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            words = f"{error.filename} is a file, where a folder is needed"
+            raise CaffeError(f"{parent / name}: cannot be written: {words}") from None
         for leftover in parent.glob(f".{glob.escape(name)}.*.partial"):
             _remove_unlocked(leftover)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=parent))
@@ -112,6 +118,10 @@ class _Lmdb:
                     for key, value in items:
                         transaction.put(key, value)
                 return
+            except lmdb.BadValsizeError:
+                longest, most = max(len(key) for key, _ in items), self._environment.max_key_size()
+                words = f"a key of {longest} bytes, a long path perhaps: LMDB takes {most}, LevelDB any"
+                raise CaffeError(f"{self._folder.name}: {words}") from None
             except lmdb.MapFullError:  # only the address space: the file grows with its contents
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 

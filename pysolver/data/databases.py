@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from pysolver.data.lmdb_file import LmdbFile, Place
 from pysolver.errors import CaffeError
 from pysolver.files import looked_for
+from pysolver.lmdb_file import LmdbFile, Place
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.proto import caffe_pb2

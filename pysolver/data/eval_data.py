@@ -81,6 +81,7 @@ class EvalData(BatchSource):
         except CaffeError as error:
             raise CaffeError(f"{self.p.source}: # {place}: {error}") from None
         size = self.size(*image.shape[1:])
+        images.check_size(*size)
         factor = np.array([size[1] / image.shape[2], size[0] / image.shape[1]] * 2, np.float32)
         if size != image.shape[1:]:
             image = images.to_planes(require("cv2").resize(image.transpose(1, 2, 0), size[::-1]))

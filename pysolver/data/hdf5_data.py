@@ -138,8 +138,9 @@ class _File:
         if self._values is None:
             with open_hdf5(self.path) as file:
                 datasets = [file.dataset(file.root, name) for name in self._names]
-                if None in datasets:
-                    raise CaffeError(f"{self.path}: a dataset has vanished since the file was first opened")
+                shapes = [(self.rows, *row) for row in self.row_shapes]
+                if [getattr(dataset, "shape", None) for dataset in datasets] != shapes:
+                    raise CaffeError(f"{self.path}: its datasets have changed since the file was first opened")
                 self._values = [file.numbers(dataset) for dataset in datasets]
         return self._values
 

@@ -11,7 +11,7 @@ from pysolver.logs import notices
 from pysolver.logs.events import Emit
 from pysolver.logs.writer import to_stderr
 
-_LABELLED = re.compile(r" [+-]?\d+\S*$")
+_LABEL = re.compile(r"[+-]?\d\S*")
 _LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)")
 
 
@@ -27,10 +27,23 @@ def read_image_list(path: str | Path, emit: Emit = to_stderr) -> list[tuple[str,
         lines.pop()
     if not lines:
         raise CaffeError(f"{path}: File is empty")
-    odd = [number for number, line in enumerate(lines, 1) if not _LABELLED.search(line)]
+    odd = [number for number, line in enumerate(lines, 1) if not _is_labelled(line)]
     if odd:
         emit(notices.OddLabels(str(path), odd[0], lines[odd[0] - 1][:100], len(odd)))
     return [_split(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def integer(word: str) -> int:
+    """A word as an int of C's, of 32 bits. Raises ValueError if it is none."""
+    value = int(word)
+    if not -(1 << 31) <= value < 1 << 31:
+        raise ValueError(f"{word:.20} is not in the range of an int")
+    return value
+
+
+def _is_labelled(line: str) -> bool:
+    _, blank, label = line.rpartition(" ")
+    return bool(blank and _LABEL.fullmatch(label))
 
 
 def _split(line: str, path: str | Path, number: int) -> tuple[str, int]:

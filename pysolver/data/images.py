@@ -14,6 +14,7 @@ from pysolver.files import read_bytes
 
 LARGEST_FILE = 1 << 28  # bytes
 LARGEST_IMAGE = 1 << 26  # pixels: 8192 x 8192, 200 MB in colour
+_MOST_SCANS = 100  # of a progressive JPEG; common are ten
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # OpenCV looks at it once, when it is loaded, and then refuses by the header, before it takes memory for the pixels.
 os.environ.setdefault(_LIMIT, str(LARGEST_IMAGE))
@@ -34,9 +35,7 @@ def decode(file: bytes, colour: Colour, height: int = 0, width: int = 0) -> np.n
     """
     cv2 = require("cv2")
     check_size(height, width)
-    kind = _cut_short(file)
-    if kind:
-        raise CaffeError(f"the {kind} is cut short ({len(file)} bytes)")
+    check_whole(file)
     try:
         image = cv2.imdecode(np.frombuffer(file, np.uint8), getattr(cv2, colour.value))
     except cv2.error as error:  # an empty buffer, absurd dimensions
@@ -88,12 +87,20 @@ def to_planes(image: np.ndarray) -> np.ndarray:
     return planes
 
 
-def _cut_short(file: bytes) -> str | None:
-    """The kind of an image whose end is missing: of a JPEG OpenCV would make up the rest in grey and say nothing,
-    for a chunk of a PNG take the memory that it claims.
+def check_whole(file: bytes) -> None:
+    """CaffeError if the end of an image is missing: of a JPEG OpenCV would make up the rest in grey and say nothing,
+    for a chunk of a PNG take the memory that it claims. Or if a JPEG has scans by the hundred: each is over all pixels.
 
     In the data of a JPEG's scan no marker but a restart occurs, so this only looks for two byte pairs.
     """
+    kind = _cut_short(file)
+    if kind:
+        raise CaffeError(f"the {kind} is cut short ({len(file)} bytes)")
+    if file.startswith(b"\xff\xd8") and (scans := file.count(b"\xff\xda")) > _MOST_SCANS:
+        raise CaffeError(f"a JPEG of {scans} scans: it could take minutes, and no program writes more than a few")
+
+
+def _cut_short(file: bytes) -> str | None:
     if file.startswith(b"\xff\xd8"):
         return "JPEG" if file.rfind(b"\xff\xd9") < file.rfind(b"\xff\xda") else None
     if file.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from pysolver.errors import CaffeError
+from pysolver.shelf import Shelf
 
 Images = np.ndarray | list[np.ndarray]
 
@@ -80,22 +80,6 @@ class Store:
                 )
         images = [record.image for record in records]
         return np.stack(images) if all(image.shape == first for image in images) else images
-
-
-class Shelf:
-    """Decoded data sets that wait for the nets to come: those last used, up to so many bytes."""
-
-    def __init__(self, most: int = 2 << 30) -> None:
-        self._most = most
-        self._caches: OrderedDict[Hashable, _Cache] = OrderedDict()
-
-    def take(self, key: Hashable, make: Callable[[], _Cache]) -> _Cache:
-        """What lies there under this key, else a new one, for which the longest unused make room."""
-        cache = self._caches.pop(key, None) or make()
-        self._caches[key] = cache
-        while self._caches and sum(cache.nbytes for cache in self._caches.values()) > self._most:
-            self._caches.popitem(last=False)
-        return cache
 
 
 def stamp(path: str | os.PathLike[str]) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,14 +13,15 @@ from pysolver.blob import Shape
 from pysolver.context import Context
 from pysolver.cores import usable_cores
 from pysolver.data import images
-from pysolver.data.batch_source import BatchSource, to_device
+from pysolver.data.batch_source import to_device
+from pysolver.data.list_source import ListSource
 from pysolver.data.source import between, exactly, register
 from pysolver.data.transformer import read_mean
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.files import read_text
 from pysolver.logs import notices
-from pysolver.proto.caffe_pb2 import DenseImageDataParameter, ImageDataParameter, LayerParameter
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class Pair(NamedTuple):
@@ -30,13 +32,10 @@ class Pair(NamedTuple):
     size: tuple[int, int]  # as it was read: height, width
 
 
-class SegmentationData(BatchSource):
-    """What both share: a list `image labels` in its order, or shuffled anew in each epoch; mean and scale.
+class SegmentationData(ListSource):
+    """What both share: a list of pairs, mean and scale."""
 
-    In training, rank r of n takes the lines k with k % n == r.
-    """
-
-    list_param: ImageDataParameter | DenseImageDataParameter
+    line_form = "image labels"
     label_shape: Shape
 
     def __init__(self, param: LayerParameter, context: Context) -> None:
@@ -44,36 +43,20 @@ class SegmentationData(BatchSource):
         self._pool = ThreadPoolExecutor(usable_cores(), "decode")
 
     def set_up(self) -> None:
-        p = self.list_param
-        self.check(p.batch_size > 0, f"batch_size must be positive, not {p.batch_size}")
-        self.check(bool(p.source), "source is missing: a file with a line `image labels` an image")
-        self.check(
-            (p.new_height > 0) == (p.new_width > 0),
-            f"new_height and new_width must be set at the same time, not {p.new_height} and {p.new_width}",
-        )
+        self.check_list()
         with self.about():
-            self._open_list()
+            self.open_list()
             self._mean = self._read_mean()
-            first = self._one(0, np.random.default_rng(0))
+            first = self._one(self.first_line, np.random.default_rng(0))
         self._image_shape = first.image.transpose(2, 0, 1).shape
         self.label_shape = (1, *first.labels.shape)
         self.context.emit(notices.ImageSize(",".join(map(str, self.top_shapes()[0]))))
 
-    def _open_list(self) -> None:
-        p = self.list_param
-        self.context.emit(notices.OpeningImageList(p.source))
-        self._lines = [line.split() for line in read_text(p.source).split("\n") if line.strip()]
-        if not self._lines:
-            raise CaffeError(f"{p.source}: File is empty")
-        if p.shuffle:
-            self.context.emit(notices.ShufflingImages())
-        self.context.emit(notices.ListedImages(len(self._lines)))
-        self.check_records(len(self._lines))
-        self._skipped = 0
-        if p.rand_skip:
-            self._skipped = int(self.generator("skip", 0, rank=0).integers(p.rand_skip))
-            if self._skipped >= len(self._lines):
-                raise CaffeError(f"Not enough points to skip: rand_skip is {p.rand_skip}")
+    def read_list(self, path: str) -> list[list[str]]:
+        lines = [line.split() for line in read_text(path).split("\n") if line.strip()]
+        if not lines:
+            raise CaffeError(f"{path}: File is empty")
+        return lines
 
     def _read_mean(self) -> np.ndarray:
         """(1, 1, channels), or that of an image (height, width, channels)."""
@@ -95,14 +78,8 @@ class SegmentationData(BatchSource):
         return [to_device(np.ascontiguousarray(top, np.float32), self.context.device) for top in tops]
 
     def _pairs(self, index: int) -> list[Pair]:
-        batch, count = self.list_param.batch_size, len(self._lines)
-        numbers = self.row_numbers(index, batch) + self._skipped
-        epochs, places = np.divmod(numbers, count)
-        if self.list_param.shuffle:
-            for epoch in np.unique(epochs):
-                now = epochs == epoch
-                places[now] = self.permutation("shuffle", int(epoch), count)[places[now]]
-        seeds = self.generator("transform", index).integers(1 << 62, size=batch)
+        places = self.line_numbers(index)
+        seeds = self.generator("transform", index).integers(1 << 62, size=len(places))
         with self.about():
             pairs = list(
                 self._pool.map(lambda place, seed: self._one(place, np.random.default_rng(seed)), places, seeds)
@@ -115,7 +92,7 @@ class SegmentationData(BatchSource):
         """The image on a line, as floats, and its labels."""
         name = f"{self.list_param.source}:{place + 1}"
         try:
-            pair = self.read(self._lines[place])
+            pair = self.read(self.lines[place])
             if pair.image.shape[:2] != pair.labels.shape and not self.labels_are_smaller:
                 raise CaffeError(f"an image of {pair.image.shape[:2]} with labels of {pair.labels.shape}")
             return self.transform(pair, generator)
@@ -161,16 +138,19 @@ class ImageSegData(SegmentationData):
     with mean_value, the labels with ignore_label; cropped, in training at random, else the middle; mirrored.
     """
 
-    list_param: ImageDataParameter
     tops = between(2, 3)
 
     def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
-        self.list_param = param.image_data_param
         t = param.transform_param
         self._crop = (t.crop_size, t.crop_size) if t.crop_size else (t.crop_height, t.crop_width)
         self.check(all(self._crop) or not any(self._crop), "needs both crop_height and crop_width, or crop_size")
         self.check(not t.HasField("mean_file"), "ImageSegDataLayer does not support mean file")
+        ignored = self.list_param.ignore_label
+        self.check(0 <= ignored <= 255, f"ignore_label must be in 0..255, not {ignored}: labels are bytes")
+        self.check(all(0 < factor < math.inf for factor in t.scale_factors), "scale_factors must be positive")
+        with self.about():
+            images.check_size(*self._crop)
 
     def top_shapes(self) -> list[Shape]:
         shapes = [*super().top_shapes(), (self.list_param.batch_size, 1, 1, 2)]
@@ -188,6 +168,8 @@ class ImageSegData(SegmentationData):
             number = int(words[1]) if p.label_type == p.IMAGE else p.ignore_label
         except (IndexError, ValueError):
             raise CaffeError("needs `image number`") from None
+        if not 0 <= number <= 255:
+            raise CaffeError(f"the label {str(number)[:20]} is not in 0..255: labels are bytes")
         return Pair(image, np.full(image.shape[:2], number, np.uint8), image.shape[:2])
 
     def transform(self, pair: Pair, generator: np.random.Generator) -> Pair:
@@ -195,7 +177,8 @@ class ImageSegData(SegmentationData):
         image, labels, size_read = pair
         factor = float(t.scale_factors[generator.integers(len(t.scale_factors))]) if t.scale_factors else 1
         if factor != 1:
-            size = int(image.shape[1] * factor), int(image.shape[0] * factor)
+            size = max(int(image.shape[1] * factor), 1), max(int(image.shape[0] * factor), 1)
+            images.check_size(*size)
             image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).reshape(*size[::-1], -1)
             labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
         pixels = self.centred(image)
@@ -221,14 +204,16 @@ class DenseImageData(SegmentationData):
     phases, as there. mean and scale are of the image only. Errors: transform_param with mirror or crop_size.
     """
 
-    list_param: DenseImageDataParameter
+    list_field = "dense_image_data_param"
     tops = exactly(2)
 
     def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
-        p = self.list_param = param.dense_image_data_param
+        p = self.list_param
         self.labels_are_smaller = p.label_divide_factor > 1
         self.check(p.label_divide_factor > 0, "label_divide_factor must be positive")
+        sides = [side for side in (p.new_height, p.new_width) if side]
+        self.check(p.label_divide_factor <= min(sides, default=1 << 32), "label_divide_factor leaves nothing")
         self.check(
             (p.crop_height > 0) == (p.crop_width > 0),
             f"crop_height and crop_width must be set at the same time, not {p.crop_height} and {p.crop_width}",

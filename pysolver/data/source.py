@@ -27,6 +27,10 @@ class Source(Component):
         """One tensor for each top, on context.device; None leaves the blob as it is (Input, constants)."""
         raise NotImplementedError
 
+    def where(self, item: int, count: int) -> str | None:
+        """Which record the item of that place in the last batch, of `count`, was; None if nobody can say."""
+        return None
+
     def state(self) -> dict[str, int]:
         """All that a resumed run needs to hand out the same batches: the position after the last batch taken."""
         return {}

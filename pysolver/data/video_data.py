@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +16,11 @@ from pysolver.component import Component
 from pysolver.context import Context
 from pysolver.cores import usable_cores
 from pysolver.data import images
-from pysolver.data.batch_source import BatchSource, to_device
+from pysolver.data.batch_source import to_device
+from pysolver.data.image_lists import integer
+from pysolver.data.list_source import ListSource
 from pysolver.data.source import between, register
+from pysolver.data.videos import open_video, stretch
 from pysolver.errors import CaffeError
 from pysolver.extras import require
 from pysolver.files import read_text
@@ -26,6 +29,7 @@ from pysolver.proto.blobproto import read_array
 
 _OF_TSN = ("num_segments", "modality", "name_pattern", "grayscale", "encoded")
 _SCALES = (1.0, 0.875, 0.75, 0.66)
+_WIDE = re.compile(r"%[-+ #0]*(?:\d{3,}|\d*\.\d{3,})")  # a name as long as the memory
 
 
 class Line(NamedTuple):
@@ -37,12 +41,12 @@ class Line(NamedTuple):
 
 
 @register("VideoData")
-class VideoData(BatchSource):
+class VideoData(ListSource):
     """Clips (N, 3, L, H, W) of C3D, or snippets (N, C, H, W) of TSN, and labels, from a list of folders of frames or of
     video files, in its order or shuffled anew in each epoch (video_data_layer.cpp of C3D 1.0 and 1.1 and of yjxiong).
 
     A file is TSN's if it has num_segments, modality, name_pattern, grayscale or encoded; SSD's, with a webcam or one
-    video, is refused. In training, rank r of n takes the lines k with k % n == r.
+    video, is refused.
     """
 
     tops = between(1, 2)
@@ -50,7 +54,8 @@ class VideoData(BatchSource):
         "a clip that cannot be read is an error in training too, where C3D passes over it; SSD's webcam and video are "
         "refused"
     )
-    p: Any  # the message with source, batch_size, shuffle, rand_skip, new_height, new_width, new_length
+    list_field = "video_data_param"
+    line_form = "path number label"
     columns = 3
 
     @classmethod
@@ -59,58 +64,38 @@ class VideoData(BatchSource):
 
     def __init__(self, param: Any, context: Context) -> None:
         super().__init__(param, context)
-        self.p = param.video_data_param
         self._pool = ThreadPoolExecutor(usable_cores(), "decode")
 
     def set_up(self) -> None:
-        p = self.p
-        self.check(bool(p.source), "source is missing: a file with a line `path number label` a video")
-        self.check(p.batch_size > 0, f"batch_size must be positive, not {p.batch_size}")
-        self.check(p.new_length > 0, "new_length need to be positive")
-        self.check(
-            (p.new_height > 0) == (p.new_width > 0),
-            f"new_height and new_width must be set at the same time, not {p.new_height} and {p.new_width}",
-        )
+        self.check_list()
+        self.check(self.list_param.new_length > 0, "new_length need to be positive")
         with self.about():
-            self._open_list()
-            self._shape = self._one(0, np.random.default_rng(0)).shape
+            self.open_list()
+            self._shape = self._one(self.first_line, np.random.default_rng(0)).shape
         self.context.emit(notices.ImageSize(",".join(map(str, self.top_shapes()[0]))))
 
-    def _open_list(self) -> None:
-        p = self.p
-        self.context.emit(notices.OpeningImageList(p.source))
-        words = read_text(p.source).split()
+    def read_list(self, path: str) -> list[Line]:
+        words = read_text(path).split()
         if not words or len(words) % self.columns:
-            raise CaffeError(f"{p.source}: needs lines of {self.columns} words, the file has {len(words)} words")
+            raise CaffeError(f"{path}: needs lines of {self.columns} words, the file has {len(words)} words")
         parts = [words[i :: self.columns] for i in range(self.columns)]
         try:
-            numbers = [int(word) for word in parts[1]] if self.columns == 3 else [0] * len(parts[0])
-            labels = [[int(part) for part in word.split(",")] for word in parts[-1]]
+            numbers = [integer(word) for word in parts[1]] if self.columns == 3 else [0] * len(parts[0])
+            labels = [[integer(part) for part in word.split(",")] for word in parts[-1]]
         except ValueError as error:
-            raise CaffeError(f"{p.source}: {error}: needs lines `path number label`") from None
-        self._lines = list(map(Line, parts[0], numbers, labels))
-        if p.shuffle:
-            self.context.emit(notices.ShufflingImages())
-        self.context.emit(notices.ListedImages(len(self._lines)))
-        self.records = len(self._lines)
-        self.check_records(self.records)
-        self._skipped = int(self.generator("skip", 0, rank=0).integers(p.rand_skip)) if p.rand_skip else 0
-        if self._skipped >= len(self._lines):
-            raise CaffeError(f"Not enough points to skip: rand_skip is {p.rand_skip}")
+            raise CaffeError(f"{path}: {str(error)[:100]}: needs lines `{self.line_form}`") from None
+        if min(numbers) < 0:
+            raise CaffeError(f"{path}: {parts[0][numbers.index(min(numbers))]} begins at frame {min(numbers)}")
+        return list(map(Line, parts[0], numbers, labels))
 
     def top_shapes(self) -> list[Shape]:
-        return [(self.p.batch_size, *self._shape), (self.p.batch_size, *self.label_shape)][: self.top_count]
+        batch = self.list_param.batch_size
+        return [(batch, *self._shape), (batch, *self.label_shape)][: self.top_count]
 
     label_shape: Shape = ()
 
     def make_batch(self, index: int) -> list[Tensor]:
-        count = len(self._lines)
-        numbers = self.row_numbers(index, self.p.batch_size) + self._skipped
-        epochs, places = np.divmod(numbers, count)
-        if self.p.shuffle:
-            for epoch in np.unique(epochs):
-                now = epochs == epoch
-                places[now] = self.permutation("shuffle", int(epoch), count)[places[now]]
+        places = self.line_numbers(index)
         seeds = self.generator("transform", index).integers(1 << 62, size=len(places))
         with self.about():
             clips = list(
@@ -118,16 +103,16 @@ class VideoData(BatchSource):
             )
             if len({clip.shape for clip in clips}) > 1:
                 raise CaffeError("frames of several sizes in one batch: set a crop, or new_height and new_width")
-            labels = np.array([self.label(self._lines[place]) for place in places], np.float32)
+            labels = np.array([self.label(self.lines[place]) for place in places], np.float32)
         tops = [np.stack(clips), labels.reshape(len(places), *self.label_shape)]
         return [to_device(top, self.context.device) for top in tops[: self.top_count]]
 
     def _one(self, place: int, generator: np.random.Generator) -> np.ndarray:
-        line = self._lines[place]
+        line = self.lines[place]
         try:
             return np.ascontiguousarray(self.transform(self.read(line, generator), generator), np.float32)
         except CaffeError as error:
-            raise CaffeError(f"{self.p.source}: {line.path} {line.number}: {error}") from None
+            raise CaffeError(f"{self.list_param.source}: {line.path} {line.number}: {error}") from None
 
     def read(self, line: Line, generator: np.random.Generator) -> np.ndarray:
         """The frames of a line, uint8."""
@@ -144,7 +129,7 @@ class VideoData(BatchSource):
     def frame(self, path: str, is_color: bool) -> np.ndarray:
         """(channels, height, width) of a file, resized if new_height and new_width say so."""
         colour = images.Colour.COLOR if is_color else images.Colour.GRAY
-        return images.read(path, colour, self.p.new_height, self.p.new_width)
+        return images.read(path, colour, self.list_param.new_height, self.list_param.new_width)
 
     def offsets(self, room: tuple[int, int], generator: np.random.Generator) -> tuple[int, int]:
         """First row and column of a crop: at random in training, else in the middle."""
@@ -166,7 +151,8 @@ class Clips(VideoData):
     def __init__(self, param: Any, context: Context) -> None:
         super().__init__(param, context)
         self.is_first = param.HasField("image_data_param")
-        given = self.p = param.image_data_param if self.is_first else param.video_data_param
+        self.list_field = "image_data_param" if self.is_first else "video_data_param"
+        given = self.list_param
         self.check(
             bool(given.source),
             "a webcam or a single video (SSD's video_type, video_file) is not read: give a source, a file with a line "
@@ -186,6 +172,8 @@ class Clips(VideoData):
             self.label_shape = (given.num_of_labels,)
         self.columns = 2 if given.use_temporal_jitter and not given.use_image else 3
         self.check(given.sampling_rate > 0, "sampling_rate must be positive")
+        if not self.is_first and given.use_sampling_rate_jitter:
+            self.check(given.max_sampling_rate > 0, "max_sampling_rate must be positive")
         for name in ("fix_crop", "multi_scale", "is_flow"):
             self.check(not getattr(t, name), f"transform_param.{name} is read with modality or num_segments only (TSN)")
         self._mean: np.ndarray | None = None
@@ -201,22 +189,24 @@ class Clips(VideoData):
             self.context.emit(notices.LoadingMean(self.mean_file))
             mean = read_array(self.mean_file)
             mean = mean[0] if mean.ndim == 5 else mean
-            if mean.ndim != 4 or mean.shape[:2] != (3, self.p.new_length):
-                raise CaffeError(f"{self.mean_file}: needs a mean of 1 x 3 x {self.p.new_length} x H x W")
+            if mean.ndim != 4 or mean.shape[:2] != (3, self.list_param.new_length):
+                raise CaffeError(f"{self.mean_file}: needs a mean of 1 x 3 x {self.list_param.new_length} x H x W")
             return mean
         if len(self.values) not in (0, 1, 3):
             raise CaffeError(f"Specify either 1 mean_value or as many as channels: 3, not {len(self.values)}")
         return np.array(self.values, np.float32).reshape(-1, 1, 1, 1) if self.values else None
 
     def label(self, line: Line) -> Any:
-        if self.is_first or not self.p.use_multiple_label:
+        if self.is_first or not self.list_param.use_multiple_label:
             return line.labels[0]
-        if not all(0 <= label < self.p.num_of_labels for label in line.labels):
-            raise CaffeError(f"{line.path}: a label of {line.labels} is not below num_of_labels {self.p.num_of_labels}")
-        return np.isin(np.arange(self.p.num_of_labels), line.labels)
+        if not all(0 <= label < self.list_param.num_of_labels for label in line.labels):
+            raise CaffeError(
+                f"{line.path}: a label of {line.labels} is not below num_of_labels {self.list_param.num_of_labels}"
+            )
+        return np.isin(np.arange(self.list_param.num_of_labels), line.labels)
 
     def read(self, line: Line, generator: np.random.Generator) -> np.ndarray:
-        p, rate, path = self.p, self.p.sampling_rate, line.path
+        p, rate, path = self.list_param, self.list_param.sampling_rate, line.path
         if not self.is_first:
             path = p.root_folder + path
             if p.use_sampling_rate_jitter:
@@ -237,24 +227,15 @@ class Clips(VideoData):
     def _of_video(
         self, path: str, start: int, reach: int, rate: int, generator: np.random.Generator
     ) -> list[np.ndarray]:
-        """Read from the first frame on, since few videos can be entered elsewhere exactly."""
-        cv2, size = require("cv2"), (self.p.new_width, self.p.new_height)
-        if not Path(path).is_file():
-            raise CaffeError(f"Could not open {path}: there is no such file")
-        video = cv2.VideoCapture(path)
-        try:
-            if not video.isOpened():
-                raise CaffeError(f"{path} is no video that OpenCV can decode")
-            count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        with open_video(path) as (count, frames):
             _check_room(count - start, reach)
-            if self.p.use_temporal_jitter:
+            if self.list_param.use_temporal_jitter:
                 start = int(generator.integers(count - reach + 1))
-            found = [image for i, image in enumerate(islice(_frames(video), start, start + reach)) if i % rate == 0]
-        finally:
-            video.release()
-        if len(found) < self.p.new_length:
+            found = stretch(frames, start, reach, rate)
+        if len(found) < self.list_param.new_length:
             raise CaffeError(f"{path} ends before frame {start + reach - 1}")
-        return [images.to_planes(cv2.resize(image, size) if all(size) else image) for image in found]
+        size = (self.list_param.new_width, self.list_param.new_height)
+        return [images.to_planes(require("cv2").resize(image, size) if all(size) else image) for image in found]
 
     def transform(self, clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         mean, (height, width) = self._mean, clip.shape[2:]
@@ -285,17 +266,21 @@ class Snippets(VideoData):
 
     def __init__(self, param: Any, context: Context) -> None:
         super().__init__(param, context)
-        p, self.t = self.p, param.transform_param
+        p, self.t = self.list_param, param.transform_param
         self.is_flow = p.modality == p.FLOW
         self.pattern = p.name_pattern or ("flow_%c_%04d.jpg" if self.is_flow else "image_%04d.jpg")
         if not p.HasField("new_length"):
             p.new_length = 1
         self.check(p.num_segments > 0, "num_segments must be positive")
+        self.check(not _WIDE.search(self.pattern), f"name_pattern {self.pattern!r} has a width of more than 2 digits")
+        self.check(
+            all(0 < ratio < math.inf for ratio in self.t.scale_ratios), "transform_param.scale_ratios must be positive"
+        )
         self.check(not self.t.original_image, "transform_param.original_image is not computed here")
         self.check(not self.t.mean_file, "transform_param.mean_file is not read here: give mean_value")
 
     def read(self, line: Line, generator: np.random.Generator) -> np.ndarray:
-        p, part = self.p, line.number // self.p.num_segments
+        p, part = self.list_param, line.number // self.list_param.num_segments
         room = part - p.new_length + 1
         frames = []
         for i in range(p.num_segments):
@@ -313,7 +298,7 @@ class Snippets(VideoData):
         for values in (("x", number), ("y", number)) if self.is_flow else ((number,),):
             try:
                 yield self.pattern % values
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise CaffeError(f"name_pattern {self.pattern!r} does not take {values}") from None
 
     def transform(self, clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -364,14 +349,6 @@ def fixed_places(rows: int, columns: int, more: bool) -> list[tuple[int, int]]:
     if more:
         steps += [(0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3)]
     return [(i * (rows // 4), j * (columns // 4)) for i, j in steps]
-
-
-def _frames(video: Any) -> Iterator[np.ndarray]:
-    while True:
-        there, image = video.read()
-        if not there:
-            return
-        yield image
 
 
 def _check_room(have: int, need: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pysolver.data.image_lists import integer
 from pysolver.errors import CaffeError
 from pysolver.files import read_text
 
@@ -46,11 +47,11 @@ def read_window_file(path: str) -> tuple[list[WindowImage], list[Window]]:
     windows: list[Window] = []
     while not words.at_end:
         words.take("'#'", lambda word: {"#": word}[word])
-        index, name = words.take("an image index", int), words.take("a path", str)
-        channels, height, width, count = (words.take(f"the {what}", int) for what in _IMAGE_FIELDS)
+        index, name = words.take("an image index", integer), words.take("a path", str)
+        channels, height, width, count = (words.take(f"the {what}", integer) for what in _IMAGE_FIELDS)
         for _ in range(count):
-            label, overlap = words.take("a class", int), words.take("an overlap", float)
-            corners = [words.take(f"a window's {what}", int) for what in ("x1", "y1", "x2", "y2")]
+            label, overlap = words.take("a class", integer), words.take("an overlap", float)
+            corners = [words.take(f"a window's {what}", integer) for what in ("x1", "y1", "x2", "y2")]
             windows.append(Window(len(images), label, overlap, *corners))
         images.append(WindowImage(index, name, channels, height, width, count))
     if not images:
@@ -79,11 +80,11 @@ def read_object_file(path: str) -> list[ObjectImage]:
     words, images = _Words(path, read_text(path)), {}
     while not words.at_end:
         words.take("'#'", lambda word: {"#": word}[word])
-        index, name = words.take("an image index", int), words.take("a path", str)
-        count = [words.take(f"the {what}", int) for what in _IMAGE_FIELDS][-1]
-        objects = [[words.take(f"an object's {what}", int) for what in _OBJECT_FIELDS] for _ in range(count)]
-        for _ in range(4 * words.take("the number of regions", int)):
-            words.take("a region's corner", int)
+        index, name = words.take("an image index", integer), words.take("a path", str)
+        count = [words.take(f"the {what}", integer) for what in _IMAGE_FIELDS][-1]
+        objects = [[words.take(f"an object's {what}", integer) for what in _OBJECT_FIELDS] for _ in range(count)]
+        for _ in range(4 * words.take("the number of regions", integer)):
+            words.take("a region's corner", integer)
         images[index] = ObjectImage(name, objects)
     if sorted(images) != list(range(len(images))) or not images:
         raise CaffeError(f"{path}: needs images with the indices from 0 on, each once")
@@ -114,4 +115,4 @@ class _Words:
         try:
             return kind(word)
         except (ValueError, KeyError):
-            raise CaffeError(f"{self._path}:{number}: {what} expected, not '{word}'") from None
+            raise CaffeError(f"{self._path}:{number}: {what} expected, not '{word:.60}'") from None

@@ -66,6 +66,7 @@ def solver(tuning: Tuning) -> SolverParameter:
     fields: dict[str, Any] = {
         "max_iter": end,
         "test_interval": interval,
+        "display": own.display or found.display,
         "snapshot_after_train": own.snapshot_after_train if own.HasField("snapshot_after_train") else None,
         "random_seed": own.random_seed if own.HasField("random_seed") else None,
         "snapshot": own.snapshot if own.HasField("snapshot") else None,
@@ -90,12 +91,25 @@ def _own_schedule(tuning: Tuning) -> SolverParameter:
 
 
 def judged_on(tuning: Tuning) -> str:
-    """What decided, in a sentence."""
-    if tuning.recipe.apart is None:
-        return "Judged on the test loss, as the paper does."
-    return (
-        f"Judged on {tuning.recipe.facts.tests} training records set aside; the test set was touched once, at the end."
-    )
+    """What decides, in a sentence; another one tells which outputs of the net that is, once there was a test."""
+    aside = tuning.recipe.facts.tests
+    words = "Judged on the test loss, as the paper does."
+    if tuning.recipe.apart is not None:
+        words = (
+            f"Judged on {aside} training records set aside; the test set is touched once, at the end, by the final "
+            "trainings beside the file as it came."
+        )
+    return f"{words} {outputs_read(tuning)}".strip()
+
+
+def outputs_read(tuning: Tuning) -> str:
+    """Which outputs of the net are its loss and its accuracy, in a sentence; empty before the first test."""
+    table = next((run.test for run in tuning.results.values() if len(run.test)), None)
+    if table is None or table.loss_name is None:
+        return ""
+    accuracy = table.accuracy_name
+    score = "no output is an accuracy" if accuracy is None else f"the accuracy is '{accuracy}'"
+    return f"The test loss is the net's output '{table.loss_name}', {score}."
 
 
 def solver_text(tuning: Tuning) -> str:

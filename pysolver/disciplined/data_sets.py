@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import lmdb
-
 from pysolver.errors import CaffeError
-from pysolver.files import LARGEST_LIST, read_bytes
+from pysolver.files import LARGEST_LIST, read_bytes, read_text
+from pysolver.lmdb_file import LmdbFile
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
 
 
@@ -32,23 +31,20 @@ def reader(layer: LayerParameter):  # noqa: ANN201  the parameter messages have 
 
 
 def size(layer: LayerParameter) -> int | None:
-    """Images of a data layer's set; None where they cannot be counted at a glance."""
+    """Images (rows of an HDF5Data layer) of a data layer's set; None where they cannot be counted at a glance."""
     source = Path(reader(layer).source)
     if layer.type == "Data":
         return lmdb_size(source)
-    if layer.type == "ImageData":
-        return _lines(source)
-    return None
+    return _lines(source) if layer.type == "ImageData" else _rows(layer)
 
 
 def lmdb_size(source: Path) -> int | None:
-    """Records of an LMDB; None if there is none. It must not be open in this process."""
+    """Records of an LMDB; None if there is none."""
     if not (source / "data.mdb").is_file():
         return None
     try:
-        with lmdb.open(str(source), readonly=True, lock=False) as base:
-            return int(base.stat()["entries"])
-    except lmdb.Error:
+        return LmdbFile(str(source / "data.mdb")).entries
+    except CaffeError:
         return None
 
 
@@ -57,3 +53,16 @@ def _lines(source: Path) -> int | None:
         return sum(1 for line in read_bytes(source, LARGEST_LIST).splitlines() if line.strip())
     except CaffeError:
         return None
+
+
+def _rows(layer: LayerParameter) -> int | None:
+    from pysolver.proto.hdf5 import open_hdf5  # h5py takes a while, and few nets need it
+
+    total = 0
+    try:
+        for name in read_text(layer.hdf5_data_param.source).split():
+            with open_hdf5(name) as file:
+                total += file.dataset(file.root, layer.top[0]).shape[0]
+    except CaffeError:  # of a dataset that is not there, too
+        return None
+    return total

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pysolver import memory
 from pysolver.disciplined.judges import Judge
@@ -46,7 +47,9 @@ def locked(folder: Path) -> Iterator[None]:
     """The folder is this process's alone; CaffeError if another one is at work there, or it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+        file = open(folder / LOCK, "a")  # noqa: SIM115  closed below
+    except FileExistsError:
+        raise CaffeError(f"{folder}: a file is there, where a folder is needed") from None
     except OSError as error:
         raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
     with file:
@@ -66,6 +69,7 @@ class Engine:
 
     def __init__(self, jobs: int, listener: Listener = lambda progress: None, executor: Executor | None = None) -> None:
         self._listener = listener
+        self._before: Any = None  # what SIGTERM did
         self._ours = executor is None
         shares = share_cores(jobs)
         self._shares = list(zip(shares, share_gpus(jobs)))
@@ -90,7 +94,7 @@ class Engine:
         while waiting or running:
             while waiting and free:
                 slot, trial = free.pop(0), waiting.pop(0)
-                running[self._slots[slot].submit(_train, trial, (judges or {}).get(trial))] = slot, trial
+                running[self._submit(slot, trial, (judges or {}).get(trial))] = slot, trial
                 self._listener(Progress(trial, "running"))
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -101,8 +105,7 @@ class Engine:
                 except Exception as error:
                     if not _is_death(error):
                         raise
-                    if self._ours:
-                        self._slots[slot] = _worker(*self._shares[slot])
+                    self._renew(slot)
                     deaths[trial] += 1
                     if deaths[trial] > RETRIES:
                         raise CaffeError(f"{trial.folder}: its worker process died {deaths[trial]} times") from None
@@ -112,6 +115,19 @@ class Engine:
                 results[trial] = self._take(trial, log)
                 self._listener(Progress(trial, "done"))
         return {trial: results[trial] for trial in dict.fromkeys(trials)}  # not in the order of their ends
+
+    def _submit(self, slot: int, trial: Trial, judge: Judge | None) -> Future:
+        """Give a trial to a worker; one that died while it had nothing to do is replaced, which costs no retry."""
+        try:
+            return self._slots[slot].submit(_train, trial, judge)
+        except BrokenExecutor:
+            self._renew(slot)
+            return self._slots[slot].submit(_train, trial, judge)
+
+    def _renew(self, slot: int) -> None:
+        """A new worker in place of a dead one; a cluster sees to its own."""
+        if self._ours:
+            self._slots[slot] = _worker(*self._shares[slot])
 
     def _take(self, trial: Trial, log: bytes) -> Run:
         """The result of a trial that a worker has run, wherever that was."""
@@ -133,10 +149,19 @@ class Engine:
                 process.kill()
 
     def __enter__(self) -> Engine:
+        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
+            self._before = signal.signal(signal.SIGTERM, _end)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def _end(number: int, frame: object) -> None:
+    """SIGTERM ends the block, and so the workers; unheard it would leave them to find out, and their semaphores."""
+    raise SystemExit(128 + number)
 
 
 def share_cores(jobs: int) -> list[set[int]]:

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from pysolver.data.records import Shelf
 from pysolver.disciplined.judges import Judge
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs.recorder import Recorder
 from pysolver.logs.writer import CaffeLog
+from pysolver.shelf import Shelf
 from pysolver.solver.signals import Action
 from pysolver.solver.train import TrainOptions, train
 

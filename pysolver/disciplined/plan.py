@@ -12,7 +12,8 @@ FINAL, BESIDE = "final", "beside"
 class Facts:
     """The problem. images, tests: of the training and the test set. The other fields are what the person's files say.
 
-    batch: images an update. rate: base_lr. momentum: 0 where the solver type has none. depth: layers with weights.
+    batch: images an update. rate: base_lr. momentum: 0 where the solver type has none (takes_momentum). depth: layers
+    with weights.
     epochs: length of the final training, or where the search for it begins. runs: how many runs a comparison rests on.
     seeds: of the final training.
     open_ended: whether the length is looked for.
@@ -29,6 +30,7 @@ class Facts:
     runs: int = 2
     seeds: int = 4
     open_ended: bool = False
+    takes_momentum: bool = True
 
     @property
     def deep(self) -> bool:

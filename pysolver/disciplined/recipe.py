@@ -92,22 +92,17 @@ class Recipe:
     def _schedule(self, plan: Plan, end: int) -> dict[str, object]:
         falls = plan.momentum[0] != plan.momentum[1]
         fields: dict[str, object] = {"base_lr": plan.low, "weight_decay": plan.weight_decay}
-        if self.takes_momentum:
+        if self.facts.takes_momentum:
             fields["momentum"] = plan.momentum[0]
         if plan.shape in (SPEED, FIXED):
             return fields | {"lr_policy": "fixed"}
         if plan.shape == SCOUT:
             return fields | {"lr_policy": "exp", "gamma": (plan.high / plan.low) ** (1 / end)}
         half = end if plan.shape == RAMP else max(1, round(end * (1 - TAIL) / 2))
-        if falls and self.takes_momentum:
+        if falls and self.facts.takes_momentum:
             fields["cyclical_momentum"] = [plan.momentum[1], half]
         policy = "triangular" if plan.shape == RAMP else "1cycle"
         return fields | {"lr_policy": policy, "max_lr": plan.high, "stepsize": half}
-
-    @property
-    def takes_momentum(self) -> bool:
-        """Whether the solver's type has one."""
-        return TYPES[self.solver.type].takes_momentum
 
     def test_iter(self, plan: Plan) -> int:
         """Batches that show the whole test set once, or enough of it for a point of a ramp."""
@@ -142,14 +137,15 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
         images, batch = _size(net, TRAIN)
         tests, _ = _size(net, TEST)
     batch *= max(1, solver.iter_size) * processes
-    momentum = solver.momentum if TYPES[solver.type].takes_momentum else 0.0
+    takes_momentum = TYPES[solver.type].takes_momentum
+    momentum = solver.momentum if takes_momentum else 0.0
     own = round(solver.max_iter * batch / images, 2)
     if not (epochs or own):
         raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
     depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
     rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
     facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds,
-                  epochs is None)  # fmt: skip
+                  epochs is None, takes_momentum)  # fmt: skip
     if not validation:
         return Recipe(solver, net, facts, out, backend, processes=processes)
     from pysolver.disciplined.validation import split
@@ -175,11 +171,11 @@ def _size(net: NetParameter, phase: int) -> tuple[int, int]:
     word = "TRAIN" if phase == TRAIN else "TEST"
     layers = list(data_layers(net, phase))
     if len(layers) != 1:
-        raise CaffeError(f"needs one Data or ImageData layer in phase {word}, has {len(layers)}")
+        raise CaffeError(f"needs one Data, ImageData or HDF5Data layer in phase {word}, has {len(layers)}")
     images = size(layers[0])
     if not images:
         raise CaffeError(
             f"layer '{layers[0].name}': {reader(layers[0]).source} is not there or cannot be counted: "
-            "an LMDB or an image list is needed"
+            "an LMDB, an image list or a list of HDF5 files is needed"
         )
     return images, reader(layers[0]).batch_size

@@ -96,20 +96,24 @@ def _has_accuracy(runs: Mapping[Plan, Run]) -> bool:
 
 
 def _curves(axes: Axes, lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
-    """Thin: each run; thick: their mean where there are several."""
+    """Thin: each run; thick: their mean where there are several. A single test is a dot."""
     for colour, (label, runs) in zip(COLOURS * 3, lines.items()):
         runs = [(x, y) for x, y in runs if len(x)]
         if not runs:
             continue
         if len(runs) == 1:
-            axes.plot(*runs[0], color=colour, linewidth=1.6, label=label)
+            axes.plot(*runs[0], color=colour, linewidth=1.6, marker=_marker(runs[0][0]), label=label)
             continue
         for x, y in runs:
-            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.7)
+            axes.plot(x, y, color=colour, linewidth=0.6, marker=_marker(x), markersize=3, alpha=0.7)
         end = min(x[-1] for x, _ in runs)
         grid = np.linspace(max(x[0] for x, _ in runs), end, 60)
         mean = np.exp(np.mean([np.interp(grid, x, np.log(y)) for x, y in runs], axis=0))
-        axes.plot(grid, mean, color=colour, linewidth=2, label=label)
+        axes.plot(grid, mean, color=colour, linewidth=2, marker=_marker(np.unique(grid)), label=label)
+
+
+def _marker(x: np.ndarray) -> str | None:
+    return "o" if len(x) == 1 else None
 
 
 def _fit(axes: Axes, lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:

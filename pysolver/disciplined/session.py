@@ -8,9 +8,10 @@ from concurrent.futures import Executor
 from html import escape
 from pathlib import Path
 
-from pysolver.cores import usable_cores
+from pysolver.cores import check_crowd, usable_cores
 from pysolver.disciplined import answer, report
 from pysolver.disciplined.engine import LOCK
+from pysolver.disciplined.plan import FINAL
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.show import Silent, Watcher
 from pysolver.disciplined.stages import Decision
@@ -68,6 +69,7 @@ def tune(
     watcher: hears of stages and trials. CaffeError if the files cannot be tuned, and later if a trial fails.
     """
     _refuse_others(Path(out))
+    seeds = seeds if FINAL in stages else 0
     made = recipe(solver_file, Path(out), epochs=epochs, runs=runs, seeds=seeds, validation=validation,
                   backend=backend(caffe, processes), processes=processes)  # fmt: skip
     steps = chosen(stages, compare_batch_sizes=compare_batch_sizes, from_snapshot=from_snapshot)
@@ -101,6 +103,7 @@ def backend(caffe: str | None, processes: int = 1) -> Backend:
 def workers(dask: str | None, jobs: int | None, processes: int = 1) -> tuple[Executor | None, int]:
     """Where trials run, and how many at a time: on a cluster's workers, else (None) in processes of our own."""
     if not dask:
+        check_crowd((jobs or 1) * processes, "--jobs" if (jobs or 1) > processes else "--processes")
         return None, jobs or max(1, usable_cores() // processes)
     try:
         client = require("distributed").Client(dask, timeout=CONNECT)

@@ -141,7 +141,8 @@ def cost(stage: str, plans: Sequence[Plan], tuning: Tuning) -> str:
     """What these trials cost, what was spent before, and what the final runs still will."""
     spent, minutes = tuning.epochs(), tuning.seconds() / 60
     words = f"{sum(plan.epochs for plan in plans):.3g} epochs, {spent:.4g} ({minutes:.2g} minutes of training) so far"
-    return words if stage == "final" else f"{words}, {last_epochs(tuning):.4g} for the final runs"
+    rest = last_epochs(tuning)
+    return words if stage == "final" or not rest else f"{words}, {rest:.4g} for the final runs"
 
 
 def latest(trial: Trial) -> str:

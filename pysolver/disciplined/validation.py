@@ -22,6 +22,8 @@ def split(net: NetParameter, count: int, folder: Path) -> tuple[NetParameter, in
     CaffeError if the net does not read its training set from an LMDB of more than `count` records.
     """
     (train,), (test,) = list(data_layers(net, TRAIN)), list(data_layers(net, TEST))
+    if train == test:
+        raise CaffeError(f"layer '{train.name}': serves both phases; --validation needs one for each")
     if train.type != "Data" or test.type != "Data" or train.data_param.backend != LMDB:
         raise CaffeError(f"layer '{train.name}': a validation set can be taken out of an LMDB only")
     source = open_database(train.data_param.source, LMDB)
@@ -38,7 +40,6 @@ def split(net: NetParameter, count: int, folder: Path) -> tuple[NetParameter, in
                 write_all(
                     database, ((bytes(key), bytes(value)) for (key, value), mine in zip(source.items(), chosen) if mine)
                 )
-    del source  # closes it: a database can be open only once in a process
     made = NetParameter()
     made.CopyFrom(net)
     for phase, path in zip((TRAIN, TEST), parts):

@@ -14,7 +14,7 @@ import pysolver.export.torch  # noqa: F401  registers the layer types
 from pysolver.errors import CaffeError
 from pysolver.export.program import Program, array_of, program_of
 from pysolver.export.torch.source import Binding, Source, text_of, write_source
-from pysolver.files import write_together
+from pysolver.files import seems_to_be, write_together
 from pysolver.net.net import Net
 
 
@@ -106,7 +106,9 @@ def _read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         return torch_files.load_file(str(path))
     except Exception as error:  # safetensors' own, a ValueError ...: whatever the file is, it is not that
-        raise CaffeError(f"{path}: not a safetensors file: {error}") from None
+        with open(path, "rb") as file:
+            seems = seems_to_be(file.read(4096))
+        raise CaffeError(f"{path}: not a safetensors file: {error}{seems}") from None
 
 
 def _to_torch(binding: Binding) -> Tensor:

@@ -32,7 +32,8 @@ class IndexCheck:
         if index.numel():
             least, most = index.aminmax()
             if (least < 0 or most >= self.limit) and (wrong := self._wrong(index)).any():
-                self._refuse(int(index[wrong][0]))
+                at = wrong.nonzero()[0].tolist()
+                self._refuse(int(index[tuple(at)]), (at[0], len(index)) if at else None)
         return index
 
     def _wrong(self, index: Tensor) -> Tensor:
@@ -54,5 +55,5 @@ class IndexCheck:
             self._pending = event, host
         return torch.where(wrong, 0, index)
 
-    def _refuse(self, value: int) -> None:
-        self.layer.fail(f"{self.what} {value} is outside [0, {self.limit}), there are {self.limit} {self.of}")
+    def _refuse(self, value: int, item: tuple[int, int] | None = None) -> None:
+        self.layer.fail(f"{self.what} {value} is outside [0, {self.limit}), there are {self.limit} {self.of}", item)

@@ -89,11 +89,12 @@ class BatchNorm(Layer):
     Batch mode (use_global_stats unset: phase TRAIN): mu and the biased var of the batch of m elements a channel;
     each forward does blob2 = f blob2 + 1, blob0 = f blob0 + mu, blob1 = f blob1 + var m / (m - 1),
     f = moving_average_fraction. Global mode: mu = blob0 / blob2, var = blob1 / blob2, 0 if blob2 is.
+    stats_batch_size (Intel): every so many items of the batch have statistics of their own, one part after the other.
 
     NVIDIA's Caffe, if scale_bias, scale_filler or bias_filler is given: y times blob 3 plus blob 4, both (C), learned;
     blob 2 stays 1, blob0 = f blob0 + (1 - f) mu, blob1 = f blob1 + (1 - f) var, in the first two batches mu and var
     themselves; eps is at least 1e-5; use_global_stats is not read.
-    Errors: a `param` entry with a rate; a bottom of less than 2 axes.
+    Errors: a `param` entry with a rate; a bottom of less than 2 axes; a batch that stats_batch_size does not divide.
     """
 
     takes_half = True
@@ -105,6 +106,7 @@ class BatchNorm(Layer):
         self.check(p.eps >= 0, f"eps must not be negative: {p.eps:g}")
         self.use_global = p.use_global_stats if p.HasField("use_global_stats") else not self.is_training
         self.fraction, self.eps = p.moving_average_fraction, p.eps
+        self.part = 0 if self.use_global else p.stats_batch_size
         self.is_nvidia = p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler")
         for shape in ((bottom[1],), (bottom[1],), (1,)):
             self.add_blob(shape).requires_grad_(False)
@@ -131,21 +133,25 @@ class BatchNorm(Layer):
     def top_shapes(self, bottom: Shape) -> list[Shape]:
         if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[0]:
             self.fail(f"has statistics of {self.blobs[0].shape[0]} channels, the bottom is {list(bottom)}")
+        if self.part and bottom[0] % self.part:
+            self.fail(f"stats_batch_size {self.part} does not divide the batch of {bottom[0]}")
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.normalise(x)
+        return self._scaled(x, *self.blobs) if self.is_nvidia else self.normalise(x)
 
     def normalise(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """The top, times `gain` plus `bias` by channel, and the statistics moved on."""
-        if self.is_nvidia:
-            y = self._scaled(x, *self.blobs)
-            spread = (-1, *[1] * (x.dim() - 2))
-            return y if gain is None else torch.addcmul(bias.reshape(spread), y, gain.reshape(spread))
+        """BVLC's top, times `gain` plus `bias` by channel, and the statistics moved on."""
         mean_sum, var_sum, weight = self.blobs
         if self.use_global:
             scale = torch.where(weight == 0, 0, 1 / weight)
             return F.batch_norm(x, (mean_sum * scale).detach(), (var_sum * scale).detach(), gain, bias, eps=self.eps)
+        if self.part:
+            return torch.cat([self._by_batch(part, gain, bias) for part in x.split(self.part)])
+        return self._by_batch(x, gain, bias)
+
+    def _by_batch(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> Tensor:
+        mean_sum, var_sum, weight = self.blobs
         # With momentum 1 torch's running values become this batch's: its mean, and its variance by m - 1.
         mean, var = torch.zeros_like(mean_sum), torch.zeros_like(var_sum)
         if x.numel() == x.shape[1]:  # m = 1

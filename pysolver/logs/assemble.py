@@ -5,73 +5,20 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
-from pysolver.logs.header import Message, parse_dump
+from pysolver.logs import notices
+from pysolver.logs.clock import Clock
+from pysolver.logs.header import Message, accuracies, parse_dump
 from pysolver.logs.run import Resume, Run, Table
 
 NAN = math.nan
-_DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before each month, of a year that is not a leap year
-
-
-class Clock:
-    """Seconds since the start: the first `Solving`, or the first stamp where there is none.
-
-    Without a year in the prefix, a month that goes back starts the next year, and a 29 February is a day like others.
-    """
-
-    def __init__(self) -> None:
-        self.start: float | None = None
-        self.solving = False
-        self.first: int | None = None
-        self.dates: dict[str, int] = {}
-        self.year, self.month = 2001, 0
-        self.today, self.leap_days = 0, 0
-
-    def read(self, date: str, time: str) -> float:
-        """date: `mmdd` or `yyyymmdd`; time: `hh:mm:ss.micros`."""
-        hours, minutes, seconds = time.split(":")
-        now = self.date(date) + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        if self.start is None:
-            self.start = now
-        return now - self.start
-
-    def date(self, date: str) -> int:
-        """Seconds at the beginning of a date, counted from the first date: small numbers keep the microseconds.
-
-        A damaged date is the date before it.
-        """
-        if date not in self.dates:
-            if not 1 <= int(date[-4:-2]) <= 12:
-                return self.today
-            day = self._day(date)
-            self.first = day if self.first is None else self.first
-            self.dates[date] = (day - self.first) * 86400
-        self.today = self.dates[date]
-        return self.today
-
-    def solve(self, date: str, time: str) -> None:
-        """The time of a `Solving` line; the first one is the start, as for Caffe's own parser."""
-        if not self.solving:
-            self.solving, self.start = True, None
-            self.read(date, time)
-
-    def _day(self, date: str) -> int:
-        month, day = int(date[-4:-2]), int(date[-2:])
-        if len(date) == 8:
-            self.year = int(date[:4])
-        elif month < self.month - 6:
-            self.year += 1
-        self.month = month
-        leap = self.year % 4 == 0 and (self.year % 100 != 0 or self.year % 400 == 0)
-        years = self.year - 1
-        day += years * 365 + years // 4 - years // 100 + years // 400 + _DAYS[month - 1] + (leap and month > 2)
-        if date == "0229":  # the days after it, as yet unseen, come a day later than in the years counted here
-            self.leap_days += 1
-            return day + self.leap_days - 1
-        return day + self.leap_days
+_ALWAYS = 1 << 22  # values that a table may have
+_THINNEST = 16  # places in a larger one for each value that was told
 
 
 class Values:
@@ -122,6 +69,7 @@ class Assembler:
         self.net = 0
         # outputs whose iteration is not known yet
         self.waiting: dict[str, list[tuple[Values, float]]] = {"Train": [], "Test": []}
+        self.dropped = 0  # those whose iteration will never be known
         self.rates = {name: array("d") for name in ("iteration", "part", "lr", "momentum", "weight_decay")}
         self.clips = {name: array("d") for name in ("iteration", "norm", "clip", "scale")}
         self.norms = {name: array("d") for name in ("iteration", "norm")}
@@ -153,8 +101,10 @@ class Assembler:
         self.train.start(iteration, seconds, len(self.first) - 1, loss, speed)
 
     def test(self, iteration: int, seconds: float, net: int) -> None:
-        """The beginning of a test."""
+        """The beginning of a test. What waits is of an earlier one, whose beginning is missing."""
         self._reach("test", iteration, seconds)
+        self.dropped += len(self.waiting["Test"])
+        self.waiting["Test"].clear()
         if net not in self.tests:
             self.tests[net] = Rows()
         self.testing, self.net = self.tests[net], net
@@ -229,6 +179,8 @@ class Assembler:
                 self.shapes.setdefault(self.tops.pop(0), dims.strip())
             case e.TestLoss(value) if self.testing is not None and self.testing.loss:
                 self.testing.loss[-1] = value
+            case notices.ListedImages(count) | notices.ConvertingImages(count):
+                self.images = self.images or count
             case e.Done() | e.StoppedEarly():
                 self.finished = True
 
@@ -271,21 +223,31 @@ class Assembler:
         return self.counts + Counter(frequent)
 
     @property
+    def waits(self) -> bool:
+        """Whether there are outputs whose iteration is not known yet."""
+        return any(self.waiting.values())
+
+    @property
     def lost(self) -> int:
         """Outputs whose iteration the log does not tell."""
-        return sum(map(len, self.waiting.values()))
+        return self.dropped + sum(map(len, self.waiting.values()))
 
     # -- the tables --------------------------------------------------------------------------------------------------
 
     def run(self, name: str) -> Run:
         """Everything so far, as tables; the assembler can go on afterwards."""
-        train, old_train = (table.believed(table.is_alive) for table in self._tables(self.train))
+        phases = {str(_phase(net)): net for net in reversed(self.nets)}
+        scores = [accuracies(phases.get(phase, {})) for phase in ("TRAIN", "TEST")]
+        train, old_train = (
+            replace(table.believed(table.is_alive), scores=scores[0]) for table in self._tables(self.train)
+        )
         tests = {
-            net: tuple(_believed(table, train) for table in self._tables(rows, complete=True))
+            net: tuple(
+                replace(_believed(table, train), scores=scores[1]) for table in self._tables(rows, complete=True)
+            )
             for net, rows in sorted(self.tests.items())
             if rows.iteration
         }
-        phases = {str(_phase(net)): net for net in reversed(self.nets)}
         return Run(
             name=name,
             train=train,
@@ -326,6 +288,9 @@ class Assembler:
 
     def _table(self, rows: Rows) -> Table:
         size = len(rows.iteration)
+        known, cells = sum(len(values.rows) for values in rows.outputs.values()), size * len(rows.outputs)
+        if cells > _ALWAYS and cells > _THINNEST * known:
+            raise CaffeError(f"{len(rows.outputs)} outputs in {size} rows, hardly any of them told: no solver's log")
         iteration, part = np.array(rows.iteration, np.int64), np.array(rows.part, np.int64)
         outputs, weighted = {}, []
         labels = Counter(name for _, name in rows.outputs)

@@ -21,6 +21,7 @@ from pysolver.logs.assemble import Assembler, Rows, Values
 from pysolver.logs.words import BEFORE, LONGEST, Words
 
 COLD, TRAIN, TEST, NORM, CLIP, DISPLAY, TESTING, RATE, ASIDE = range(9)
+_HEADS = {DISPLAY: "display", TESTING: "test", RATE: "rate"}  # what tells an iteration, as the assembler calls it
 _HEAD = 8  # characters by which lines are told apart first
 _FIELD = re.compile(r"\{(?:\w+|\*)\}")
 _INDEX = re.compile("#[0-9]{1,9}:")
@@ -212,9 +213,8 @@ def take(lines: Lines, start: int, stop: int, here: Assembler) -> bool:
     """Gives a stretch of lines without cold ones to the assembler; False, and nothing done, if it is no plain one."""
     part = slice(start, stop)
     kind, iteration = lines.kind[part], lines.iteration[part]
-    at = {k: np.flatnonzero(kind == k) for k in (DISPLAY, TESTING, RATE)}
-    names = {DISPLAY: "display", TESTING: "test", RATE: "rate"}
-    if here.lost or not all(_rises(iteration[at[k]], here.last.get(name, -1)) for k, name in names.items()):
+    at = {k: np.flatnonzero(kind == k) for k in _HEADS}
+    if here.waits or not all(_rises(iteration[at[k]], here.last.get(name, -1)) for k, name in _HEADS.items()):
         return False
     tests = here.tests.get(0)
     if len(at[TESTING]) and (set(here.tests) - {0} or here.net != 0):
@@ -255,6 +255,7 @@ def _fit(
 
 
 def _store(here: Assembler, lines: Lines, part: slice, at: dict[int, np.ndarray], outputs: list) -> None:
+    """What a stretch says, into the assembler's columns. at: its heads, the lines that tell an iteration, by kind."""
     iteration, values, seconds = lines.iteration[part], lines.values[part], lines.seconds[part]
     timed = np.isfinite(seconds)
     if here.clock.start is None and timed.any():
@@ -263,35 +264,14 @@ def _store(here: Assembler, lines: Lines, part: slice, at: dict[int, np.ndarray]
     heads = np.sort(np.concatenate(list(at.values())))
     if len(heads):
         here.reach(int(iteration[heads[0]]), float(seconds[heads[0]]))
-
-    def now_at(rows: np.ndarray) -> np.ndarray:
-        return np.append(here.now, iteration[heads])[np.searchsorted(heads, rows)]
-
-    clips = np.flatnonzero(lines.kind[part] == CLIP)
-    for numbers, column in zip(here.clips.values(), (now_at(clips), *values[clips].T)):
-        _extend(numbers, column)
-    norms = np.flatnonzero(lines.kind[part] == NORM)
-    here.norm_lines += len(norms)
-    now = now_at(norms)
-    last = here.norms["iteration"][-1:].tolist() or [np.nan]
-    firsts = now != np.append(last, now[:-1])  # every rank prints the same
-    norms, now = norms[firsts], now[firsts]
-    _extend(here.norms["iteration"], now)
-    _extend(here.norms["norm"], values[norms, 0])
+    _store_gradients(here, lines.kind[part], values, iteration, heads)
     number = len(here.first) - 1
     if len(at[TESTING]) and 0 not in here.tests:
         here.tests[0] = Rows()
-    for k, rows in ((DISPLAY, here.train), (TESTING, here.tests.get(0))):
+    for k, rows, found in zip((DISPLAY, TESTING), (here.train, here.tests.get(0)), outputs):
         if len(at[k]):
             rows.extend(iteration[at[k]], seconds[at[k]], number, values[at[k], 0], values[at[k], 1])
-    for rows, found in zip((here.train, here.tests.get(0)), outputs):
-        for key, weighted, row, value in found:
-            if key not in rows.outputs:
-                rows.outputs[key] = Values(key[0], key[1], weighted)
-            column = rows.outputs[key]
-            column.filled = int(row[-1])
-            _extend(column.rows, row)
-            _extend(column.values, value)
+        _store_outputs(rows, found)
     rates = at[RATE]
     columns = (iteration[rates], np.full(len(rates), number), *values[rates].T)
     for array, column in zip(here.rates.values(), columns):
@@ -299,12 +279,42 @@ def _store(here: Assembler, lines: Lines, part: slice, at: dict[int, np.ndarray]
     here.displays += len(at[DISPLAY])
     if len(at[TESTING]):
         here.testing = here.tests[0]
-    for k, name in ((DISPLAY, "display"), (TESTING, "test"), (RATE, "rate")):
+    for k, name in _HEADS.items():
         if len(at[k]):
             here.last[name] = int(iteration[at[k]][-1])
     if len(heads):
         here.now = int(iteration[heads[-1]])
         here.reached = max(here.reached, int(iteration[heads].max()))
+
+
+def _store_gradients(
+    here: Assembler, kind: np.ndarray, values: np.ndarray, iteration: np.ndarray, heads: np.ndarray
+) -> None:
+    """Clippings and norms, at the iteration of the head before them."""
+
+    def now_at(rows: np.ndarray) -> np.ndarray:
+        return np.append(here.now, iteration[heads])[np.searchsorted(heads, rows)]
+
+    clips = np.flatnonzero(kind == CLIP)
+    for numbers, column in zip(here.clips.values(), (now_at(clips), *values[clips].T)):
+        _extend(numbers, column)
+    norms = np.flatnonzero(kind == NORM)
+    here.norm_lines += len(norms)
+    now = now_at(norms)
+    last = here.norms["iteration"][-1:].tolist() or [np.nan]
+    firsts = now != np.append(last, now[:-1])  # every rank prints the same
+    _extend(here.norms["iteration"], now[firsts])
+    _extend(here.norms["norm"], values[norms[firsts], 0])
+
+
+def _store_outputs(rows: Rows | None, found: list[tuple[tuple[str, str], bool, np.ndarray, np.ndarray]]) -> None:
+    for key, weighted, row, value in found:
+        if key not in rows.outputs:
+            rows.outputs[key] = Values(key[0], key[1], weighted)
+        column = rows.outputs[key]
+        column.filled = int(row[-1])
+        _extend(column.rows, row)
+        _extend(column.values, value)
 
 
 def _extend(array, values: np.ndarray) -> None:

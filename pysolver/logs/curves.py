@@ -188,9 +188,9 @@ def with_corners(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     slopes = np.diff(y) / np.diff(x)
     scale = float(np.abs(slopes[np.isfinite(slopes)]).max(initial=0.0)) or 1.0
     corners = []
-    for i in range(1, len(slopes) - 1):
+    for i in range(2, len(slopes) - 2):
         before, after = slopes[i - 1], slopes[i + 1]
-        bends = abs(before - after) > 0.05 * scale and i > 1 and i + 2 < len(slopes)
+        bends = abs(before - after) > 0.05 * scale
         if not bends or abs(slopes[i - 2] - before) + abs(slopes[i + 2] - after) > 0.02 * scale:
             continue
         place = (y[i + 1] - y[i] + before * x[i] - after * x[i + 1]) / (before - after)

@@ -239,7 +239,7 @@ class Clipping(Event):
 
 @dataclass(frozen=True, slots=True)
 class GradientNorm(Event):
-    """Norm of the whole gradient, printed by the paper's Caffe on every rank."""
+    """Norm of the whole gradient, printed by the paper's Caffe on every rank; it is only read."""
 
     norm: float
 

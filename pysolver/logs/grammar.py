@@ -200,7 +200,6 @@ FORMS: tuple[Form, ...] = (
         "sgd_solver.cpp:99",
         "Gradient clipping: scaling down gradients (L2 norm {norm} > {clip}) by scale factor {scale}",
     ),
-    _say(e.GradientNorm, "sgd_solver.cpp:172", "Gradient: L2 norm {norm}"),
     _say(e.Snapshot, "solver.cpp:464", "Snapshotting to binary proto file {file}", kind="model", format="binary proto"),
     _say(e.Snapshot, "solver.cpp:474", "Snapshotting to HDF5 file {file}", kind="model", format="HDF5"),
     _say(
@@ -261,7 +260,7 @@ FORMS: tuple[Form, ...] = (
 )
 
 # Read, never written: the scores of 2013's Caffe; NVIDIA's short names, seconds of the first iterations and epochs;
-# Caffe before 1.0 on several GPUs; detection nets' mean average precision.
+# Caffe before 1.0 on several GPUs; detection nets' mean average precision; the gradient norms of the paper's Caffe.
 DIALECTS: tuple[Form, ...] = (
     _say(e.Display, "solver.cpp", "Iteration {iteration} ({speed} iter/s, {seconds}s/{interval} iter{*}loss = {loss}"),
     _say(e.Display, "solver.cpp", "Iteration {iteration} ({seconds} s), {*}loss = {loss}"),
@@ -274,6 +273,7 @@ DIALECTS: tuple[Form, ...] = (
     _say(e.Output, "solver.cpp", "Test score #{index}: {value}", phase="Test", name="score"),
     _say(e.StartingOptimization, "parallel.cpp", "Starting Optimization"),
     _say(e.StartingOptimization, "solver.cpp", "Starting Optimization on GPU {*}"),
+    _say(e.GradientNorm, "sgd_solver.cpp", "Gradient: L2 norm {norm}"),
     _say(e.Finetuning, "caffe.cpp", "Finetuning from {file}"),
     _say(e.Done, "caffe.cpp", "Optimization Done in {*}", by="tool"),
 )
@@ -282,6 +282,10 @@ _NOTICES = frozenset(row.event for row in notices.ROWS)
 
 # What tables are made of.
 FREQUENT = (e.Output, e.GradientNorm, e.Display, e.Rate, e.Testing, e.Clipping)
+_UNDER_ANY_TAG = (*FREQUENT, notices.ListedImages)  # forks move these lines
+
+# How records begin whose last field, a dump, fills the lines that follow.
+DUMPS = frozenset(form.text.partition("\n")[0] for form in FORMS if form.tail and "\n" in form.text)
 
 
 @cache
@@ -330,6 +334,6 @@ def parse(text: str, file: str | None = None) -> e.Event | None:
     return forms.read(text) or (forms.read(text[device.end() :]) if (device := _DEVICE.match(text)) else None)
 
 
-def frequent(before: str) -> Alternatives:
-    """The forms of FREQUENT events after anything that `before` matches, whatever the tag."""
-    return Alternatives((form for form in FORMS + DIALECTS if form.event in FREQUENT), before)
+def under_any_tag(before: str = "") -> Alternatives:
+    """The forms of FREQUENT events, and few others, after anything that `before` matches, whatever the tag."""
+    return Alternatives((form for form in FORMS + DIALECTS if form.event in _UNDER_ANY_TAG), before)

@@ -13,7 +13,7 @@ DEEPEST = 50  # messages in messages: more are no dump of a Caffe, and what nest
 
 Message = dict[str, Any]  # field -> value, or list of values where it repeats; a sub-message is a Message
 
-_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|\S+)|(\w+)\s*(?::\s*)?\{|(\}))')
+_LINE = re.compile(r'\s*(?:(\w+)\s*:\s*("[^"\\\n]*(?:\\.[^"\\\n]*)*"|\S+)|(\w+)\s*(?::\s*)?\{|(\}))')
 
 
 def parse_dump(text: str) -> Message:
@@ -49,6 +49,18 @@ def batch_size(net: Message) -> int | None:
                 return _whole(parameter["batch_size"])
     shapes = many(net, "input_shape") + [s for layer in many(net, "layer") for s in _input_shapes(layer)]
     return next((_whole(many(shape, "dim")[0]) for shape in filter(_is_message, shapes) if many(shape, "dim")), None)
+
+
+def accuracies(net: Message) -> tuple[str, ...]:
+    """The first tops of a net's Accuracy layers, whatever their names; the one of the smallest top_k comes first."""
+    found = []
+    for layer in filter(_is_message, many(net, "layer") + many(net, "layers")):
+        tops = many(layer, "top")
+        if layer.get("type") in ("Accuracy", "ACCURACY") and tops:
+            parameter = layer.get("accuracy_param")
+            top_k = _whole(parameter.get("top_k", 1)) if _is_message(parameter) else 1
+            found.append((top_k or 1, str(tops[0])))
+    return tuple(name for _, name in sorted(found, key=lambda pair: pair[0]))
 
 
 def _is_message(value: Any) -> bool:

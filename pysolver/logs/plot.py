@@ -103,7 +103,6 @@ def _panel(
             _line(side, curve, style.colour(curve, order, runs), dashed=_is_hidden(curve, curves[:number]))
             if curve.dead_from is not None:
                 side.margins(y=0.12)  # room for the words at its last value
-            _death(side, curve, style.colour(curve, order, runs))
         side.set_ylabel(style.words(names))
         kind = style.quantity(names[0])
         if log_y and kind not in ("accuracy", *style.RATES):
@@ -113,6 +112,10 @@ def _panel(
         elif kind == "loss" and (bounds := style.limits([curve.y for curve in curves])):
             side.set_ylim(bounds)
             _beyond(side, curves, bounds[1])
+        dead = [curve for curve in curves if curve.dead_from is not None and not curve.faint]
+        first = {curve.run: curve for curve in sorted(dead, key=lambda curve: -(curve.dead_from or 0))}
+        for curve in dead:
+            _death(side, curve, style.colour(curve, order, runs), named=first[curve.run] is curve)
 
 
 def _line(axes: Axes, curve: Curve, colour: str, dashed: bool) -> None:
@@ -139,13 +142,18 @@ def _is_hidden(curve: Curve, others: Sequence[Curve]) -> bool:
     return False
 
 
-def _death(axes: Axes, curve: Curve, colour: str) -> None:
-    """A cross at the last value of a run whose loss is no number any more, and from where."""
+def _death(axes: Axes, curve: Curve, colour: str, named: bool) -> None:
+    """A cross at the last value of a run whose loss is no number any more, or below it where the axis ends; from where.
+
+    named: of the curves of a run the one that dies first says so.
+    """
     alive = np.flatnonzero(np.isfinite(curve.y))
-    if curve.dead_from is None or curve.faint or not len(alive):
+    if not len(alive):
         return
-    x, y = curve.x[alive[-1]], curve.y[alive[-1]]
+    x, y = curve.x[alive[-1]], min(curve.y[alive[-1]], axes.get_ylim()[1])
     axes.plot([x], [y], "X", color=colour, markersize=8, zorder=4, label=f"{curve.label}: {curve.what} ends")
+    if not named:
+        return
     axes.annotate(f"NaN from {curve.dead_from:,g}", (x, y), color=colour, fontsize=8, xytext=(-7, -11),
                   ha="right" if alive[-1] else "left", textcoords="offset points", annotation_clip=False)  # fmt: skip
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.logs import bulk, grammar
 from pysolver.logs import events as e
 from pysolver.logs.assemble import Assembler
@@ -24,7 +24,7 @@ from pysolver.logs.source import open_log, pieces
 STRETCH = 32  # frequent lines in a row from which on it pays to take them together
 SHOWN = 10  # not-understood lines that are kept as examples
 NO_RANK = -1  # of lines without a rank's label
-DUMP_SIZE = 1 << 25  # characters of one parameter dump
+DUMP_SIZE = 1 << 25  # characters of the parameter dumps that have not ended, of all ranks
 LONGEST = 4096  # characters of a line; a longer one is no line of a log, and is not looked at
 HELD = 1000  # lines that begin `N: ` before it is clear what N is
 MOST_RANKS = 4096
@@ -33,7 +33,6 @@ _PREFIX = re.compile(r"([IWEF])(\d{8}|\d{4}) +(\d\d:\d\d:\d\d\.\d+) +(\d+) ([\w.
 _LABEL = re.compile(r"(?:\[(?:\d+,)?(\d+)\](?:<\w+>:?)?|(\d+):) ?(?=\S)")  # of a rank, by MPI's launchers and Slurm
 _NUMBERED = re.compile(r"(\d+): ?(?=\S)")
 _VALUE = re.compile(rf"Iteration \d+|net output|(?:\blr|loss|accuracy) *= *{grammar.NUMBER}")
-_IMAGES = re.compile(r"A total of (\d+) images\.")
 
 
 def read_log(path: str | Path) -> Run:
@@ -74,10 +73,11 @@ class Reader:
         self.held: list[tuple[str, int]] | None = []  # lines `N: ...` while N may be a rank, or grep's line number
         self.numbered = False  # it is grep's
         self.lines = 0
+        self.dumped = 0  # characters in the ranks' dumps
         self.unknown = 0
         self.oddities: list[Oddity] = []
-        self.frequent = grammar.frequent("")  # under any tag: forks move these lines
-        self.bare = grammar.frequent(r"(?:.*?[\]:>|]\s*)?")
+        self.tagged = grammar.under_any_tag()
+        self.bare = grammar.under_any_tag(r"(?:.*?[\]:>|]\s*)?")
 
     def feed(self, piece: str) -> None:
         """More text, cut anywhere."""
@@ -111,7 +111,8 @@ class Reader:
     def run(self) -> Run:
         """What is known so far. Of several ranks, the lowest one that trains."""
         main = next((r for r, a in sorted(self.ranks.items()) if a.train.iteration), NO_RANK)
-        run = self.ranks[main].run(self.name)
+        with about(self.name):
+            run = self.ranks[main].run(self.name)
         run.unknown = self.unknown + self.ranks[main].lost
         run.oddities = list(self.oddities)
         run.other_ranks = sum(sum(a.count().values()) for r, a in self.ranks.items() if r != main)
@@ -119,7 +120,7 @@ class Reader:
 
     def _nothing(self) -> str:
         if not self.lines:
-            return f"{self.name}: empty, there is no log in it"
+            return f"{self.name}: empty, there is no log in it (a training writes its log to stderr: 2> FILE)"
         text = f"{self.name}: no iteration with a loss or a test result in its {self.lines} lines; is it a solver's?"
         if self.oddities:
             text += f" Not understood: line {self.oddities[0].line}: {self.oddities[0].text}"
@@ -192,18 +193,17 @@ class Reader:
             return self._without_prefix(line, here)
         if here.dump is not None:
             dump, here.dump = "".join(here.dump), None
+            self.dumped -= here.dump_size
             if event := grammar.parse(dump):
                 here.head(event)
         severity, date, time, _, file, _ = prefix.groups()
         text = line[prefix.end() :]
         if severity == "F":
             here.failure = text
-        if text.startswith("Initializing ") and text.rstrip().endswith(" from parameters:"):
+        if text.rstrip() + " " in grammar.DUMPS:
             here.dump, here.dump_size = [text.rstrip() + " \n"], 0
             return True
-        if images := _IMAGES.fullmatch(text):
-            here.images = here.images or int(images[1])
-        event = self.frequent.read(text) or grammar.parse(text, file)
+        event = self.tagged.read(text) or grammar.parse(text, file)
         if event is None:
             return not (file.endswith("solver.cpp") and _VALUE.search(text))
         self._event(event, (date, time), here)
@@ -211,9 +211,10 @@ class Reader:
 
     def _without_prefix(self, line: str, here: Assembler) -> bool:
         if here.dump is not None:
-            if here.dump_size < DUMP_SIZE:
+            if self.dumped < DUMP_SIZE:
                 here.dump.append(line + "\n")
-                here.dump_size += len(line)
+                here.dump_size += len(line) + 1
+                self.dumped += len(line) + 1
             return True
         event = self.bare.read(line.rstrip()) if _VALUE.search(line) else None
         if event is None:
@@ -235,7 +236,7 @@ class Reader:
             case e.Testing(iteration, net):
                 here.test(iteration, seconds(), net)
             case e.Rate(iteration, lr, momentum, weight_decay):
-                time = seconds() if here.lost else math.nan
+                time = seconds() if here.waits else math.nan
                 here.rate(iteration, time, lr, _known(momentum), _known(weight_decay))
             case e.GradientNorm(norm):
                 here.norm(norm)

@@ -31,7 +31,8 @@ class Table:
     told: whether the log has a rate line of that very iteration;
     loss: the displayed (smoothed) loss of training, or `Test loss`; speed: iterations per second as printed;
     outputs: the net's outputs by name (`name#index` where one name has several elements);
-    weighted: names of the outputs that have a loss weight.
+    weighted: names of the outputs that have a loss weight; scores: of those that the net's Accuracy layers give, the
+    one to look at first.
     """
 
     iteration: Column
@@ -45,6 +46,7 @@ class Table:
     speed: Column
     outputs: dict[str, Column]
     weighted: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.iteration)
@@ -63,7 +65,7 @@ class Table:
     def select(self, rows: Column) -> Table:
         """The rows of a mask or an index."""
         columns = {k: v[rows] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return Table(**columns, outputs={k: v[rows] for k, v in self.outputs.items()}, weighted=self.weighted)
+        return replace(self, **columns, outputs={k: v[rows] for k, v in self.outputs.items()})
 
     @property
     def loss_name(self) -> str | None:
@@ -74,9 +76,15 @@ class Table:
 
     @property
     def accuracy_name(self) -> str | None:
-        """The first output that looks like an accuracy."""
+        """The output of an Accuracy layer, else the first that has the name of one.
+
+        Of several it is one beside the loss (`loss3/top-1` beside `loss3/loss3`), then the one of the smallest top_k.
+        """
         rest = [n for n in self.outputs if n not in self.weighted]
-        return next((n for n in rest if is_accuracy(n)), None)
+        found = [n for n in self.scores if n in rest] or [n for n in rest if is_accuracy(n)]
+        head = (self.loss_name or "").rpartition("/")[0]
+        beside = [n for n in found if head and n.startswith(f"{head}/")]
+        return next(iter(beside or found), None)
 
     @property
     def main_loss(self) -> Column:

@@ -33,8 +33,7 @@ def open_log(path: str | Path) -> BinaryIO:
         raise CaffeError(f"{path}: is a directory, not a log file")
     try:
         stream = path.open("rb")
-        packed = stream.read(2) == _GZIP
-        stream.seek(0)
+        packed = stream.peek(2)[:2] == _GZIP  # of a pipe there is no way back
     except OSError as error:
         raise CaffeError(f"{path}: {error.strerror or error}") from None
     return gzip.open(stream) if packed else stream  # type: ignore[return-value]

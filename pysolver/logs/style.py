@@ -47,7 +47,10 @@ def quantity(what: str) -> str:
 
 
 def panels(drawn: Sequence[Curve], twin: bool) -> list[Panel]:
-    """Accuracy over loss, each quantity in a panel; with `twin` both in one. Rates lie below, small."""
+    """Accuracy, loss, small rates, each quantity in a panel; with `twin` accuracy and loss share one, and so do rates.
+
+    The lines of one run differ in colour by quantity, those of several by run.
+    """
     kinds: dict[str, list[str]] = {}
     for curve in drawn:
         names = kinds.setdefault(quantity(curve.what), [])
@@ -57,10 +60,10 @@ def panels(drawn: Sequence[Curve], twin: bool) -> list[Panel]:
     result = [Panel(tuple(kinds[kind])) for kind in main]
     if twin and main[:2] == ["accuracy", "loss"]:
         result[:2] = [Panel(tuple(kinds["loss"]), tuple(kinds["accuracy"]))]
-    rates = [k for k in RATES if k in kinds]
-    if rates:
-        result.append(Panel(tuple(rates[:1]), tuple(rates[1:]), small=bool(main)))
-    return result
+    rates = tuple(k for k in RATES if k in kinds)
+    if twin and rates:
+        return [*result, Panel(rates[:1], rates[1:], small=bool(main))]
+    return [*result, *(Panel((rate,), small=bool(main)) for rate in rates)]
 
 
 def words(names: Sequence[str]) -> str:

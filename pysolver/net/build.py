@@ -46,6 +46,10 @@ def build_graph(param: NetParameter, context: Context) -> Graph:
     ignored = dialects.check_net(filtered)
     if ignored:
         context.emit(notices.IgnoredFields(dialects.sentence(ignored)))
+    if filtered.bn_stats_batch_size:  # Intel's, for all of them
+        for layer in filtered.layer:
+            if layer.type == "BatchNorm":
+                layer.batch_norm_param.stats_batch_size = filtered.bn_stats_batch_size
     types = layer_types()
     split = insert_splits(filtered, lambda name: name in types and types[name].is_loss, context.emit)
     return _Builder(split, context).build()

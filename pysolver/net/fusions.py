@@ -72,12 +72,15 @@ def no_splits(steps: list[Step], kept: Kept) -> list[Step]:
 def batch_norm_and_scale(steps: list[Step], kept: Kept) -> list[Step]:
     """BatchNorm and the Scale by channel behind it are one normalisation with affine parameters.
 
-    It stands where the BatchNorm stood: nothing but its top goes into the Scale.
+    It stands where the BatchNorm stood: nothing but its top goes into the Scale. One that is scaled already (NVIDIA's)
+    stays apart.
     """
     fused, gone = list(steps), set()
     for first, second in _pairs(steps, kept):
         norm, scale = steps[first], steps[second]
-        if not (isinstance(norm.layer, BatchNorm) and isinstance(scale.layer, Scale) and scale.layer.is_by_channel):
+        if not (isinstance(norm.layer, BatchNorm) and not norm.layer.is_nvidia):
+            continue
+        if not (isinstance(scale.layer, Scale) and scale.layer.is_by_channel):
             continue
         fused[first] = scale._replace(
             bottoms=norm.bottoms,

@@ -26,7 +26,7 @@ from pysolver.net import weights, weights_hdf5
 from pysolver.net.build import build_graph
 from pysolver.net.function import NetFunction
 from pysolver.net.nodes import LayerNode, Node, SourceNode
-from pysolver.net.origin import Origin
+from pysolver.net.origin import Origin, telling_records
 from pysolver.net.precision import LossScale
 from pysolver.proto.caffe_pb2 import NetParameter
 
@@ -36,11 +36,11 @@ _Method = TypeVar("_Method", bound=Callable)
 
 
 def _telling(method: _Method) -> _Method:
-    """The method of a net, whose errors name its file."""
+    """The method of a net, whose errors name its file, and the record that they are about."""
 
     @functools.wraps(method)
     def told(net: Net, *args: Any, **options: Any) -> Any:
-        with net.origin.telling(net.state):
+        with net.origin.telling(net.state), telling_records(net.sources.values()):
             return method(net, *args, **options)
 
     return told  # type: ignore[return-value]

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pysolver.component import naming_layers
 from pysolver.context import Context
+from pysolver.data.source import Source
 from pysolver.errors import CaffeError
 from pysolver.net.filter import is_included
 from pysolver.proto.caffe_pb2 import NetState
 from pysolver.proto.text import layers_with_lines
+
+
+@contextlib.contextmanager
+def telling_records(sources: Iterable[Source]) -> Iterator[None]:
+    """A CaffeError of the block that is about an item of a batch says which record that was."""
+    try:
+        yield
+    except CaffeError as error:
+        found = [source.where(*error.item) for source in sources] if error.item else []
+        if not any(found):
+            raise
+        raise CaffeError(f"{error} ({', '.join(filter(None, found))})", error.layer) from error.__cause__
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,10 @@ def is_hdf5(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot read weights: {error.strerror}{looked_for(path)}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        where = looked_for(path) if isinstance(error, FileNotFoundError) else ""
+        raise CaffeError(f"{path}: cannot read weights: {reason}{where}") from error
 
 
 def _is_solver_state(path: str) -> bool:

@@ -89,6 +89,7 @@ class Hdf5File:
 @contextlib.contextmanager
 def open_sealed(path: str) -> Iterator[Hdf5File]:
     """A file of weights or of a solver state: open_hdf5, once its checksum, if it has one, is found to fit."""
+    _check_is_file(path)
     data = read_bytes(path, LARGEST_HDF5)
     if not data:
         raise CaffeError(f"{path}: damaged: the file is empty")
@@ -100,8 +101,7 @@ def open_sealed(path: str) -> Iterator[Hdf5File]:
 @contextlib.contextmanager
 def open_hdf5(path: str) -> Iterator[Hdf5File]:
     """The file, open for reading; CaffeError for whatever turns out to be wrong with it while it is used."""
-    if not os.path.exists(path):
-        raise CaffeError(f"Failed opening HDF5 file: {path}: no such file{looked_for(path)}")
+    _check_is_file(path)
     try:
         _refuse_family(path)
         with h5py.File(path, "r", locking=False) as file:
@@ -110,6 +110,13 @@ def open_hdf5(path: str) -> Iterator[Hdf5File]:
         raise
     except Exception as error:  # in a damaged file h5py comes upon almost anything
         raise CaffeError(f"{path}: damaged, or not a readable HDF5 file: {' '.join(str(error).split())}") from error
+
+
+def _check_is_file(path: str) -> None:
+    if not os.path.exists(path):
+        raise CaffeError(f"Failed opening HDF5 file: {path}: no such file{looked_for(path)}")
+    if not os.path.isfile(path):
+        raise CaffeError(f"{path}: HDF5 is read from plain files only: this is a folder, a pipe or a device")
 
 
 def _refuse_family(path: str) -> None:

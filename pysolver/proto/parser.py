@@ -7,6 +7,7 @@ Any are left out: Caffe's schema has none. The schema nests no message in itself
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -19,8 +20,8 @@ _TOKEN = re.compile(
     r"""(?:[\ \t\r\n\v\f]+|\#[^\n]*)*  # space and comments
     (?: (?P<name>[A-Za-z_][A-Za-z0-9_]*)
       | (?P<number>\.?[0-9](?:[eE][+-]|[A-Za-z0-9_.])*)
-      | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
-      | (?P<symbol>[^\x00])
+      | (?P<string>"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"|'[^'\\\n]*(?:\\[^\n][^'\\\n]*)*')
+      | (?P<symbol>[\s\S])
       | (?P<end>\Z) )""",
     re.VERBOSE,
 )
@@ -48,6 +49,8 @@ class Parser:
         self.name = name
         self.open: list[int] = []  # where the braces stand that are not closed yet
         self._layers: list[int] = []  # where the layers of a net begin
+        if "\0" in text:
+            self._fail("a NUL byte: this is not text", text.index("\0"))
         self._advance_from(0)
 
     def parse(self, message: Message) -> None:
@@ -58,15 +61,13 @@ class Parser:
 
     def layer_lines(self) -> list[int]:
         """In which line each layer of the net begins."""
-        return [self.text.count("\n", 0, at) + 1 for at in self._layers]
+        spans = zip([0, *self._layers], self._layers)
+        return list(accumulate((self.text.count("\n", *span) for span in spans), initial=1))[1:]
 
     # Tokens: `kind`, `token` and `start` are those of the next one.
 
     def _advance_from(self, position: int) -> None:
-        match = _TOKEN.match(self.text, position)
-        if match is None:
-            self.start = position
-            self._fail("a NUL byte: this is not text")
+        match = _TOKEN.match(self.text, position)  # which takes anything
         self.kind = match.lastgroup
         self.token = match[self.kind]
         self.start, self._next = match.span(self.kind)
@@ -199,6 +200,9 @@ class Parser:
         start = self.start
         negative = self._try("-")
         if self.kind != "number" or not _INTEGER.fullmatch(self.token):
+            if self.kind == "number" and _DECIMAL.fullmatch(self.token) and float(self.token.rstrip("fF")) % 1 == 0:
+                whole = int(float(self.token.rstrip("fF")))
+                self._fail(f"expected an integer for {field.name}, found {shown(self.token)}; write {whole}")
             self._fail_expected(f"an integer for {field.name}")
         digits = self.token
         if len(digits) > 30:

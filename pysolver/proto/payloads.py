@@ -24,6 +24,8 @@ _BLOBS = {  # number of a layer's message in the net -> number of its blobs
     for layer, kind in (("layer", LayerParameter), ("layers", V1LayerParameter))
 }
 _SIZES = {1: 8, 5: 4}  # wire types of a fixed size
+_MOST = 1 << 18  # fields of all messages that are looked into; a net of a thousand layers has 50,000
+_VARINT = 10  # bytes of the longest
 
 
 class _Irregular(Exception):
@@ -37,28 +39,29 @@ def split(data: bytes) -> tuple[bytes, Payloads]:
     in any way unusual comes back whole.
     """
     payloads: Payloads = {}
+    budget = iter(range(_MOST))
     try:
-        return b"".join(_net(memoryview(data), payloads)), payloads
+        return b"".join(_net(memoryview(data), payloads, budget)), payloads
     except _Irregular:
         return data, {}
 
 
-def _net(data: memoryview, payloads: Payloads) -> Iterator[bytes | memoryview]:
-    for number, whole, inner in _fields(data):
+def _net(data: memoryview, payloads: Payloads, budget: Iterator[int]) -> Iterator[bytes | memoryview]:
+    for number, whole, inner in _fields(data, budget):
         if number in _BLOBS and inner is not None:
-            yield bytes_field(number, b"".join(_layer(inner, _BLOBS[number], payloads)))
+            yield bytes_field(number, b"".join(_layer(inner, _BLOBS[number], payloads, budget)))
         else:
             yield whole
 
 
-def _layer(data: memoryview, blobs: int, payloads: Payloads) -> Iterator[bytes | memoryview]:
-    for number, whole, inner in _fields(data):
-        yield whole if number != blobs or inner is None else bytes_field(number, _blob(inner, payloads))
+def _layer(data: memoryview, blobs: int, payloads: Payloads, budget: Iterator[int]) -> Iterator[bytes | memoryview]:
+    for number, whole, inner in _fields(data, budget):
+        yield whole if number != blobs or inner is None else bytes_field(number, _blob(inner, payloads, budget))
 
 
-def _blob(data: memoryview, payloads: Payloads) -> bytes:
+def _blob(data: memoryview, payloads: Payloads, budget: Iterator[int]) -> bytes:
     kept, found = [], []
-    for number, whole, inner in _fields(data):
+    for number, whole, inner in _fields(data, budget):
         if number == _RAW:
             raise _Irregular  # of NVIDIA's Caffe
         if number == _DATA and inner is not None:
@@ -72,10 +75,15 @@ def _blob(data: memoryview, payloads: Payloads) -> bytes:
     return b"".join([*kept, bytes_field(_RAW, place)])
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:
-    """(number, the field as it stands, what it holds if it is bytes or a message) of each field of a message."""
+def _fields(data: memoryview, budget: Iterator[int]) -> Iterator[tuple[int, memoryview, memoryview | None]]:
+    """(number, the field as it stands, what it holds if it is bytes or a message) of each field of a message.
+
+    budget: one for each field; there is more than protobuf itself could take up in the time where it ends.
+    """
     at = 0
     while at < len(data):
+        if next(budget, None) is None:
+            raise _Irregular
         key, after = read_varint(data, at)
         kind, inner = key & 7, None
         if kind == 2:
@@ -84,7 +92,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
             inner = data[start:end]
         elif kind == 0:
             end = after
-            while end < len(data) and data[end] >= 0x80:
+            while end < len(data) and data[end] >= 0x80 and end - after < _VARINT:
                 end += 1
             end += 1
         else:

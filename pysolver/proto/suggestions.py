@@ -31,9 +31,11 @@ def suggestion(name: str, owner: Descriptor) -> str:
     words = name.lower().split("_")
     parts = {*words, "".join(word[:1] for word in words)}  # learning_rate: lr
     near = [other for other in known if _is_short_for(words, other.split("_"))]
+    near = near or [other for other in known if other.startswith(f"{name.lower()}_")][:2]  # in the schema's order
     near = near or difflib.get_close_matches(name.lower(), known, 1, 0.7)
     near = near or [other for other in known if parts & set(other.split("_")) or other.startswith(name.lower())]
-    return f"; did you mean '{near[0]}'?" if near else ""
+    both = near[:2] if near and near[0].startswith(f"{name.lower()}_") else near[:1]
+    return f"; did you mean {' or '.join(map(repr, both))}?" if near else ""
 
 
 def _where_it_belongs(name: str, owner: Descriptor) -> str:
@@ -68,6 +70,8 @@ def why(text: str, at: int) -> str:
     """What often stands where the parser cannot go on: `; comments begin with #`, or nothing."""
     if re.compile(r"//|/\*").match(text, at):
         return "; comments begin with #"
+    if text[at : at + 1] == "/" and text[max(at - 1, 0) : at].isdigit():
+        return "; nothing is computed here: write the number itself"
     if re.compile(r"<<<<<<<|>>>>>>>|=======").match(text, at):
         return "; git has left a conflict there"
     if text[at : at + 1] in "\u201c\u201d\u201e" and at < len(text):

@@ -11,8 +11,8 @@ from pysolver.proto import dialects
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
 
 _ENGINES = {"MKL2017", "MKLDNN"}
-# Types that compute what a type of BVLC's computes under the same fields.
-TYPES = {"DepthwiseConvolution": "Convolution"}
+# Types that compute what a type of BVLC's computes, under the same fields or those that _renamed sets.
+TYPES = {"DepthwiseConvolution": "Convolution", "ConvolutionDepthwise": "Convolution", "ReLU6": "Clip"}
 
 _BVLC = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data
 Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col
@@ -27,7 +27,7 @@ def convert(net: NetParameter) -> tuple[Counter[str], Counter[str]]:
     _strip(net, "", taken, left)
     for index in reversed(range(len(net.layer))):
         layer = net.layer[index]
-        layer.type = TYPES.get(layer.type, layer.type)
+        _rename(layer)
         if layer.HasField("pooling_param"):
             _round(layer.pooling_param)
         for behind in reversed(_unfused(layer)):
@@ -37,6 +37,17 @@ def convert(net: NetParameter) -> tuple[Counter[str], Counter[str]]:
         if layer.type not in _BVLC.split():
             left[f"type {layer.type}"] += 1
     return taken, left
+
+
+def _rename(layer: LayerParameter) -> None:
+    if layer.type == "ReLU6" and layer.relu6_param.negative_slope:
+        return
+    if layer.type == "ReLU6":
+        layer.ClearField("relu6_param")
+        layer.clip_param.min, layer.clip_param.max = 0, 6
+    if layer.type == "ConvolutionDepthwise":
+        layer.convolution_param.group = layer.convolution_param.num_output
+    layer.type = TYPES.get(layer.type, layer.type)
 
 
 def _round(pooling: PoolingParameter) -> None:
@@ -57,9 +68,13 @@ def _unfused(layer: LayerParameter) -> list[LayerParameter]:
             scale.scale_param.filler.CopyFrom(norm.scale_filler)
         if norm.HasField("bias_filler"):
             scale.scale_param.bias_filler.CopyFrom(norm.bias_filler)
-        for field in ("scale_bias", "scale_filler", "bias_filler"):
+        for field in ("scale_bias", "scale_filler", "bias_filler", "use_global_stats"):  # the last is not read there
             norm.ClearField(field)
+        if norm.eps < 1e-5:
+            norm.eps = 1e-5
         del layer.param[3:]
+        for spec in layer.param:
+            spec.lr_mult = 0  # nor is theirs; BVLC takes no other
         found.append(scale)
     for name in ("convolution_param", "inner_product_param"):
         fused = getattr(layer, name)
@@ -78,10 +93,12 @@ def _strip(message: Message, where: str, taken: Counter[str], left: Counter[str]
         key = f"{field.containing_type.name}.{field.name}"
         if field.name in ("layer", "layers", "blobs"):
             continue
-        if dialects.steers(key) or _is_foreign_engine(field, value):
+        is_foreign = dialects.is_foreign(key)
+        says_nothing = is_foreign and dialects.is_default(field, value)
+        if dialects.steers(key) or _is_foreign_engine(field, value) or says_nothing:
             taken[where + field.name] += 1
             message.ClearField(field.name)
-        elif dialects.is_foreign(key):
+        elif is_foreign:
             left[where + field.name] += 1
         elif field.message_type:
             for inner in value if field.is_repeated else [value]:

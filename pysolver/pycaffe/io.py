@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, about
 from pysolver.extras import require
 from pysolver.proto import blobproto, caffe_pb2
 from pysolver.proto.caffe_pb2 import BlobProto, Datum
@@ -67,7 +67,10 @@ def load_image(filename: str, color: bool = True) -> np.ndarray:
 
     cv2 = require("cv2")
     try:
-        image = cv2.imdecode(np.frombuffer(images.load(filename), np.uint8), cv2.IMREAD_UNCHANGED)
+        file = images.load(filename)
+        with about(f"Could not load {filename}"):
+            images.check_whole(file)
+        image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:  # an empty file, or too many pixels
         raise OSError(f"{filename}: not an image that can be read: {error.err}") from None
     except CaffeError as error:
@@ -206,6 +209,10 @@ class Transformer:
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
         """What is subtracted: one value a channel, or an image (C x H x W, or H x W), resized to the input's size."""
         channels, *size = self._shape(in_)[1:]
+        if not isinstance(mean, np.ndarray):
+            raise TypeError(
+                f"the mean is an array, not {mean!r:.40}: np.load reads .npy, caffe.io.blobproto_to_array .binaryproto"
+            )
         if mean.ndim == 1:
             if len(mean) != channels:
                 raise ValueError(f"the mean has {len(mean)} channels, input '{in_}' has {channels}")

@@ -21,6 +21,7 @@ from pysolver.net.net import Callback
 from pysolver.net.net import Net as CoreNet
 from pysolver.net.pretrained import pretrained
 from pysolver.pycaffe import alias, mode
+from pysolver.pycaffe.named import Named, instead
 
 __all__ = ["Blob", "LayerView", "Net"]
 
@@ -68,9 +69,18 @@ class Net:
     """
 
     def __init__(
-        self, network_file: str, phase: int, level: int = 0, stages: Sequence[str] | None = None, weights: Any = None
+        self,
+        network_file: str,
+        phase: int,
+        level: int | None = None,
+        stages: Sequence[str] | None = None,
+        weights: Any = None,
     ) -> None:
         if isinstance(phase, (str, os.PathLike)):
+            if phase in ("TRAIN", "TEST"):
+                raise TypeError(f"the phase is caffe.{phase}, not '{phase}'")
+            if level is None:
+                raise TypeError(f"Net({str(network_file)!r}, {str(phase)!r}): the phase is missing: caffe.TEST, say")
             phase, weights, level = level, phase, 0
             mode.log()(notices.DeprecatedNet())
             mode.log()(notices.NetInstead())
@@ -78,7 +88,7 @@ class Net:
         for file in (network_file, weights):
             if file is not None:
                 check_file(file)
-        param = read_net_for(network_file, phase, level, stages or (), mode.log())
+        param = read_net_for(network_file, phase, level or 0, stages or (), mode.log())
         files = [] if weights is None else [os.fspath(weights)]
         self._adopt(pretrained(param, mode.context(), files, str(network_file)))
 
@@ -100,7 +110,7 @@ class Net:
         # A user's own Python layer is shown as it is: scripts call its methods.
         layers: Sequence[Any] = net.layers
         self.layers = [layer.user if layer.type_name == "Python" else LayerView(net, layer) for layer in layers]
-        self.blobs: OrderedDict[str, Blob] = OrderedDict()
+        self.blobs: OrderedDict[str, Blob] = Named()
         self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
         for node in net.nodes:
             for name, blob, weight in zip(node.top_names, node.tops, node.loss_weights):
@@ -119,12 +129,14 @@ class Net:
 
     @property
     def layer_dict(self) -> OrderedDict[str, Any]:
-        return OrderedDict(zip(self._layer_names, self.layers))
+        return Named(zip(self._layer_names, self.layers), "layer")
 
     @property
     def params(self) -> OrderedDict[str, list[Blob]]:
         """The parameter blobs of each layer that has some."""
-        return OrderedDict((layer.name, LayerView(self._net, layer).blobs) for layer in self._net.layers if layer.blobs)
+        learning = [layer for layer in self._net.layers if layer.blobs]
+        blobs = ((layer.name, LayerView(self._net, layer).blobs) for layer in learning)
+        return Named(blobs, "layer with parameters")
 
     @property
     def _layer_names(self) -> list[str]:
@@ -175,7 +187,7 @@ class Net:
         if layer is None:
             return default
         if layer not in self._layer_names:
-            raise ValueError(f"the net has no layer '{layer}'")
+            raise ValueError(f"the net has no layer '{layer}'{instead(layer, self._layer_names)}")
         return self._layer_names.index(layer)
 
     def _feed(self, face: str, arrays: Arrays, names: list[str], role: str) -> None:
@@ -183,7 +195,8 @@ class Net:
         if not arrays:
             return
         if set(arrays) != set(names):
-            raise Exception(f"the net's {role} are {', '.join(names) or 'none'}; given were {', '.join(arrays)}")
+            none = "none: data layers feed it" if self._net.sources else "none"
+            raise Exception(f"the net's {role} are {', '.join(names) or none}; given were {', '.join(arrays)}")
         for name, array in arrays.items():
             blob = self.blobs[name]
             if np.shape(array)[:1] != blob.shape[:1]:

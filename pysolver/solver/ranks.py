@@ -7,7 +7,11 @@ What has to be decided is decided once: the ranks agree on actions, rank 0 reads
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import json
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -216,3 +220,28 @@ def _not_joined(error: BaseException) -> CaffeError:
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return CaffeError(f"port {where} is in use: set MASTER_PORT, or torchrun's --master-port, to another")
     return LostRank(f"cannot join the other processes at {where}: {text}")
+
+
+@contextlib.contextmanager
+def as_rank() -> Iterator[None]:
+    """The block is the work of a rank, if this process is one: it does not outlive who started it.
+
+    If starter.start() did, an error of the block ends the process, and start() tells it; else it is told here.
+    """
+    if place() and "TORCHELASTIC_RUN_ID" in os.environ:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if place() is None or os.environ.get(STARTER) != str(os.getppid()):
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        lost, foreseen = isinstance(error, LostRank), isinstance(error, CaffeError)
+        words = str(error) if foreseen else f"{type(error).__name__}: {error}"
+        told = {"message": words, "timestamp": time.time(), "rank": os.environ["RANK"]}
+        with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
+            json.dump({**told, "lost": lost, "returns": foreseen and not lost}, file)
+        if not foreseen:
+            raise
+        sys.exit(1)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pysolver.solver.note import Window
-
-_MOST_WAITING = 100
 
 
 @dataclass
@@ -46,27 +41,3 @@ class Smoothing:
         if len(state.losses) > size:
             return cls(size, state.start)
         return cls(size, state.start, [np.float32(x) for x in state.losses], np.float32(state.value))
-
-
-class Losses:
-    """The losses of iterations on their way from the device: on a GPU each look at one stalls it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._at_once = device.type == "cpu"
-        self._waiting: list[tuple[int, Tensor]] = []
-
-    def put(self, iteration: int, loss: Tensor) -> None:
-        """The 0-d loss of an iteration, as it comes."""
-        self._waiting.append((iteration, loss))
-
-    @property
-    def are_due(self) -> bool:
-        """Whether they should be taken now, though nobody needs them."""
-        return self._at_once or len(self._waiting) >= _MOST_WAITING
-
-    def take(self) -> Iterator[tuple[int, float]]:
-        """(iteration, loss) of all that wait, in their order."""
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            iterations, losses = zip(*waiting)
-            yield from zip(iterations, torch.stack(losses).tolist())

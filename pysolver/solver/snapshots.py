@@ -91,7 +91,7 @@ def claim(prefix: str) -> Iterator[None]:
 def _lock(path: str) -> int:
     """An open file that holds the lock, and that still bears the name: its last holder may just have removed it."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

@@ -6,7 +6,6 @@ It says what happens as events (pysolver/logs/events.py) to its subscribers, by 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -22,15 +21,16 @@ from pysolver.logs import events as e
 from pysolver.logs.channel import Channel
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
-from pysolver.solver import checkpoint, debug_info, detection_eval, finite, nets, resume, snapshots, testing, updates
+from pysolver.solver import checkpoint, debug_info, detection_eval, nets, resume, snapshots, testing, updates
 from pysolver.solver import note as notes
 from pysolver.solver.layer_rates import adaptation
+from pysolver.solver.losses import Losses
 from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.plateau import Plateau
 from pysolver.solver.ranks import Alone
 from pysolver.solver.signals import Action, ActionFunction
-from pysolver.solver.smoothing import Losses, Smoothing
+from pysolver.solver.smoothing import Smoothing
 from pysolver.solver.state_file import State
 from pysolver.solver_types import TYPES
 
@@ -69,7 +69,7 @@ class Solver:
         self.context = _seeded(dataclasses.replace(given, listener=self._channel), param.random_seed)
         self.ranks = ranks or Alone()
         self.type = type or param.type
-        self.keep, self.stop_on_nan, self.action = keep, stop_on_nan, action
+        self.keep, self.action = keep, action
         self.iter = 0
         self.current_step = 0  # stepvalues that multistep has passed, or steps that plateau has taken
         self.plateau, self._loss = Plateau(), np.float32(0)
@@ -81,8 +81,6 @@ class Solver:
         self._found_intact = -1  # the iteration of the snapshot that was restored
         self._resume_point: Point | None = None  # taken before a test or the end move data and generators on
         self._continues = False  # the next step() goes on with the smoothed loss of the snapshot
-        self._losses = Losses(self.context.device)
-        self._nan_told = False
         self._last_display: int | None = None
         self._timer = time.perf_counter()
 
@@ -90,10 +88,10 @@ class Solver:
         check_parameters(param, self.type, self._emit)
         if param.snapshot and self.context.is_root:
             snapshots.probe(param.snapshot_prefix)
-        self.smoothing = Smoothing(param.average_loss)
         if self.context.seed is not None and param.random_seed >= 0:
             torch.manual_seed(self.context.seed)
         self.net = nets.build_train_net(param, self.context, self._emit)
+        self.losses = Losses(self.net, Smoothing(param.average_loss), self._emit, stop_on_nan)
         self._divides_tests = distributed_test and self.ranks.size > 1 and param.eval_type != "detection"
         self.test_nets = nets.test_nets_of_rank(param, self.context, self._emit, self.ranks, self._divides_tests)
         self._emit(e.ScaffoldingDone())
@@ -125,8 +123,8 @@ class Solver:
             return
         self._resume_point = self._point()
         if param.display and self.iter % param.display == 0 and self.ranks.is_root:
-            self._smooth(self.iter, float(self._last_forward()))
-            self._emit(e.Display(self.iter, float(self.smoothing.value)))
+            self.losses.add(self.iter, float(self._last_forward()))
+            self._emit(e.Display(self.iter, float(self.losses.smoothing.value)))
         if param.test_interval and self.iter % param.test_interval == 0:
             self.test_all()
         self._emit(e.Done("solver"))
@@ -135,7 +133,7 @@ class Solver:
         """So many iterations, fewer if a stop is asked for."""
         param, end = self.param, self.iter + iterations
         if not self._continues:
-            self.smoothing = Smoothing(param.average_loss, self.iter)
+            self.losses.smoothing = Smoothing(param.average_loss, self.iter)
         self._continues = False
         self._timer = time.perf_counter()
         while self.iter < end:
@@ -150,7 +148,7 @@ class Solver:
             for on_start, _ in self._callbacks:
                 on_start()
             display = self._is_display_due()
-            self._note_loss(self._passes(display and param.debug_info), now=display)
+            self._take_loss(self._passes(display and param.debug_info))
             if display:
                 self._display()
             for _, on_gradients_ready in self._callbacks:
@@ -162,7 +160,7 @@ class Solver:
             if action in (Action.STOP, Action.PREEMPT):
                 self.is_stopped = True
                 break
-        self._settle_losses()
+        self.losses.settle()
 
     def _passes(self, debug: bool) -> Tensor:
         """iter_size times forward and backward: gradients add up in the diffs, the mean loss is returned."""
@@ -231,39 +229,20 @@ class Solver:
         return self.param.display != 0 and self.iter % self.param.display == 0
 
     def _display(self) -> None:
+        self.losses.settle()
         now = time.perf_counter()
         seconds = now - self._timer
         speed = 0.0 if self._last_display is None else (self.iter - self._last_display) / (seconds or 1)
-        self._emit(e.Display(self.iter, float(self.smoothing.value), speed, seconds, self.param.display))
+        self._emit(e.Display(self.iter, float(self.losses.smoothing.value), speed, seconds, self.param.display))
         for output in testing.output_events("Train", testing.elements(self.net.output_values())):
             self._emit(output)
         self._timer, self._last_display = now, self.iter
 
-    def _note_loss(self, loss: Tensor, now: bool) -> None:
-        """Take in the loss of this iteration. now: somebody looks at the smoothed one."""
-        self._losses.put(self.iter, loss)
+    def _take_loss(self, loss: Tensor) -> None:
+        self.losses.put(self.iter, loss)
         if self.param.lr_policy == "plateau":  # one rate for all ranks: by the loss of rank 0
-            self._settle_losses()
-            self._loss = np.frombuffer(self.ranks.spread(self.smoothing.value.tobytes()), np.float32)[0]
-        if now or self.stop_on_nan or self._losses.are_due:
-            self._settle_losses()
-
-    def _settle_losses(self) -> None:
-        for iteration, loss in self._losses.take():
-            self._emit(e.Iteration(iteration, loss))
-            self._smooth(iteration, loss)
-
-    def _smooth(self, iteration: int, loss: float) -> None:
-        self.smoothing.add(iteration, loss)
-        if not math.isfinite(loss):
-            self._report_nan(iteration, loss)
-
-    def _report_nan(self, iteration: int, loss: float) -> None:
-        if self.stop_on_nan:
-            raise finite.refusal(self.net, iteration, loss)
-        if not self._nan_told:
-            finite.tell(self.net, iteration, loss, self._emit)
-            self._nan_told = True
+            self.losses.settle()
+            self._loss = np.frombuffer(self.ranks.spread(self.losses.smoothing.value.tobytes()), np.float32)[0]
 
     # ---- testing ---------------------------------------------------------------------------------------------
 
@@ -318,7 +297,7 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write model and state of this iteration, each whole or not at all, the model first."""
-        self._settle_losses()
+        self.losses.settle()
         points = self.ranks.gather(notes.point_to_json(self._point()))
         self._saved.add(self.iter)
         if not self.context.is_root:
@@ -336,8 +315,8 @@ class Solver:
         """Where a run that is resumed from a snapshot of this moment goes on."""
         if self._resume_point is not None:
             return self._resume_point
-        self._settle_losses()
-        return resume.capture(self.net, self.test_nets, self.smoothing.state())
+        self.losses.settle()
+        return resume.capture(self.net, self.test_nets, self.losses.smoothing.state())
 
     def restore(self, file: str, always_continue: bool = False) -> None:
         """Take weights, history, iteration and step from a solver state, Caffe's or ours.
@@ -363,11 +342,12 @@ class Solver:
             checkpoint.take(state, file, self.net, self.history, self._emit)
         self.ranks.share([*self._weights(), *self.history])
         self.iter, self.current_step, self.plateau = start.iteration, start.step, start.plateau
-        self._resume_point, self._losses = None, Losses(self.context.device)
+        self._resume_point = None
+        self.losses.forget()
         self._found_intact, self._continues = start.iteration, point is not None
         if point:
             resume.restore(point, self.net, self.test_nets)
-            self.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
+            self.losses.smoothing = Smoothing.from_state(self.param.average_loss, point.smoothing)
             self.run = start.run or self.run
         self._emit(start.how)
 

@@ -2,21 +2,18 @@
 
 The agent is what torchrun runs: it hands each process its rank, ends all when one fails, and starts them again if it
 may. Here it also passes the signals of this process on, reports of all failures the one that began it, and starts
-nothing again that would fail again.
+nothing again that would fail again. Importing it takes a tenth of torch's own time: only who starts ranks does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import json
 import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,9 +24,9 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
-from pysolver.cores import usable_cores
+from pysolver.cores import check_crowd, usable_cores
 from pysolver.errors import CaffeError
-from pysolver.solver.ranks import STARTER, LostRank, place
+from pysolver.solver.ranks import STARTER
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK = 0.1  # seconds between two looks at the processes
@@ -40,6 +37,7 @@ def start(arguments: Sequence[str], processes: int, max_restarts: int = 0, answe
 
     answers: whether the command answers signals; one that does not just ends by them, and its processes with it.
     """
+    check_crowd(processes, "--processes")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # the signals are passed on, below
     os.environ[STARTER] = str(os.getpid())
@@ -126,28 +124,3 @@ def _class_of(failure: ProcessFailure) -> int:
     if failure.exitcode < 0:
         return 2 if failure.exitcode == -signal.SIGTERM else 1
     return 0
-
-
-@contextlib.contextmanager
-def as_rank() -> Iterator[None]:
-    """The block is the work of a rank, if this process is one: it does not outlive who started it.
-
-    If start() did, an error of the block ends the process, and start() tells it; else the process tells it itself.
-    """
-    if place() and "TORCHELASTIC_RUN_ID" in os.environ:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if place() is None or os.environ.get(STARTER) != str(os.getppid()):
-        yield
-        return
-    try:
-        yield
-    except Exception as error:
-        lost, foreseen = isinstance(error, LostRank), isinstance(error, CaffeError)
-        words = str(error) if foreseen else f"{type(error).__name__}: {error}"
-        told = {"message": words, "timestamp": time.time(), "rank": os.environ["RANK"]}
-        with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
-            json.dump({**told, "lost": lost, "returns": foreseen and not lost}, file)
-        if not foreseen:
-            raise
-        sys.exit(1)

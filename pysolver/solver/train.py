@@ -14,7 +14,6 @@ import torch
 
 from pysolver import memory
 from pysolver.context import Context
-from pysolver.data.records import Shelf
 from pysolver.errors import CaffeError, about
 from pysolver.logs import events as e
 from pysolver.logs import notices
@@ -27,6 +26,7 @@ from pysolver.proto import caffe_pb2
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_solver
+from pysolver.shelf import Shelf
 from pysolver.solver import devices, ranks, snapshots, watchers
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.progress import ProgressBar

@@ -187,3 +187,15 @@ def test_what_is_no_field_number_and_a_message_in_one_line(tmp_path, capsys):
     schema.write_text(text[:start] + body + text[end:])
     assert main(["apply", str(root)]) == 1
     assert "Nothing was changed" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(30)  # each was quadratic
+@pytest.mark.parametrize("text", ["/*" * 200_000, '"' + '\\"' * 200_000, "class A " * 100_000, "'\\'" * 100_000])
+def test_texts_that_never_end(text):
+    with pytest.raises(source.PlaceNotFound, match="the class A: not found"):
+        source.class_body(text, "A")
+
+
+def test_what_ends_nowhere_ends_with_its_line_or_with_the_file():
+    assert source.code_of('int a; "b {\nint c; /* d {') == "int a;     \nint c;       "
+    assert source.code_of("1'000; {\nx") == "1'000; {\nx"

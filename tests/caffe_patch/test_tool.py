@@ -311,3 +311,12 @@ def test_whatever_line_of_a_patched_file_is_lost_it_refuses_or_reverts(path, roo
             assert stand_in.contents(root) == before, lines[i]
         else:
             assert set((root / path).read_bytes().splitlines()) <= set(plain.splitlines()), lines[i]
+
+
+@pytest.mark.timeout(30)
+def test_refuses_a_pipe_in_the_tree(root, capsys):
+    """An archive may hold one; it would wait for somebody to write."""
+    (root / "src/caffe/proto/caffe.proto").unlink()
+    os.mkfifo(root / "src/caffe/proto/caffe.proto")
+    assert main(["apply", str(root)]) == 1
+    assert "caffe.proto cannot be read: it is a folder, a pipe or a device" in capsys.readouterr().err

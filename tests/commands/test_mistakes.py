@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from pysolver.commands import main
+
+ROOT = Path(__file__).parents[2]
+NET = "".join(
+    f"""layer {{ name: "d" type: "Data" top: "x" top: "l" include {{ phase: {phase} }}
+    data_param {{ source: "db" batch_size: 1 backend: LMDB }} }} """
+    for phase in ("TRAIN", "TEST")
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +67,26 @@ def test_scripts_that_are_just_wrong(code, tmp_path, capsys) -> None:
 def test_a_folder_is_no_script(tmp_path, capsys) -> None:
     assert main(["run", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"pysolver: {tmp_path}: a folder, not a script\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--solver=s.prototxt", "--processes=2000"],
+        ["time", "--model=n.prototxt", "--processes=2000"],
+        ["tune", "--solver=s.prototxt", "--out=out", "--jobs=2000"],
+        ["tune", "--solver=s.prototxt", "--out=out", "--processes=2000"],
+        ["reproduce", "table1", "--jobs=2000", f"--folder={ROOT / 'experiments'}"],
+    ],
+)
+def test_more_processes_than_the_memory_holds(words, tmp_path, monkeypatch, capsys) -> None:
+    """Once they were all started: the system ended whatever it liked, other people's work too."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.prototxt").write_text('net: "n.prototxt" max_iter: 9 base_lr: 0.1 lr_policy: "fixed"')
+    Path("n.prototxt").write_text(NET)
+    with lmdb.open("db") as base, base.begin(write=True) as transaction:
+        transaction.put(b"0", b"")
+    monkeypatch.setattr("pysolver.solver.starter.LocalElasticAgent", None)
+    monkeypatch.setattr("pysolver.disciplined.session.tune_recipe", None)
+    assert main(words) == 1
+    assert "=2000: there are" in capsys.readouterr().err

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import pysolver as caffe
-from pysolver.commands import main
+from pysolver.commands import main, time
 from pysolver.commands.time import Cost, limit
 
 NET = """
@@ -50,11 +51,28 @@ def test_time_tells_every_layer(net, capsys):
 
 def test_time_tells_what_limits_the_net(net, capsys):
     assert main(["time", "--model=net.prototxt", "--iterations=2", "--profile=trace.json"]) == 0
+    Path("folder").mkdir()
+    assert main(["time", "--model=net.prototxt", "--iterations=1", "--profile=folder"]) == 1  # it said: Wrote folder
     log = capsys.readouterr().err
     # ip: 2 items x 3 numbers x 1 output, a product and a sum each, forward and for the weights' gradient
     assert "ip\t2.4e-08 GFLOP at " in log and "% of peak" in log
     assert "As one function, as train runs it: " in log and "Limited by " in log
     assert {"traceEvents"} <= json.loads(Path("trace.json").read_text()).keys()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_peak_is_that_of_the_precision(net, monkeypatch, precision: str, dtype: torch.dtype):
+    """Else a net in half precision reaches more than all of it."""
+    products, clock = [], time._milliseconds
+
+    def note(work, device):
+        if isinstance(value := work(), torch.Tensor) and value.shape == (1024, 1024):
+            products.append(value.dtype)
+        return clock(lambda: None, device)
+
+    monkeypatch.setattr(time, "_milliseconds", note)
+    time.time("net.prototxt", iterations=1, log=lambda event: None, precision=precision)
+    assert set(products) == {dtype}
 
 
 @pytest.mark.parametrize(

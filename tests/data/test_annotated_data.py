@@ -380,3 +380,21 @@ def test_jitter(keeps_aspect):
 def test_odds_of_sizes_that_do_not_add_up(database):
     with pytest.raises(CaffeError, match="the prob of the 2 resize_param must add up to 1, not 1.3"):
         _source(database, YOLO.replace("prob: 0.5 height: 96", "prob: 0.8 height: 96"))
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        (
+            "transform_param { resize_param { height: 60000 width: 60000 } }",
+            "an image cannot be resized to 60000 x 60000",
+        ),
+        ("transform_param { expand_param { prob: 1 max_expand_ratio: 1e6 } }", "an image cannot be resized to"),
+        ("transform_param { expand_param { prob: 1 max_expand_ratio: 0.5 } }", "max_expand_ratio is 0.5: it must be"),
+    ],
+)
+def test_no_more_memory_than_an_image_may_take(database, text, error):
+    source = _source(database, text)
+    with pytest.raises(CaffeError, match=rf"layer 'data' \(AnnotatedData\): .*{error}"):
+        source.next_batch()
+    source.close()

@@ -108,7 +108,10 @@ def test_a_full_disk(tmp_path) -> None:
 
 def test_an_unwritable_place(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CaffeError, match="file/db: cannot be written"), new_database(tmp_path / "file" / "db", LMDB):
+    with (
+        pytest.raises(CaffeError, match="file/db: cannot be written: .*file is a file, where a"),
+        new_database(tmp_path / "file" / "db", LMDB),
+    ):
         pass
 
 
@@ -124,3 +127,10 @@ def test_unknown_backends() -> None:
     assert (backend_named("lmdb"), backend_named("leveldb")) == (LMDB, LEVELDB)
     with pytest.raises(CaffeError, match="Unknown database backend 'sqlite'"):
         backend_named("sqlite")
+
+
+def test_a_key_longer_than_lmdb_takes(tmp_path) -> None:
+    error = "db: a key of 600 bytes, a long path perhaps: LMDB takes 511, LevelDB any"
+    with pytest.raises(CaffeError, match=error), new_database(tmp_path / "db", LMDB) as database:
+        database.put([(b"x" * 600, b"")])
+    assert list(tmp_path.iterdir()) == []

@@ -75,6 +75,7 @@ def test_as_they_are(folder, make_source):
         ("# 1", "# 2", "indices from 0 on, each once"),
         ("10 20", "10 x", "windows.txt:5: an object's y1 expected, not 'x'"),
         ("a.png", "c.png", "windows.txt: # 0: Could not load c.png"),
+        ("10 20", f"10 {10**400}", "windows.txt:5: an object's y1 expected, not '1000"),
     ],
 )
 def test_errors(old, new, words, folder, make_source):
@@ -106,3 +107,8 @@ def test_evaluation_in_pixels(folder):
     rows = layer(*tensors).reshape(-1, 5).tolist()
     verdicts = [[1, 1, 0.9, 1, 0], [1, 1, 0.8, 0, 1], [1, 2, 0.7, 0, 0], [1, 2, 0.6, 0, 1]]
     np.testing.assert_allclose(rows[:6], [[-1, 1, 1, -1, -1], [-1, 2, 1, -1, -1], *verdicts], rtol=1e-6)
+
+
+def test_a_size_of_gigabytes(folder, make_source):
+    with pytest.raises(CaffeError, match="cannot be resized to"):
+        make_source(TEXT % "resize_height: 100000 resize_width: 100000", "TEST")

@@ -134,3 +134,13 @@ def test_a_later_file_with_other_rows(write_files, make_source, tmp_path) -> Non
         file["data"], file["label"] = np.zeros((2, 3)), np.zeros(2)
     with pytest.raises(CaffeError, match="1.h5: the rows of dataset 'data' are 3, those of 0.h5 2"):
         make_source(HDF5.format("", 1))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_file_that_changes_while_it_is_read(rows, write_files, make_source) -> None:
+    write_files(2, 2)
+    source = make_source(HDF5.format("", 2), cache_bytes=0)
+    write_files(2, rows)
+    with pytest.raises(CaffeError, match="1.h5: its datasets have changed since the file was first opened"):
+        for _ in range(4):
+            source.next_batch()

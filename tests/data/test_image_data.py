@@ -90,6 +90,19 @@ def test_rand_skip_only_moves_the_start(write_images, make_source) -> None:
     assert starts == {0, 1, 2, 3}
 
 
+def test_the_shape_at_first_is_that_of_the_first_batch(tmp_path, make_source) -> None:
+    """Whichever image that is, after shuffling and skipping (DataLayerSetUp)."""
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((2 + i, 3, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(6)))
+    heights = set()
+    for seed in range(12):
+        source = make_source(IMAGES.format("", "1 shuffle: true rand_skip: 3"), seed=seed)
+        assert source.top_shapes()[0] == tuple(source.next_batch()[0].shape)
+        heights.add(source.top_shapes()[0][2])
+    assert len(heights) > 3
+
+
 def test_a_resumed_stream_is_the_undisturbed_one(write_images, make_source) -> None:
     write_images(7)
     text = IMAGES.format("transform_param { crop_size: 2 mirror: true }", "3 shuffle: true rand_skip: 5")
@@ -245,3 +258,20 @@ def test_a_device_that_never_ends_is_no_list(reader, monkeypatch) -> None:
     monkeypatch.setattr("pysolver.data.images.LARGEST_FILE", 1 << 16)
     with pytest.raises(CaffeError, match="/dev/zero: larger than 65536 bytes, the most that is read"):
         reader("/dev/zero")
+
+
+@pytest.mark.timeout(30)  # was quadratic: minutes
+def test_digits_in_the_midst_of_a_line(tmp_path) -> None:
+    (tmp_path / "list.txt").write_text("a " + "1" * 300_000 + " x\nb 2\n")
+    told = []
+    lines = read_image_list(tmp_path / "list.txt", told.append)
+    assert lines[1] == ("b", 2) and lines[0][1] == 0 and len(told) == 1
+
+
+def test_a_jpeg_of_thousands_of_scans() -> None:
+    """33 bytes each, and each goes over all pixels: 100 KB kept OpenCV busy for half a minute."""
+    whole = cv2.imencode(".jpg", np.zeros((64, 64), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert images.decode(whole, images.Colour.GRAY).shape == (1, 64, 64)
+    scan = whole[whole.rfind(b"\xff\xda") : -2]
+    with pytest.raises(CaffeError, match="a JPEG of 3006 scans: it could take minutes"):
+        images.decode(whole[:-2] + scan * 3000 + b"\xff\xd9", images.Colour.GRAY)

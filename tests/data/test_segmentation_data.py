@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -82,6 +84,21 @@ def test_one_label_for_an_image(pairs, make_source):
     assert [set(own.flatten().tolist()) for own in source.next_batch()[1]] == [{3}, {4}]
 
 
+def test_a_random_start_is_told_and_resumed(pairs, make_source, capfd):
+    """Without a random_seed the run that goes on has another seed of its own: the start is the first run's."""
+    text = SEG.format("list.txt", "label_type: PIXEL shuffle: true rand_skip: 5", "")
+    source = make_source(text, seed=None)
+    assert re.search(r"A total of 5 images\.\n.*Skipping first [0-4] data points\.\n", capfd.readouterr().err)
+    assert source.records == COUNT
+    source.next_batch()
+    state = source.state()
+    wanted = [source.next_batch()[0][:, 1, 0, 0].tolist() for _ in range(6)]
+    for _ in range(3):
+        resumed = make_source(text, seed=None)
+        resumed.load_state(state)
+        assert [resumed.next_batch()[0][:, 1, 0, 0].tolist() for _ in range(6)] == wanted
+
+
 def test_dense_images(pairs, make_source):
     source = make_source(DENSE.format("mirror: true crop_height: 6 crop_width: 8", "transform_param { scale: 0.1 }"))
     rows = set()
@@ -127,3 +144,28 @@ def test_a_resumed_source_goes_on_alike(pairs, make_source):
     for expected in batches[2:]:
         for a, b in zip(expected, two.next_batch(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "fields, transform, error",
+    [
+        ("label_type: PIXEL", "scale_factors: 1e9", "cannot be resized to"),
+        ("label_type: PIXEL", "scale_factors: inf", "scale_factors must be positive"),
+        ("label_type: PIXEL", "crop_height: 4000000000 crop_width: 2", "cannot be resized to 4000000000 x 2"),
+        ("label_type: NONE ignore_label: 256", "", "ignore_label must be in 0..255, not 256"),
+    ],
+)
+def test_no_more_memory_than_an_image_may_take(fields, transform, error, pairs, make_source):
+    with pytest.raises(CaffeError, match=rf"layer 'd' \(ImageSegData\): .*{error}"):
+        make_source(SEG.format("list.txt", fields, f"transform_param {{ {transform} }}"))
+
+
+def test_labels_that_are_no_bytes(pairs, make_source):
+    (pairs / "kinds.txt").write_text("i0.png 300\n")
+    with pytest.raises(CaffeError, match="kinds.txt:1: the label 300 is not in 0..255"):
+        make_source(SEG.format("kinds.txt", "label_type: IMAGE", ""))
+
+
+def test_a_divisor_larger_than_the_image(pairs, make_source):
+    with pytest.raises(CaffeError, match="label_divide_factor leaves nothing"):
+        make_source(DENSE.format("new_height: 8 new_width: 8 label_divide_factor: 9", ""))

@@ -7,7 +7,8 @@ import pytest
 
 from pysolver.data import datum
 from pysolver.data.images import Colour
-from pysolver.data.records import Shelf
+from pysolver.data.records import Record, Store
+from pysolver.shelf import Shelf
 
 from .conftest import raw_record
 
@@ -51,6 +52,22 @@ def test_changed_files_are_read_anew(counted_lmdb, write_lmdb, make_source, deco
     make_source(DATA.format(""), shelf=shelf).next_batch()
     write_lmdb("db", (raw_record(np.full((1, 2, 2), 50 + i, np.uint8), 50 + i) for i in range(10)))
     assert make_source(DATA.format(""), shelf=shelf).next_batch()[1].tolist() == [50, 51, 52, 53, 54]
+
+
+def test_images_of_several_sizes_are_not_kept_nor_read_twice():
+    """From the first odd one on: that batch is read again, later ones once."""
+    read: list[int] = []
+
+    def records(places) -> list[Record]:
+        read.extend(places)
+        return [Record(str(i), np.full((1, 2 + i % 2, 2), i, np.uint8), i) for i in places]
+
+    store = Store(4, records([0])[0], records, window=(2, 2), cache_bytes=1000, pinned=False)
+    read.clear()
+    for _ in range(2):
+        images, labels = store.fetch(np.arange(4))
+        assert [image.shape for image in images] == [(1, 2, 2), (1, 3, 2)] * 2 and labels.tolist() == [0, 1, 2, 3]
+    assert read == [0, 1, 2, 3] * 3
 
 
 def test_the_longest_unused_make_room():

@@ -205,3 +205,33 @@ def test_errors(text, words, folders, make_source):
     (folders / "far.txt").write_text("v0 8 1\n")
     with pytest.raises(CaffeError, match=words):
         make_source(f'name: "d" type: "VideoData" top: "data" top: "label" {text}')
+
+
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("v0 -3 1", "v0 begins at frame -3"),
+        (f"v0 {10**30} 1", "is not in the range of an int: needs lines"),
+        (f"v0 1 {10**400}", "is not in the range of an int: needs lines"),
+        ("v0 1 x", "invalid literal for int.* 'x': needs lines"),
+    ],
+)
+def test_numbers_that_no_clip_has(line, error, folders, make_source):
+    (folders / "list.txt").write_text(line)
+    with pytest.raises(CaffeError, match=rf"layer 'd' \(VideoData\): list.txt: .*{error}"):
+        make_source(C3D.format("list.txt", 3, "use_temporal_jitter: true", ""))
+
+
+def test_a_playlist_is_no_video(folders, make_source):
+    """OpenCV's decoder would follow it to other files of the user's."""
+    (folders / "list.txt").write_text("list.avi 0 1\n")
+    for text in ("ffconcat version 1.0\nfile other.avi\n", "#EXTM3U\n#EXTINF:1,\nother.avi\n"):
+        (folders / "list.avi").write_text(text)
+        with pytest.raises(CaffeError, match="list.avi is no video; this is a text, as playlists are"):
+            make_source(C3D.format("list.txt", 3, "", "").replace("use_image: true", "use_image: false"))
+
+
+@pytest.mark.parametrize("pattern", ["%999999999d.jpg", "%-0999999999d", "%.999999999d"])
+def test_a_name_as_long_as_the_memory(pattern, folders, make_source):
+    with pytest.raises(CaffeError, match="has a width of more than 2 digits"):
+        make_source(C3D.format("counts.txt", 1, f'num_segments: 1 name_pattern: "{pattern}"', ""))

@@ -75,6 +75,7 @@ def test_a_good_solver():
         ({"lr_policy": '"fixed"', "max_lr": None, "stepvalue": "10"}, "warning", "stepvalue", "does not use it"),
         ({"lr_policy": '"multistep"', "gamma": "0.1", "stepvalue": "[3000, 2000]"}, "warning", "stepvalue", "3001"),
         ({"lr_policy": '"multistep"', "gamma": "0.1", "stepvalue": "[3000, 20000]"}, "warning", "stepvalue", "never"),
+        ({"lr_policy": '"plateau"', "gamma": "0.1", "max_lr": None}, "warning", "plateau_winsize", "stays at base_lr"),
         ({"lr_policy": '"step"', "stepsize": "100"}, "error", "gamma", "rate becomes 0"),
         ({"lr_policy": '"tringular"'}, "error", "lr_policy", "triangular"),
         ({"lr_policy": '"fixed"', "base_lr": None, "max_lr": None}, "error", "base_lr", "nothing is learned"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,18 @@ def test_a_worker_that_dies_costs_its_trial_one_retry(tmp_path):
         engine.run([trial(tmp_path / "twice", deaths=2)])
 
 
+def test_a_worker_that_dies_while_it_has_nothing_to_do_costs_nothing(tmp_path):
+    told: list[Progress] = []
+    before, after = trial(tmp_path / "before"), trial(tmp_path / "after")
+    with Engine(1, told.append) as engine:
+        engine.run([before])
+        worker = int(calls(before)[0].split()[-1])
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{worker}").exists())
+        assert after in engine.run([after])
+    assert len(calls(after)) == 1 and not [p for p in told if p.state == "again"]
+
+
 def test_a_trial_that_fails_is_told_and_what_is_done_is_kept(tmp_path):
     good, bad = trial(tmp_path / "good"), trial(tmp_path / "bad", words="net.prototxt: no such layer")
     with Engine(1) as engine, pytest.raises(CaffeError, match="net.prototxt: no such layer"):
@@ -86,8 +99,10 @@ def test_cores_are_dealt_out(monkeypatch):
     assert len(share_cores(12)) == 12 and all(len(share) == 1 for share in share_cores(12))
 
 
-def test_workers_do_not_outlive_their_parent(tmp_path):
-    """A SIGKILL of the tuning leaves nobody behind who would write into the trials' folders."""
+@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_workers_do_not_outlive_their_parent(number, status, tmp_path):
+    """A tuning that is ended leaves nobody behind who would write into the trials' folders; SIGTERM without a word
+    (of Python's, about semaphores)."""
     code = f"""
 from pathlib import Path
 from pretend import Pretend
@@ -99,12 +114,14 @@ if __name__ == "__main__":
 """
     (tmp_path / "tuning.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "tuning.py")], env=environment)
+    command = [sys.executable, str(tmp_path / "tuning.py")]
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     until(lambda: (tmp_path / "t" / "calls").exists() and (tmp_path / "t" / "calls").read_text())
     worker = int((tmp_path / "t" / "calls").read_text().split()[-1])
-    parent.kill()
-    parent.wait()
+    parent.send_signal(number)
     until(lambda: not Path(f"/proc/{worker}").exists())
+    said = parent.communicate()[1]
+    assert parent.returncode == status and (number == signal.SIGKILL or said == b"")
 
 
 def until(condition) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from surfaces import World
 
-from pysolver.disciplined import answer, report
+from pysolver.disciplined import answer, report, report_plots
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import Decision, Situation, cycle
 from pysolver.disciplined.trial import changed
@@ -61,7 +61,7 @@ def test_the_solver_has_the_values_their_reasons_and_the_persons_other_fields(tu
     assert solver.momentum == pytest.approx(values["momentum"])
     assert list(solver.cyclical_momentum) == pytest.approx([values["momentum_low"], solver.stepsize])
     assert solver.weight_decay == pytest.approx(values["weight_decay"])
-    assert (solver.lr_policy, solver.snapshot_prefix, solver.random_seed) == ("1cycle", "snap", 8)
+    assert (solver.lr_policy, solver.snapshot_prefix, solver.random_seed, solver.display) == ("1cycle", "snap", 8, 10)
     assert not solver.HasField("gamma") and solver.max_iter % solver.test_interval == 0
     assert solver.max_iter * values["batch_size"] / 20_000 == pytest.approx(values["epochs"], rel=0.06)
     for name in ("max_lr", "momentum", "weight_decay", "max_iter"):
@@ -149,6 +149,16 @@ def test_nothing_overlaps_or_overflows_in_a_browser(tuning, width, tmp_path):
     (told,) = re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)
     head, *found = told.strip().splitlines()
     assert int(head.split()[2]) > 30 and found == []
+
+
+def test_a_single_test_of_each_final_run_is_seen(tuning):
+    """As with --validation, where the test set is touched once: a line of one point would be none."""
+    final = tuning.decisions[-1]
+    runs = {p: replace(r, tests={0: r.test.select([len(r.test) - 1])}) for p, r in tuning.results.items()
+            if p in final.evidence}  # fmt: skip
+    picture = report_plots.draw(final, runs, tuning)
+    for colour in report_plots.COLOURS[:2]:  # each run, and the mean
+        assert len(re.findall(rf"<use [^>]*fill: {colour}", picture)) > len(runs) // 2
 
 
 @pytest.mark.parametrize("text, epochs, seconds", [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from surfaces import World, play
 
-from pysolver.disciplined.plan import Plan
+from pysolver.disciplined.plan import Facts, Plan
 from pysolver.disciplined.stages import (
     HIGH,
     LOW,
@@ -63,6 +63,24 @@ def test_momentum(value):
     world = World(momentum=value, bend=3, noise=0.02, seeds=0.01, breaks=1.0)
     decision = play(world, momentum.decide, batch_size=128, max_lr=0.3)
     assert decision.values["momentum"] == value, decision.table
+
+
+@dataclass(frozen=True)
+class Bare(World):
+    """Whose file has no momentum."""
+
+    takes: bool = True
+
+    @property
+    def facts(self) -> Facts:
+        return replace(super().facts, momentum=0.0, takes_momentum=self.takes)
+
+
+def test_a_file_without_momentum_gets_one_if_its_solver_type_takes_one():
+    world = Bare(momentum=0.95, bend=3, noise=0.02, seeds=0.01, breaks=1.0)
+    assert play(world, momentum.decide, batch_size=128, max_lr=0.3).values["momentum"] == 0.95
+    decision = play(replace(world, takes=False), momentum.decide, batch_size=128, max_lr=0.3)
+    assert not decision.values and decision.reason == "this solver type takes no momentum"
 
 
 @pytest.mark.parametrize("knee, chosen", [(64, 128), (128, 128), (256, 256), (100_000, 400)])

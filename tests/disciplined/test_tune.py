@@ -13,23 +13,25 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import lmdb
+import numpy as np
 import pytest
 
 import pysolver.disciplined
 from pysolver.commands import main
 from pysolver.data import datum
 from pysolver.data.prepare import prepare
-from pysolver.data.records import Shelf
 from pysolver.disciplined import answer, in_process
 from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
 from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import Command
-from pysolver.disciplined.tuning import Tuning, epochs_of
+from pysolver.disciplined.tuning import Tuning, epochs_of, last_epochs
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
+from pysolver.shelf import Shelf
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["tune", "--solver=solver.prototxt", "--epochs=4", "--seeds=1", "--jobs=2", "--runs=1"]
@@ -106,6 +108,53 @@ def test_what_cannot_be_tuned_is_told(problem, monkeypatch, capsys):
     (problem / "other_solver.prototxt").write_text('net: "other.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
     assert main(["tune", "--solver=other_solver.prototxt", "--out=wrong"]) == 1
     assert "other.prototxt: layer 'digits': demo/gone_lmdb is not there" in capsys.readouterr().err
+
+
+REGRESSION = """
+layer { name: "d" type: "HDF5Data" top: "data" top: "target" include { phase: TRAIN }
+  hdf5_data_param { source: "numbers.txt" batch_size: 50 } }
+layer { name: "d" type: "HDF5Data" top: "data" top: "target" include { phase: TEST }
+  hdf5_data_param { source: "numbers.txt" batch_size: 100 } }
+layer { name: "o" type: "InnerProduct" bottom: "data" top: "o" inner_product_param { num_output: 1
+  weight_filler { type: "xavier" } } }
+layer { name: "far" type: "EuclideanLoss" bottom: "o" bottom: "target" top: "far" }
+"""
+
+
+def test_a_regression_on_hdf5_files_without_an_accuracy(problem, monkeypatch, capsys):
+    monkeypatch.chdir(problem)
+    dice = np.random.default_rng(0)
+    for name, rows in (("a", 300), ("b", 100)):
+        with h5py.File(f"{name}.h5", "w") as file:
+            file["data"] = dice.normal(size=(rows, 4)).astype(np.float32)
+            file["target"] = file["data"][:].sum(1, keepdims=True)
+    Path("numbers.txt").write_text("a.h5\nb.h5\n")
+    Path("regression.prototxt").write_text(REGRESSION)
+    Path("regression_solver.prototxt").write_text(
+        'net: "regression.prototxt" base_lr: 0.05 lr_policy: "fixed" max_iter: 80 display: 10'
+    )
+    command = ["tune", "--solver=regression_solver.prototxt", "--out=numbers", "--stages=final", "--seeds=1"]
+    assert main(command) == 0
+    assert "The test loss is the net's output 'far', no output is an accuracy.\n" in capsys.readouterr().out
+    told = json.loads(Path("numbers/decisions.json").read_text())
+    assert (told["problem"]["images"], told["problem"]["tests"], told["problem"]["epochs"]) == (400, 400, 10)
+    comments = " ".join(Path("numbers/solver.prototxt").read_text().replace("#", "").split())
+    assert "output 'far', no output is an accuracy." in comments
+    assert "no output is an accuracy." in Path("numbers/report.html").read_text()
+    Path("numbers.txt").write_text("a.h5\ngone.h5\n")
+    assert main([*command[:2], "--out=others"]) == 1
+    assert "numbers.txt is not there or cannot be counted: an LMDB, an image list or a" in capsys.readouterr().err
+
+
+def test_a_validation_set_needs_a_data_layer_for_each_phase(problem, monkeypatch, capsys):
+    """Before, both phases then read the records set aside: training on what it is judged by."""
+    monkeypatch.chdir(problem)
+    net = read_text("net.prototxt", NetParameter)
+    del net.layer[1], net.layer[0].include[:]
+    Path("one.prototxt").write_text(str(net))
+    Path("one_solver.prototxt").write_text(Path("solver.prototxt").read_text().replace("net.prototxt", "one.prototxt"))
+    assert main(["tune", "--solver=one_solver.prototxt", "--out=one", "--validation=300"]) == 1
+    assert "layer 'digits': serves both phases; --validation needs one for each" in capsys.readouterr().err
 
 
 def test_a_branch_goes_on_where_its_trunk_ended(problem, monkeypatch):
@@ -205,6 +254,10 @@ def test_from_python_and_in_a_notebook(problem, monkeypatch):
     monkeypatch.chdir(problem)
     session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])
     assert "as in the file" in session._repr_html_() and session.values["max_lr"] == pytest.approx(0.01)
+    alone = pysolver.disciplined.tune("solver.prototxt", "alone", stages=["range"])
+    assert last_epochs(session.tuning) > 0 == last_epochs(alone.tuning), (
+        "a budget keeps nothing for runs that never come"
+    )
     (decision,) = session
     assert decision.stage == "final" and decision.values["accuracy"] > 0.3
     shown = session._repr_html_()
@@ -222,6 +275,7 @@ def test_a_range_test_by_itself(problem, monkeypatch, capsys):
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "=> max_lr" in told and (problem / "range.png").read_bytes().startswith(b"\x89PNG")
+    assert "for the final runs" not in told, "there are none"
     decided = float(told.split("=> max_lr ")[1].split()[0])
     assert 0.2 < decided < 1.2  # where every run on this net breaks
 

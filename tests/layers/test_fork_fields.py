@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pysolver.errors import CaffeError
+
 RNG = np.random.default_rng(5)
 
 
@@ -128,3 +130,33 @@ def test_batch_norm_with_scale_and_bias(make):
         own.data.copy_(trained.data)
     expected = 2 * (x.numpy() - mean.reshape(side)) / np.sqrt(var + 1e-5).reshape(side) + 0.5
     np.testing.assert_allclose(tester(x).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_parts_of_a_batch(make):
+    """Intel's stats_batch_size: as two batches one after the other."""
+    x = _normal(4, 3, 2, 2)
+    text = 'type: "BatchNorm" batch_norm_param { moving_average_fraction: 0.75 %s }'
+    parts, whole = make(text % "stats_batch_size: 2", x.shape), make(text % "", (2, 3, 2, 2))
+    assert torch.equal(parts(x), torch.cat([whole(x[:2]), whole(x[2:])]))
+    for own, other in zip(parts.blobs, whole.blobs, strict=True):
+        assert torch.equal(own, other)
+    assert parts.blobs[2].item() == 1.75
+    with pytest.raises(CaffeError, match="stats_batch_size 3 does not divide the batch of 4"):
+        make(text % "stats_batch_size: 3", x.shape)
+
+
+def test_mish(make):
+    x = _normal(50) * 3
+    expected = x.numpy() * np.tanh(np.log1p(np.exp(x.numpy())))
+    np.testing.assert_allclose(make('type: "Mish"', x.shape)(x), expected, rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_balanced_loss(make):
+    """One of four is 1: it weighs 3/4, the others 1/4 each; of the second item all are 0, which weigh nothing."""
+    x, target = _normal(2, 1, 2, 2), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]).reshape(2, 1, 2, 2)
+    s = 1 / (1 + np.exp(-x[0].numpy().flatten()))
+    expected = (-0.75 * np.log(s[0]) - 0.25 * np.log(1 - s[1:]).sum()) / 2
+    layer = make('type: "SigmoidCrossEntropyBalanceLoss"', x.shape, target.shape)
+    assert layer(x, target).item() == pytest.approx(expected, rel=1e-5)  # float32
+    ignored = torch.where(target == 1, 1.0, 255.0)
+    assert layer(x, ignored).item() == 0  # ones alone weigh nothing

@@ -58,6 +58,38 @@ def test_roi_pooling(pad, make):
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-6)
 
 
+def test_region_pooling(make):
+    """Rings, cell by cell."""
+    scale, offset = 0.25, 1.0
+    x = RNG.standard_normal((2, 3, 7, 9)).astype(np.float32)
+    rings = np.concatenate([regions(20, 2, 36), regions(20, 2, 36)[:, 1:]], 1)
+    rings[0, 5:] = [-9, -9, 99, 99]  # nothing is left but the edge
+
+    def cells(box):
+        first = [math.floor((v + 1 + offset) * scale + 0.5) for v in box[:2]]
+        last = [math.ceil((v + 1 - offset) * scale - 0.5) for v in box[2:]]
+        for i in (0, 1):
+            if first[i] > last[i]:
+                first[i] = last[i] = int((first[i] + last[i]) / 2)
+        return *first, *last
+
+    expected = np.zeros((20, 3, 3, 2))
+    for r, (image, *corners) in enumerate(rings):
+        x1, y1, x2, y2 = cells(corners[:4])
+        left, top, right, bottom = cells(corners[4:])
+        height, width = (y2 - y1 + 1) / 3, (x2 - x1 + 1) / 2
+        for c, i, j in np.ndindex(3, 3, 2):
+            for h in range(max(y1 + math.floor(i * height), 0), min(y1 + math.ceil((i + 1) * height), 7)):
+                for w in range(max(x1 + math.floor(j * width), 0), min(x1 + math.ceil((j + 1) * width), 9)):
+                    if not (left < w < right and top < h < bottom):
+                        expected[r, c, i, j] = max(expected[r, c, i, j], x[int(image), c, h, w])
+    text = f"region_pooling_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} offset: {offset} }}"
+    layer = make(f'type: "RegionPooling" {text}', x.shape, rings.shape)
+    y = layer(torch.from_numpy(x), torch.from_numpy(rings))
+    assert (expected == 0).any() and (expected > 0).any()
+    np.testing.assert_array_equal(y.numpy(), expected.astype(np.float32))
+
+
 def test_psroi_pooling(make):
     scale, group, outputs = 0.25, 3, 2
     x, rois = RNG.standard_normal((2, outputs * group**2, 7, 9)).astype(np.float32), regions(12, 2, 36)
@@ -227,11 +259,12 @@ def test_decode_undoes_encode(code: int, in_target: bool):
     torch.testing.assert_close(priors.decode(priors.encode(truth) / priors.factors), truth, rtol=1e-4, atol=1e-5)
 
 
-def test_suppression_by_loops():
-    low = RNG.uniform(0, 1, (60, 2))
-    found = np.concatenate([low, low + RNG.uniform(0.05, 0.5, (60, 2))], 1)
-    scores, threshold = RNG.permutation(60) / 60, 0.3
-    kept = []
+@pytest.mark.parametrize("threshold, eta", [(0.3, 1.0), (0.8, 0.95)])
+def test_suppression_by_loops(threshold, eta):
+    low = RNG.uniform(0, 0.5, (60, 2))
+    found = np.concatenate([low, low + RNG.uniform(0.4, 0.5, (60, 2))], 1)
+    scores, limit = RNG.permutation(60) / 60, threshold
+    kept: list[int] = []
     for i in np.argsort(-scores)[:40]:
 
         def overlap(j: int, i: int = i) -> float:
@@ -239,9 +272,15 @@ def test_suppression_by_loops():
             shared = np.prod(np.maximum(high - low, 0))
             return shared / (np.prod(found[i, 2:] - found[i, :2]) + np.prod(found[j, 2:] - found[j, :2]) - shared)
 
-        if all(overlap(j) <= threshold for j in kept):
+        if all(overlap(j) <= limit for j in kept):
             kept.append(int(i))
-    assert boxes.suppress(torch.from_numpy(found), torch.from_numpy(scores), threshold, 40).tolist() == kept
+            limit *= eta if limit > 0.5 else 1
+    given = torch.from_numpy(found), torch.from_numpy(scores), threshold
+    assert 3 < len(kept) < 40 and (limit < threshold) is (eta < 1)
+    assert boxes.suppress(*given, 40, eta).tolist() == kept
+    for most in (0, 1, len(kept) - 1, 60):
+        assert boxes.suppress(*given, 40, eta, most=most).tolist() == kept[:most]
+    assert boxes.suppress(*given[:2], -1.0).tolist() == kept[:1]  # overlaps nobody yet, whatever the threshold
 
 
 def test_every_object_gets_a_prior():

@@ -37,6 +37,7 @@ PRIORS = Given([[[0.1, 0.1, 0.4, 0.4, 0.5, 0.5, 0.9, 0.8, 0.2, 0.6, 0.4, 0.9], [
 OBJECTS = Given([[[[0, 1, 0, 0.1, 0.15, 0.42, 0.4, 0], [1, 2, 0, 0.5, 0.4, 0.9, 0.8, 0]]]])
 GIVEN_34 = Given([[0.3, 1, 0, 2], [0.5, 1.5, 1, 0.1], [1, 0.7, 3, 0.2]])
 WEIGHTS_3422 = [[[[0.5, 1], [2, 0.1 * i + j]] for i in range(4)] for j in range(3)]
+RINGS = Given([[0, 0, 0, 4, 4, 1, 1, 3, 3], [1, 1, 1, 5, 3, 9, 9, 9, 9]])
 REGIONS = Given([[0, 0, 0, 3, 4], [1, 1, 1, 5, 3], [1, 2, 2, 2, 2]])
 
 # type -> list of (prototxt, bottoms, number of tops)
@@ -51,6 +52,7 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "BatchNorm": [
         ("", [X], 1),
         ("batch_norm_param { use_global_stats: true eps: 0.1 }", [X], 1),
+        ("batch_norm_param { stats_batch_size: 2 }", [(4, 3, 2, 2)], 1),
         ("", [(4, 3)], 1),
     ],
     "BatchReindex": [("", [(3, 4), Labels((5,), 3)], 1)],
@@ -186,6 +188,11 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     ],
     "RNN": [(f"recurrent_param {{ num_output: 3 {SMALL} }}", [(3, 2, 4), CONT, (2, 5)], 1)],
     "ROIAlign": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 pad_ratio: 0.2 }", [X, REGIONS], 1)],
+    "Mish": [("", [X], 1)],
+    "SigmoidCrossEntropyBalanceLoss": [("", [X, Labels(X, 2)], 1)],
+    "RegionPooling": [
+        ("region_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 1 offset: 0 }", [(2, 3, 6, 7), RINGS], 1)
+    ],
     "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
     "ROIWarping": [("roi_warping_param { pooled_h: 2 pooled_w: 3 }", [X, REGIONS], 1)],
     "ReLU": [("", [X], 1), ("relu_param { negative_slope: 0.1 }", [X], 1)],
@@ -250,15 +257,21 @@ NO_GRADIENT = {
     "BoxOutput": "a list of boxes",
     "CenterLoss": "its centres get no derivative: see test_faces_and_segmentation.py",
     "DecodeBBox": "a list of boxes; that fork's has no backward",
+    "DetectionAccuracy": "counts",
     "DetectionEvaluate": "verdicts",
+    "DetectionGroupAccuracy": "counts",
+    "DetectionGroupLoss": "its second number has none: see test_cascade_training.py",
+    "DetectionLoss": "its second number has none: see test_cascade_training.py",
     "DetectionOutput": "a list of boxes",
     "EvalDetection": "verdicts",
     "FrcnnOutput": "a list of boxes",
     "HDF5Output": "has no top",
+    "HardMining": "a choice of rows; that fork's has no backward",
     "PriorBox": "depends on shapes only",
     "PriorBoxClustered": "depends on shapes only",
     "MarginInnerProduct": "hands down what is no derivative: see test_faces_and_segmentation.py",
     "Proposal": "a list of boxes",
+    "ProposalTarget": "a list of boxes and what they should be",
     "Python": "is whatever its user writes: see test_python_layer.py",
     "RegionLoss": "hands down what is no derivative: see test_yolo_losses.py",
     "ScaleRoute": "a choice of rows; that fork's has no backward",

@@ -108,6 +108,10 @@ def test_cudnn_batch_norm(make):
     np.testing.assert_allclose(layer.blobs[2], 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(layer.blobs[3], 0.1 * var * 36 / 35, rtol=1e-5)
     assert [blob.requires_grad for blob in layer.blobs] == [True, True, False, False]
+    small = x * np.float32(1e-3)  # variances of 4e-6, which cuDNN's least eps of 1e-5 exceeds
+    y = make(f'type: "CuDNNBatchNorm" cudnn_batch_norm_param {{ eps: 1e-9 {fillers} }}', x.shape)(torch.tensor(small))
+    expected = 2 * (small - small.mean((0, 2, 3), keepdims=True)) / np.sqrt(var * 1e-6 + 1e-5) + 1
+    np.testing.assert_allclose(y.detach(), expected, rtol=1e-4, atol=1e-5)  # float32
     frozen = make(f'type: "CuDNNBatchNorm" cudnn_batch_norm_param {{ frozen: true {fillers} }}', x.shape)
     np.testing.assert_allclose(frozen(torch.tensor(x)), 2 * x / np.sqrt(1 + 1e-5) + 1, rtol=1e-5)
     assert [spec.lr_mult for spec in frozen.param.param] == [0] * 4

@@ -143,3 +143,23 @@ def test_where_the_pixels_were(mode, size):
         above, before = (60 - height * factor) / 2, (80 - width * factor) / 2
         shown = (box * factor + [before, above] * 2) / [80, 60, 80, 60]
     np.testing.assert_allclose(in_pixels(shown.astype(np.float32), size, resize), box, rtol=1e-5)
+
+
+def test_a_class_whose_name_leads_elsewhere(folder, make):
+    """The label map comes from a stranger as often as the net."""
+    (folder / "labels.prototxt").write_text("item { name: 'a' label: 1 } item { name: '/../../../notes' label: 2 }")
+    with pytest.raises(CaffeError, match="save_output_param: '/../../../notes.txt' is no name of a file"):
+        detector(make, SAVE.format("", "VOC", ""))
+
+
+@pytest.mark.parametrize("form, name", [("VOC", "pcat.txt"), ("ILSVRC", "p.txt"), ("COCO", "p.json")])
+def test_files_of_ones_own_stay(form, name, folder, make):
+    """Results of an earlier run are replaced, nothing else."""
+    out = folder / "out" / "here"
+    for images in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        detect(detector(make, SAVE.format("p", form, "")), images)
+    assert (out / name).stat().st_size
+    (out / name).write_text("My notes, of years.\n")
+    with pytest.raises(CaffeError, match=f"{name} is there and is no {form} result: a net does not overwrite it"):
+        detector(make, SAVE.format("p", form, ""))
+    assert (out / name).read_text() == "My notes, of years.\n"

@@ -7,7 +7,7 @@ import json
 import re
 
 import numpy as np
-from log_texts import DATA, golden_text, lines
+from log_texts import DATA, glog, golden_text, lines
 
 from pysolver.logs import read_log
 from pysolver.logs.export import to_json, write_csv
@@ -37,10 +37,17 @@ def test_csv_agrees_with_caffes_parser(tmp_path):
             head = list(found[0])
             assert head[:3] == ["NumIters", "Seconds", "LearningRate"] and head[-2:] == ["Momentum", "WeightDecay"]
             wanted = caffe_rows(golden_text(f"{name}.log.gz"), phase)
-            complete = [row for row in found if row["loss"] != "nan"]
-            assert [{k: float(row[k]) for k in w} for row, w in zip(complete, wanted)] == wanted
-            assert len(complete) == len(wanted) >= len(found) - 1  # the last display of a run has no outputs
+            assert [{k: float(row[k]) for k in wanted[0]} for row in found] == wanted
             assert re.fullmatch(r"\d+\.0", found[1]["NumIters"])
+
+
+def test_the_display_after_the_last_update_has_no_row(tmp_path, log_file):
+    """It has neither outputs nor a rate; Caffe's parser, told above, has no row for it."""
+    text = lines(0, 30) + glog("Iteration 30, loss = 0.5", "solver.cpp:327")
+    assert read_log(log_file(text)).train.iteration.tolist() == [0, 10, 20, 30]
+    train, _ = write_csv(read_log(log_file(text)), tmp_path)
+    assert [row["NumIters"] for row in csv.DictReader(train.open())] == ["0.0", "10.0", "20.0"]
+    assert not any(row["loss"] == "nan" for row in csv.DictReader(train.open()))
 
 
 def test_csv_rates_and_times(tmp_path):

@@ -49,6 +49,15 @@ def test_one_run_on_twin_axes():
     assert "test accuracy (best 0.5285)" in texts and len(set(texts)) == len(texts)
 
 
+def test_the_rates_of_many_runs_have_panels_of_their_own():
+    """There a colour is a run: rate and momentum on one pair of axes would look alike."""
+    made = picture([NEW, NEW], rates=True)
+    assert [axes.get_ylabel() for axes in made.axes][-2:] == ["learning rate", "momentum"]
+    (rates, _), (momenta, _) = line(made, ": lr"), line(made, ": momentum")
+    assert rates.bbox.y0 > momenta.bbox.y1 and len(rates.lines) == len(momenta.lines) == 2
+    assert [[drawn.get_linestyle() for drawn in axes.lines] for axes in (rates, momenta)] == [["-", "--"]] * 2
+
+
 def test_many_runs_are_told_apart_by_what_differs(log_file):
     text = (DATA / "new_format_1cycle.log.gz").read_bytes()
     import gzip
@@ -227,6 +236,22 @@ def test_nan_is_marked_where_it_begins():
     assert f"NaN from {start:,g}" in {text.get_text() for axes in made.axes for text in axes.texts}
 
 
+def test_nan_beyond_the_axis_is_told_within_it_and_once_a_run(log_file):
+    """Before, the words stood in a gap below the panel above, those of training and testing on each other."""
+    text = ""
+    for number, loss in enumerate([2.3, 0.5, *[0.1] * 20, 87.3, 87.3, np.nan]):
+        for phase, head in (
+            ("Test", f"Iteration {number}, Testing net (#0)"),
+            ("Train", f"Iteration {number}, loss = 1"),
+        ):
+            text += glog(head) + glog(f"    {phase} net output #0: loss = {loss} (* 1 = {loss} loss)")
+    made = picture([log_file(text)])
+    made.draw_without_rendering()
+    ((axes, words),) = [(a, t) for a in made.axes for t in a.texts if t.get_text().startswith("NaN from")]
+    assert words.get_text() == "NaN from 24" and axes.get_ylim()[1] < 4
+    assert axes.get_window_extent().y0 < words.get_window_extent().y0 < axes.get_window_extent().y1
+
+
 def test_accuracies_that_differ_little_are_told_apart():
     climb = np.linspace(0.05, 0.97, 10)
     low, high = style.accuracy_limits([np.append(climb, np.full(30, top)) for top in (0.97, 0.98)])
@@ -298,7 +323,9 @@ def test_names_are_no_formulas_and_no_html(tmp_path):
     odd = r"$\frac$<script>x{y}"
     log = tmp_path / f"{odd.replace('/', '')}.log"
     text = gzip.decompress((DATA / "lenet_multi_loss.log.gz").read_bytes()).decode()
-    log.write_text(re.sub(r"\baccuracy\b", lambda _: f"accuracy{odd}", text))
+    quoted = odd.replace("\\", r"\\")  # as a Caffe's dump of the net has it
+    text = re.sub(r'"accuracy"', lambda _: f'"accuracy{quoted}"', text)
+    log.write_text(re.sub(r'(?<!")\baccuracy\b', lambda _: f"accuracy{odd}", text))
     draw([str(log)], Wish(str(tmp_path / "a.svg"), log_y=True))
     svg = (tmp_path / "a.svg").read_text()
     assert escape(rf"test accuracy{odd} (best 0.65)", quote=False) in svg and "<script" not in svg

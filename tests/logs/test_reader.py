@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from log_texts import DATA, check_plain, glog, lines
 
+from pysolver.errors import CaffeError
 from pysolver.logs import read_log
 from pysolver.logs.reader import Reader
 from pysolver.logs.source import pieces
@@ -71,6 +72,13 @@ def test_other_programs_and_stack_traces_in_between():
     assert "cudaSuccess" in run.failure
 
 
+def test_a_test_without_its_head_is_lost_and_counted():
+    """Its outputs are not of the display that follows, which may be iterations away."""
+    run = read(lines(0, 50).replace(glog("Iteration 20, Testing net (#0)", "solver.cpp:347"), ""))
+    assert run.test.iteration.tolist() == [0, 10, 30, 40] and run.unknown == 2
+    assert run.test["loss"].tolist() == [2.0, 2.001, 2.003, 2.004]
+
+
 def test_several_threads_interleave():
     """Gradient norms of eight ranks: one row an iteration."""
     norm = "".join(glog("Gradient: L2 norm 5.5", "sgd_solver.cpp:172", thread=100 + n) for n in range(8))
@@ -78,6 +86,15 @@ def test_several_threads_interleave():
     check_plain(run)
     assert run.counts["GradientNorm"] == 40
     assert run.gradients["iteration"].tolist() == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("tag", ["image_data_layer.cpp:63", "image_seg_data_layer.cpp:71", "convert_imageset.cpp:94"])
+def test_the_size_of_the_training_set(tag):
+    """The first list is the train net's, whichever layer of whichever fork reads it."""
+    text = glog("A total of 600 images.", tag) + glog("A total of 100 images.", tag) + lines(0, 20)
+    run = read(text)
+    assert run.images == 600 and run.unknown == 0
+    assert read(lines(0, 20)).images is None
 
 
 def test_nan_and_inf_in_any_spelling():
@@ -303,6 +320,42 @@ def test_dumps_that_no_caffe_writes(dump):
     json.dumps(to_json(run))
 
 
+_TEST_NET = """state {{
+  phase: TEST
+}}
+{layers}"""
+_ACCURACY = """layer {{
+  type: "Accuracy"
+  top: "{}"
+  top: "of_each"
+  accuracy_param {{ top_k: {} }}
+}}
+"""
+
+
+@pytest.mark.parametrize("named, outputs, chosen", [  # outputs in Caffe's order, that of their names
+    ({"hits": 1}, ["hits", "loss"], "hits"),
+    ({"a5": 5, "b1": 1}, ["a5", "b1", "loss"], "b1"),
+    ({}, ["hits", "loss"], None),
+    ({}, ["loss", "top1", "top5"], "top1"),
+    ({}, ["acc", "loss", "top1"], "acc"),
+    ({"gone": 1}, ["loss", "top1"], "top1"),
+    ({}, ["loss1/loss1", "loss1/top-1", "loss3/loss3", "loss3/top-1", "loss3/top-5"], "loss3/top-1"),
+    ({"loss1/top-1": 1, "loss3/top-1": 1, "loss3/top-5": 5},
+     ["loss1/loss1", "loss1/top-1", "loss3/loss3", "loss3/top-1", "loss3/top-5"], "loss3/top-1"),
+])  # fmt: skip
+def test_which_output_is_the_accuracy(named, outputs, chosen):
+    """The layers' types tell where the log has the net; GoogLeNet's is that of its last head, as its loss is."""
+    net = _TEST_NET.format(layers="".join(_ACCURACY.format(*pair) for pair in named.items()))
+    text = glog("Initializing net from parameters: ", "net.cpp:53") + net
+    text += glog("Iteration 0, Testing net (#0)", "solver.cpp:337")
+    for index, name in enumerate(outputs):
+        loss = " (* 1 = 0.5 loss)" if name.endswith(("loss", "loss1", "loss3")) else ""
+        text += glog(f"    Test net output #{index}: {name} = 0.5{loss}", "solver.cpp:404")
+    table = read(text).test
+    assert table.accuracy_name == chosen and table.loss_name == [n for n in outputs if "loss" in n.split("/")[-1]][-1]
+
+
 @pytest.mark.parametrize("index", ["I03181", "9" * 5000, "²"])
 def test_an_output_whose_index_is_no_number(index, tmp_path):
     """Found by the fuzzer: among many output lines, which are taken together, it ended in a ValueError."""
@@ -315,3 +368,32 @@ def test_an_output_whose_index_is_no_number(index, tmp_path):
     (tmp_path / "caffe.log").write_text("\n".join(lines) + "\n")
     run = read_log(tmp_path / "caffe.log")
     assert len(run.train.outputs["loss"]) == 100 and np.isnan(run.train.outputs["loss"][50])
+
+
+def test_dumps_take_no_more_than_they_may(monkeypatch):
+    """A packed log of a megabyte can hold a thousand million empty lines, or four thousand ranks' dumps."""
+    monkeypatch.setattr("pysolver.logs.reader.DUMP_SIZE", 1000)
+    begin = glog("Initializing net from parameters: ", "net.cpp:53")
+    made = Reader("text")
+    made.feed(lines(0, 50) + begin + "\n" * 5000)
+    assert len(made.here.dump) < 1100
+    made = Reader("text")
+    made.feed("".join(f"[1,{rank}]<stderr>:{begin}" + f"[1,{rank}]<stderr>:name: 'n'\n" * 50 for rank in range(50)))
+    assert sum(len(line) for here in made.ranks.values() for line in here.dump or ()) < 10_000
+
+
+def test_outputs_by_the_thousand_in_rows_by_the_thousand():
+    """Each row with an output of its own: a table of 8 GB for a log of 5 MB."""
+    text = "".join(
+        glog(f"Iteration {number}, loss = 1") + glog(f"    Train net output #0: loss{number} = 1", "solver.cpp:258")
+        for number in range(4000)
+    )
+    with pytest.raises(CaffeError, match="text: 4000 outputs in 4000 rows, hardly any of them told"):
+        read(text)
+
+
+@pytest.mark.timeout(60)
+def test_a_string_without_an_end_in_a_dump():
+    """16 MB of it took 2 GB."""
+    begin = glog("Initializing solver from parameters: ")
+    assert read(lines(0, 50) + begin + 'net: "' + "a\n" * 500_000 + lines(50, 100)).train.iteration[-1] == 90

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import os
 import threading
 
 import pytest
@@ -96,3 +97,14 @@ def test_memory_stays_flat():
 
     values_each = 200 * (5 * 8 * 2 + 3 * 16 + 5 * 8)  # rows, outputs, rates of one more time
     assert peak(20) - peak(2) < 18 * values_each * 3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pipe(packed):
+    """`plot_log <(ssh host cat log)`: there is no way back to its first bytes."""
+    text = lines(0, 100).encode()
+    read_end, write_end = os.pipe()
+    os.write(write_end, gzip.compress(text) if packed else text)
+    os.close(write_end)
+    assert read_log(f"/dev/fd/{read_end}").train.iteration[-1] == 90
+    os.close(read_end)

@@ -72,6 +72,30 @@ def test_blobs_that_nobody_asked_for_are_refused_not_wrong():
         net.blobs["h1"].value  # noqa: B018
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_propagate_down_false_cuts_one_way_down_and_leaves_the_others(whole):
+    ip = "inner_product_param { num_output: 4 weight_filler { type: 'gaussian' } } "
+    net = build(
+        layer("InnerProduct", "x", "h", ip)
+        + layer("InnerProduct", "h", "cut", ip + "propagate_down: false")
+        + layer("InnerProduct", "h", "open", ip)
+        + layer("EuclideanLoss", "cut y", "l1")
+        + layer("EuclideanLoss", "open y", "l2")
+    )
+    if whole:
+        net.forward_backward()
+    else:
+        net.forward()
+        net.backward()
+    x, y = (torch.from_numpy(net.blobs[name].data.copy()) for name in "xy")
+    below, _, cut, _, above, _ = (p.detach().clone().requires_grad_() for p in net.learnable_params)
+    h = x @ below.T  # biases are 0
+    loss = ((h.detach() @ cut.T - y) ** 2).sum() / 6 + ((h @ above.T - y) ** 2).sum() / 6
+    wanted = torch.autograd.grad(loss, [below, cut, above])
+    for parameter, gradient in zip(net.learnable_params[::2], wanted):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
 def test_an_in_place_blob_that_is_shown_holds_its_last_value():
     net = build(
         layer("AbsVal", "x", "h") + layer("Power", "h", "h", "power_param { scale: 2 }") + layer("TanH", "h", "t")

@@ -112,6 +112,10 @@ def test_nothing_is_fused_over_a_blob_that_is_shown():
 
 REFUSED = {
     "a Scale by column": layer("BatchNorm", "x", "n") + layer("Scale", "n", "out", "scale_param { axis: 3 }"),
+    "a BatchNorm that is scaled already": (
+        layer("BatchNorm", "x", "n", "batch_norm_param { scale_bias: true }")
+        + layer("Scale", "n", "out", "propagate_down: false")
+    ),
     "a Scale with two bottoms": (
         layer("BatchNorm", "x", "n")
         + layer("Reduction", "x", "f", "reduction_param { axis: 1 }")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
+import lmdb
+import numpy as np
 import pytest
 
 from pysolver.errors import CaffeError
 from pysolver.net.filter import read_net_for
 from pysolver.net.net import Net
+from pysolver.proto import caffe_pb2
 
 TWICE = """# the same name in both phases
 layer { name: "in" type: "DummyData" top: "x" include { phase: TRAIN } dummy_data_param { shape { dim: 2 } } }
@@ -76,3 +80,33 @@ def test_sharing_names_both_nets(net) -> None:
         CaffeError, match=r"^n.prototxt \(TRAIN to TEST\): Cannot share param 0 weights from layer 'ip'"
     ):
         test.share_trained_layers_with(train)
+
+
+RECORDS = """
+layer { name: "in" type: "%s" top: "x" top: "y" %s }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "z" inner_product_param { num_output: 5 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "z" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("labels, place", [([0, 4, 1, 5, 2, 3, 0], 3), ([9, 0, 0, 0, 0], 0), ([0, 0, 0, 0, 0, -1], 5)])
+def test_a_wrong_label_names_its_record(labels, place, net, tmp_path) -> None:
+    """In the third batch and beyond, too, across the end of the data."""
+    for number in range(len(labels)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((2, 2, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("".join(f"{number}.png {label}\n" for number, label in enumerate(labels)))
+    with lmdb.open(str(tmp_path / "db")) as base, base.begin(write=True) as transaction:
+        for number, label in enumerate(labels):
+            datum = caffe_pb2.Datum(channels=1, height=1, width=1, data=b"x", label=label)
+            transaction.put(b"%08d" % number, datum.SerializeToString())
+    for kind, field, where in (
+        ("Data", 'data_param { source: "db" batch_size: 2 backend: LMDB }', f"record {place}, counted from 0, of db"),
+        ("ImageData", 'image_data_param { source: "list.txt" batch_size: 2 }', f"list.txt:{place + 1}: {place}.png"),
+    ):
+        made = net(RECORDS % (kind, field))
+        for run in (made.run, made.forward_backward, made.forward):
+            error = rf"^n.prototxt:4: layer 'loss' .*label {labels[place]} is outside .*5 classes \({where}\)$"
+            with pytest.raises(CaffeError, match=error):
+                for _ in range(2 * len(labels)):
+                    run()
+        made.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pysolver.errors import CaffeError
-from pysolver.proto import dialects
+from pysolver.proto import caffe_pb2, dialects
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text, to_text
 from pysolver.proto.upgrade import upgrade_net
@@ -40,7 +40,7 @@ def test_no_field_of_a_fork_is_dropped_in_silence():
     caffes = {row["message"] for row in _rows("fields.csv")} - {"LayerParameter", "V1LayerParameter", "SolverState"}
     known = {
         f"{message}.{name}"
-        for table in (dialects.STEERS, dialects.REFUSED)
+        for table in (dialects.STEERS, dialects.REFUSED, dialects.REFUSED_TO_TRAIN)
         for message, names in table.items()
         for name in names.split()
     }
@@ -53,7 +53,7 @@ def test_no_field_of_a_fork_is_dropped_in_silence():
 
 
 def test_the_tables_name_fields_that_exist():
-    for table in (dialects.STEERS, dialects.REFUSED):
+    for table in (dialects.STEERS, dialects.REFUSED, dialects.REFUSED_TO_TRAIN):
         for message, names in table.items():
             fields = dialects.caffe_pb2.DESCRIPTOR.message_types_by_name[message].fields_by_name
             assert set(names.split()) <= set(fields), message
@@ -97,9 +97,21 @@ def test_fields_that_change_the_numbers_are_refused_with_the_layers_name(text, w
         dialects.check_net(net)
 
 
-def test_a_field_of_the_net_itself_is_refused():
-    with pytest.raises(CaffeError, match="^the net: bn_stats_batch_size is"):
-        dialects.check_net(_net("bn_stats_batch_size: 32"))
+def test_a_field_that_changes_how_a_net_learns_is_refused_in_train():
+    """SkimCaffe's pruning: what the net computes is as ever."""
+    text = 'layer { name: "x" type: "Some" connectivity_mode: DISCONNECTED_ELTWISE param { decay_mult: 1 } }'
+    net = _net(f"state {{ phase: TRAIN }} {text}")
+    with pytest.raises(CaffeError, match=r"^layer 'x' \(Some\): connectivity_mode is a field of another Caffe"):
+        dialects.check_net(net)
+    net.state.phase = caffe_pb2.TEST
+    assert dialects.check_net(net) == {"connectivity_mode": 1}
+
+
+def test_pruning_by_default_is_told_apart_from_none():
+    """SkimCaffe prunes at 0.0001 unless told otherwise: who writes that means it."""
+    assert not dialects.check(parse_text("prune_threshold: 0", SolverParameter), "the solver")
+    with pytest.raises(CaffeError, match="^the solver: prune_threshold is"):
+        dialects.check(parse_text("prune_threshold: 0.0001", SolverParameter), "the solver")
 
 
 def test_defaults_change_nothing():

@@ -14,7 +14,7 @@ from pysolver.errors import CaffeError
 from pysolver.net import weights_hdf5
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
-from pysolver.proto.hdf5 import open_hdf5
+from pysolver.proto.hdf5 import open_hdf5, open_sealed
 from pysolver.proto.text import parse_text
 from pysolver.solver import state_file
 
@@ -166,3 +166,11 @@ def test_files_of_others_end_where_they_say(libver) -> None:
         file.write(b"x" * 19)
     with pytest.raises(CaffeError, match="damaged: 19 bytes behind the end of the HDF5 file"):
         state_file.read("s.solverstate.h5")
+
+
+def test_a_device_is_no_file() -> None:
+    """A state may name any path as its model: /dev/zero was read until the memory was full."""
+    for open_file in (open_sealed, open_hdf5):
+        for path in ("/dev/zero", "."):
+            with pytest.raises(CaffeError, match=f"^{path}: HDF5 is read from plain files only"), open_file(path):
+                pass

@@ -64,3 +64,10 @@ def test_values_that_do_not_fill_the_shape():
     (blob,) = caffe_pb2.NetParameter.FromString(rest).layer[0].blobs
     with pytest.raises(Exception, match="needs 1240 values, the file has 1200"):
         blobproto.check(blob, payloads)
+
+
+@pytest.mark.parametrize("fields", [b"\x20\x01" * 300_000, b"\xa0" + b"\x80" * 1_000_000, b"\x22\x00" * 300_000])
+def test_fields_without_number_are_left_to_protobuf(fields: bytes):
+    """Each took hundreds of bytes of memory here, a number without an end a step a byte."""
+    data = NETS["new"][0].SerializeToString() + fields
+    assert split(data) == (data, {})

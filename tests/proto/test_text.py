@@ -84,7 +84,7 @@ REFUSED = [
     "layer { loss_weight: +1 }",
     "layer { pooling_param { pad: -1 } }",
     "layer { pooling_param { pad: 4294967296 } }",
-    "layer { pooling_param { pool: 7 } }",
+    "layer { pooling_param { pool: 99 } }",
     'layer { pooling_param { pool: "MAX" } }',
     "layer { pooling_param { pool: max } }",
     "layer { pooling_param: 3 }",
@@ -152,7 +152,12 @@ for index in range({len(REFUSED)}):  # protoc reads its standard input
         ("base_lr: 1\nbase_lr: 2", "2:1: SolverParameter has one 'base_lr', but it is given twice"),
         ("device_id: 5000000000", "1:12: device_id: 5000000000 is out of range: -2147483648 to 2147483647"),
         ('gamma: "0.1"', '1:8: expected a number for gamma, found "0.1"; leave out the quotes'),
-        ("max_iter: 1e3", "1:11: expected an integer for max_iter, found 1e3"),
+        ("max_iter: 1e3", "1:11: expected an integer for max_iter, found 1e3; write 1000"),
+        ("max_iter: 24.0", "1:11: expected an integer for max_iter, found 24.0; write 24"),
+        (
+            "base_lr: 1/100",
+            "1:11: expected the name of a field, found /; nothing is computed here: write the number itself",
+        ),
         (
             "base_lr: xLR",
             "1:10: expected a number for base_lr, found xLR: if it is a placeholder of a template, fill it in first",

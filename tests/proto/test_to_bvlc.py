@@ -21,8 +21,11 @@ layer { name: "conv" type: "DepthwiseConvolution" bottom: "x" top: "conv"
                             weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } } }
 layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
         pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
-layer { name: "norm" type: "BatchNorm" bottom: "pool" top: "norm"
-        batch_norm_param { scale_bias: true scale_filler { value: 2 } bias_filler { value: 1 } } }
+layer { name: "norm" type: "BatchNorm" bottom: "pool" top: "norm" param { lr_mult: 1 }
+        batch_norm_param { scale_bias: true filler { value: 1 } scale_filler { value: 2 } bias_filler { value: 1 } } }
+layer { name: "depthwise" type: "ConvolutionDepthwise" bottom: "norm" top: "depthwise"
+        convolution_param { num_output: 6 kernel_size: 1 weight_filler { type: "gaussian" std: 5 } } }
+layer { name: "relu6" type: "ReLU6" bottom: "depthwise" top: "relu6" }
 """
 FIELDS = Path(__file__).parents[1] / "golden/proto/fields.csv"
 
@@ -44,9 +47,10 @@ def test_only_bvlcs_fields_are_left():
     with open(FIELDS, newline="") as file:
         bvlc = {(row["message"], row["field"]) for row in csv.DictReader(file)}
     assert set(_fields(net)) <= bvlc
-    assert taken == {"default_forward_type": 1, "convolution_param.engine": 1}
+    assert taken == {"default_forward_type": 1, "convolution_param.engine": 1, "batch_norm_param.filler": 1}
     assert not left
-    assert [layer.type for layer in net.layer] == ["Input", "Convolution", "ReLU", "Pooling", "BatchNorm", "Scale"]
+    kinds = "Input Convolution ReLU Pooling BatchNorm Scale Convolution Clip"
+    assert [layer.type for layer in net.layer] == kinds.split()
 
 
 def test_the_numbers_are_the_same():
@@ -57,14 +61,14 @@ def test_the_numbers_are_the_same():
         net = Net(param)
         net.blobs["x"].value = x
         net.forward()
-        results.append(net.blobs["norm"].value.clone())
+        results.append(net.blobs["relu6"].value.clone())
     assert torch.allclose(*results, rtol=1e-5, atol=1e-6)  # float32, in another order
 
 
 @pytest.mark.parametrize(
     "layer, missing",
     [
-        ('type: "ReLU6"', "type ReLU6"),
+        ('type: "ReLU6" relu6_param { negative_slope: 0.1 }', "type ReLU6"),
         ('type: "Data" transform_param { resize_param { height: 3 width: 3 } }', "transform_param.resize_param"),
     ],
 )

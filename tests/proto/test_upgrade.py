@@ -280,9 +280,8 @@ def test_tools_write_what_could_be_upgraded_and_fail(tmp_path, log):
     assert ["E", "Encountered error(s) while upgrading prototxt; see details above."] in log()
 
 
-@pytest.mark.parametrize("field", ["down_sampling_param", "relu6_param"])  # not there, there as another message
-def test_a_field_of_a_fork_that_has_no_place_in_the_present_form(field):
+def test_a_field_of_a_fork_that_has_no_place_in_the_present_form():
     old = NetParameter()
-    getattr(old.layers.add(name="down", type=V1LayerParameter.RELU), field).SetInParent()
-    with pytest.raises(CaffeError, match=f"layer 'down': {field} has no place"):
+    old.layers.add(name="down", type=V1LayerParameter.RELU).relu6_param.SetInParent()  # there as another message
+    with pytest.raises(CaffeError, match="layer 'down': relu6_param has no place"):
         upgrade_net(old, "net.prototxt", lambda event: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +128,13 @@ class TestLoadImage:
         with pytest.raises(OSError, match="nothing.png"):
             io.load_image(tmp_path / "nothing.png")
 
+    def test_half_an_image(self, save, tmp_path):
+        """Of a JPEG the rest came in grey, for a PNG OpenCV took the memory that a chunk of it claims."""
+        whole = Path(save(np.zeros((64, 64, 3), np.uint8))).read_bytes()
+        (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(OSError, match="Could not load .*half.png: the PNG is cut short"):
+            io.load_image(tmp_path / "half.png")
+
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
@@ -181,6 +189,10 @@ class TestTransformer:
             transformer.set_mean("data", np.ones(2))
         with pytest.raises(ValueError, match="4"):
             transformer.set_mean("data", np.ones((1, 3, 2, 2)))
+
+    def test_a_mean_that_is_a_path(self):
+        with pytest.raises(TypeError, match="the mean is an array, not 'mean.binaryproto': np.load reads .npy"):
+            io.Transformer({"data": (1, 3, 2, 2)}).set_mean("data", "mean.binaryproto")
 
     def test_unknown_input_and_wrong_orders(self):
         transformer = self.transformer()

@@ -33,6 +33,14 @@ class TestConstruction:
         caffe.Net(file, weights, caffe.TEST)
         assert "DEPRECATION WARNING - deprecated use of Python interface" in capsys.readouterr().err
 
+    def test_without_a_phase(self, write):
+        """Caffe's own refuses it; it went on in phase TRAIN, with dropout."""
+        file = write("layer { name: 'a' type: 'Input' top: 'x' input_param { shape { dim: 1 } } }")
+        with pytest.raises(TypeError, match=r"Net\(.*'w.caffemodel'\): the phase is missing: caffe.TEST, say"):
+            caffe.Net(file, "w.caffemodel")
+        with pytest.raises(TypeError, match="the phase is caffe.TEST, not 'TEST'"):
+            caffe.Net(file, "TEST")
+
     def test_missing_files(self, write, tmp_path):
         with pytest.raises(RuntimeError, match=r"^Could not open file nothing\.prototxt$"):
             caffe.Net("nothing.prototxt", caffe.TEST)
@@ -69,6 +77,20 @@ class TestWhatIsInIt:
         assert net.bottom_names["loss"] == ["score", "label"] and net.bottom_names["data"] == []
         assert (net._top_ids(0), net._bottom_ids(4)) == ([0, 1], [3, 1])
         assert net.blob_loss_weights == OrderedDict(data=0, label=0, hidden=0, score=0, loss=1)
+
+    def test_a_name_that_is_none_of_them(self, net):
+        for named, wrong, answer in (
+            (net.blobs, "scores", "the net has no blob 'scores'; did you mean 'score'?"),
+            (net.blobs, "prob", "the net has no blob 'prob' (there are: data, label, hidden, score, loss)"),
+            (net.params, "relu", "the net has no layer with parameters 'relu' (there are: hidden, score)"),
+            (net.layer_dict, "los", "the net has no layer 'los'; did you mean 'loss'?"),
+        ):
+            with pytest.raises(KeyError) as caught:
+                named[wrong]
+            assert caught.value.args == (answer,) and wrong not in named and named.get(wrong) is None
+            assert named.copy() == named
+        with pytest.raises(ValueError, match="the net has no layer 'scores'; did you mean 'score'?"):
+            net.forward(end="scores")
 
     def test_layers(self, net):
         assert " ".join(layer.type for layer in net.layers) == "Input InnerProduct ReLU InnerProduct SoftmaxWithLoss"

@@ -34,7 +34,11 @@ def test_n_steps_and_m_more_are_n_plus_m(folder, kind, format):
     second.step(12)
     assert same(weights_of(second), weights_of(whole))
     assert same([h.numpy() for h in second.history], [h.numpy() for h in whole.history])
-    assert (second.iter, second.current_step, second.smoothing) == (whole.iter, whole.current_step, whole.smoothing)
+    assert (second.iter, second.current_step, second.losses.smoothing) == (
+        whole.iter,
+        whole.current_step,
+        whole.losses.smoothing,
+    )
 
 
 def test_snapshot_diff_is_the_applied_step(folder):

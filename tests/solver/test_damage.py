@@ -48,7 +48,7 @@ def solver() -> Solver:
 
 def content(of: Solver) -> list[np.ndarray]:
     """All that a restore takes from the two files."""
-    numbers = [np.array([of.iter, of.current_step]), np.array(of.smoothing.window, np.float32)]
+    numbers = [np.array([of.iter, of.current_step]), np.array(of.losses.smoothing.window, np.float32)]
     return (
         [p.detach().numpy().copy() for p in of.net.learnable_params] + [h.numpy().copy() for h in of.history] + numbers
     )

@@ -126,3 +126,11 @@ def test_threads_that_claim_at_once_are_let_in_one_by_one(tmp_path):
     for thread in threads:
         thread.join()
     assert set(most) == {1}
+
+
+def test_a_lock_leads_to_no_other_file(tmp_path):
+    """Somebody else may have put a link there, in /tmp: what it leads to was emptied."""
+    (tmp_path / "notes").write_text("of years")
+    (tmp_path / ".snap.lock").symlink_to(tmp_path / "notes")
+    with snapshots.claim(str(tmp_path / "snap")):
+        assert (tmp_path / "notes").read_text() == "of years"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pysolver.data.prepare.archives import MOST, files_of, unpacked
 from pysolver.data.prepare.cifar_pickle import NotABatch, read_batch
 from pysolver.data.prepare.download import fetch
 from pysolver.data.prepare.split import DataSet, Split
@@ -20,7 +21,6 @@ from pysolver.files import read_bytes
 
 _HOME = "https://www.cs.toronto.edu/~kriz/"
 _PIXELS = 3 * 32 * 32
-_LARGEST_FILE = 1 << 28
 
 
 class _Kind(NamedTuple):
@@ -95,7 +95,7 @@ def _read_folder(kind: _Kind, folder: Path) -> dict[str, bytes]:
     for place in (folder, *(folder / name for name in kind.folders)):
         for names in (kind.binary_names, kind.train + kind.test):
             if all((place / name).is_file() for name in names):
-                return {name: read_bytes(place / name, _LARGEST_FILE) for name in names}
+                return {name: read_bytes(place / name, MOST) for name in names}
     for archive in (kind.binary_archive, kind.python_archive):
         if (folder / archive).is_file():
             return _read_archive(kind, folder / archive)
@@ -107,12 +107,12 @@ def _read_archive(kind: _Kind, path: Path) -> dict[str, bytes]:
     wanted = {*kind.binary_names, *kind.train, *kind.test}
     files = {}
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
+        with unpacked(path) as archive:
+            for member in files_of(archive):
                 name = member.name.rsplit("/", 1)[-1]
-                if member.isfile() and name in wanted and member.size <= _LARGEST_FILE:
+                if name in wanted and name not in files and member.size <= MOST:
                     files[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         raise CaffeError(f"{path}: not a complete archive: {error}") from None
     return files
 

@@ -26,6 +26,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MOST = 1 << 22  # opcodes; CIFAR-100's training batch has some 400,000
 
 
 class NotABatch(Exception):
@@ -63,7 +64,9 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if number == _MOST:
+                raise NotABatch(f"more than {_MOST} opcodes")
             self._step(opcode.name, argument)
         return self.stack.pop()
 

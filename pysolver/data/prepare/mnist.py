@@ -28,7 +28,7 @@ _FASHION_SHA256 = {
     "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
 _UNSIGNED_BYTE = 8
-_LARGEST = 1 << 30  # bytes after decompression
+_LARGEST = 1 << 28  # bytes after decompression; the training images have 47 MB
 
 
 def load(source_dir: Path | None) -> DataSet:
@@ -70,6 +70,8 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
             content = file.read(_LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise CaffeError(f"{path}: cannot be read: {error}") from None
+    if len(content) > _LARGEST:
+        raise CaffeError(f"{path}: more than {_LARGEST} bytes in it")
     header = 4 + 4 * axes
     if len(content) < header or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, axes]):
         raise CaffeError(f"{path}: not an IDX file of bytes with {axes} axes")

@@ -14,6 +14,7 @@ from pysolver.data.databases import LMDB
 from pysolver.data.prepare.mean import write_mean
 from pysolver.data.prepare.split import DataSet, Split
 from pysolver.errors import CaffeError
+from pysolver.files import sync
 
 
 def targets(name: str, out: str | Path, force: bool, *others: str) -> list[Path]:
@@ -41,6 +42,7 @@ def publish(paths: list[Path], write: Callable[..., None]) -> list[Path]:
                 if old.exists():
                     old.rename(path)
                 raise
+        sync(paths[0].parent)
     return paths
 
 

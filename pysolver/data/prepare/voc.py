@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from pysolver.data.database_writer import new_database, write_all
 from pysolver.data.databases import LMDB
+from pysolver.data.prepare.archives import files_of, in_place
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
 from pysolver.proto.caffe_pb2 import AnnotatedDatum, LabelMap
@@ -31,6 +32,7 @@ _TRAIN = (("VOC2007", "trainval"), ("VOC2012", "trainval"))
 _TEST = (("VOC2007", "test"),)
 _SEED = 0
 _LARGEST = 1 << 26  # bytes of one file
+_LARGEST_XML = 1 << 20
 
 Item = tuple[str, str]  # year's folder, name of the image
 
@@ -72,8 +74,8 @@ class Devkit:
         self._members: dict[str, tuple[tarfile.TarFile, tarfile.TarInfo]] = {}
         for path in sorted(root.glob("VOC*.tar")):
             with _readable(path):
-                archive = tarfile.open(path, "r:")  # noqa: SIM115  kept open
-                self._members |= {member.name: (archive, member) for member in archive if member.isfile()}
+                archive = in_place(path)
+                self._members |= {member.name: (archive, member) for member in files_of(archive)}
         if not self._members and not (root / "VOCdevkit").is_dir():
             raise CaffeError(f"{root}: neither VOC*.tar nor a folder VOCdevkit is there")
 
@@ -141,8 +143,10 @@ def _records(devkit: Devkit, items: list[Item], sizes: list[str]) -> Iterator[tu
 
 def annotated(xml: bytes, name: str) -> AnnotatedDatum:
     """The objects of an annotation file, by class in the order of their first appearance; corners over the size."""
-    if b"<!" in xml:  # entities could blow it up
-        raise CaffeError(f"{name}: not an annotation of VOC: it has declarations")
+    if b"<!" in xml or b"\0" in xml:  # entities could blow it up, in UTF-16 too
+        raise CaffeError(f"{name}: not an annotation of VOC: it has declarations, or is no text of single bytes")
+    if len(xml) > _LARGEST_XML:
+        raise CaffeError(f"{name}: not an annotation of VOC: larger than {_LARGEST_XML} bytes")
     record, groups, instances = AnnotatedDatum(type="BBOX"), {}, Counter[int]()
     try:
         root = ElementTree.fromstring(xml)

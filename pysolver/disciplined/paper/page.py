@@ -75,9 +75,13 @@ def _measured(experiment: Experiment, results: Sequence[Result]) -> str:
 
 def _overview(experiments: Sequence[Experiment], kept: Kept, judged: Mapping[str, Sequence[Judged]]) -> str:
     counts = Counter(j.verdict for found in judged.values() for j in found)
-    rows = sum(bool(c.paper) and c.name in _whole(kept[e.name]) for e in experiments for c in e.curves)
+    rows = [c.name in _whole(kept[e.name]) for e in experiments for c in e.curves if e.name.startswith("table")]
+    panels = [{c.name for c in e.curves} == {r.curve for r in kept[e.name]} for e in experiments if e.name[:3] == "fig"]
     lines = ["## At a glance", ""]
-    lines.append(f"{rows} rows at full length; claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    lines.append(
+        f"{sum(rows)} of {len(rows)} rows of the tables at full length; {sum(panels)} of {len(panels)} figures with "
+        "all their curves, if shortened; claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    )
     lines += ["", "| experiment | measured | claims | cost (an estimate) |", "| --- | --- | --- | --- |"]
     for e in experiments:
         found = Counter(j.verdict for j in judged[e.name])

@@ -31,7 +31,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     down = -(-len(wanted) // across)
     figure = Figure(figsize=(WIDE * across, HIGH * down), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(down, across, squeeze=False).ravel()
+    panels = list(figure.subplots(down, across, squeeze=False).ravel())
     for panel, (group, what) in zip(panels, wanted):
         _panel(panel, experiment, [c for c in experiment.curves if c.group == group], shown, what)
         if len(groups) > 1:

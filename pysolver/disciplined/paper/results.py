@@ -5,8 +5,11 @@ experiments/results/NAME.jsonl has one run a line, in the order of curve, scale 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -158,12 +161,24 @@ def _result(told: Any) -> Result:
 
 def keep(folder: Path, experiment: Experiment, results: Sequence[Result]) -> None:
     """Add runs to what is kept; a run of the same curve, seed and scale is replaced."""
-    every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
-    order = {curve.name: i for i, curve in enumerate(experiment.curves)}
-    rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
     folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
-    write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
+    with _alone(folder):
+        every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
+        order = {curve.name: i for i, curve in enumerate(experiment.curves)}
+        rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
+        text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+        write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process after the other: two that read, add and write would lose what the first has added."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _lists(columns: dict[str, np.ndarray]) -> dict[str, list[float | None]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pysolver.checkout import commit
+from pysolver.cores import check_crowd
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, settings_of, trial_of
@@ -59,10 +60,11 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
     """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    check_crowd(wish.jobs, "--jobs")
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
-    if not wanted:
-        groups = sorted({c.group for e in experiments for c in e.curves if c.group})
-        raise CaffeError(f"no rows {', '.join(wish.rows)}; there are: {', '.join(groups) or 'only whole figures'}")
+    known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
+    if unknown := [name for name in wish.rows if name not in known]:
+        raise CaffeError(f"no rows {', '.join(unknown)}; there are: {', '.join(known)}")
     wanted = _missing(wanted, wish)
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)
@@ -83,8 +85,7 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
                     failed.append(str(error))
                     say(f"{place}: failed: {error}")
                     continue
-                with _alone(wish.results, wait=True):
-                    keep(wish.results, experiment, [result])
+                keep(wish.results, experiment, [result])
                 loss = result.value("loss")
                 told = (
                     f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
@@ -119,8 +120,8 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, wait: bool = False) -> Iterator[None]:
-    """The folder is this process's as long as the block runs; CaffeError if another has it and is not waited for."""
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder is this process's as long as the block runs; CaffeError if another has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -128,7 +129,7 @@ def _alone(folder: Path, wait: bool = False) -> Iterator[None]:
         raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CaffeError(f"{folder}: another process is at work on this run") from None
         yield

@@ -14,7 +14,7 @@ ITERATIONS = 200
 def decide(s: Situation) -> Decision | list[Plan]:
     """Short cycles from each value down; then the range test again with the winner's bounds."""
     f = s.facts
-    if not f.momentum:
+    if not f.takes_momentum:
         return Decision(NAME, {}, "this solver type takes no momentum", LOW)
     epochs = f.short(ITERATIONS, int(s.values["batch_size"]))
     plans = {value: s.variations(_cycle(s, value, epochs)) for value in VALUES}

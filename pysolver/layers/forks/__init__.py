@@ -5,9 +5,12 @@ from __future__ import annotations
 from pysolver.layers.forks import (  # noqa: F401
     activations,
     cascade,
+    cascade_targets,
     detection,
+    edges,
     evaluation,
     faces,
+    field_losses,
     mobile,
     multibox,
     normalisation,

@@ -1,4 +1,4 @@
-"""SeLu and its dropout of self-normalising nets (Klambauer et al., 2017)."""
+"""SeLu and its dropout of self-normalising nets (Klambauer et al., 2017), Mish of YOLO version 4."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ class SeLuDropout(Elementwise):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.alpha_dropout(x, self.ratio, self.is_training)
+
+
+@register("Mish")
+class Mish(Elementwise):
+    """y = x tanh(log(1 + e^x)) (Misra, 2019; mish_layer.cpp of the YOLO forks)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.mish(x)

@@ -82,25 +82,27 @@ def suppress(
     top_k: int = -1,
     eta: float = 1.0,
     overlap: Callable[[Tensor, Tensor], Tensor] = lambda box, others: overlaps(box[None], others)[0],
+    most: int | None = None,
 ) -> Tensor:
-    """Non-maximum suppression: indices of the boxes kept, best first.
+    """Non-maximum suppression: indices of the boxes kept, best first, `most` at most.
 
     Of the top_k best (-1: all), a box stays if it overlaps none of those kept before by more than the threshold,
     which shrinks by eta with each box kept as long as it is above 0.5. Boxes (B, 4), scores (B); overlap: of a box (4)
     with others (B, 4).
     """
     order = scores.argsort(descending=True, stable=True)
-    order = order[:top_k] if top_k > -1 else order
-    boxes = boxes[order]
-    worst = torch.zeros(len(order), dtype=boxes.dtype)  # largest overlap with a box kept so far
-    kept = []
-    for i in range(len(order)):
-        if worst[i] <= threshold:
-            kept.append(i)
-            worst[i + 1 :] = torch.maximum(worst[i + 1 :], overlap(boxes[i], boxes[i + 1 :]))
-            if eta < 1 and threshold > 0.5:
-                threshold *= eta
-    return order[kept]
+    left = order[:top_k] if top_k > -1 else order
+    worst = torch.zeros(len(left), dtype=boxes.dtype)  # largest overlap with a box kept so far
+    kept: list[int] = []
+    while len(left) and len(kept) != most:
+        best, left, worst = left[0], left[1:], worst[1:]
+        kept.append(int(best))
+        worst = torch.maximum(worst, overlap(boxes[best], boxes[left]))
+        if eta < 1 and threshold > 0.5:
+            threshold *= eta
+        stays = worst <= threshold
+        left, worst = left[stays], worst[stays]
+    return order.new_tensor(kept)
 
 
 class Match(NamedTuple):

@@ -34,6 +34,17 @@ def overlap(box: Tensor, boxes: Tensor, mode: str, pixel: int = 1) -> Tensor:
     return torch.where(real, shared / whole, 0)
 
 
+def code_scale(layer: Layer) -> tuple[Tensor, Tensor]:
+    """bbox_mean and bbox_std of bbox_reg_param, (4) each; 0 and 1 if one is missing. Errors: others than 4; std 0."""
+    p = layer.param.bbox_reg_param
+    mean, std = list(p.bbox_mean), list(p.bbox_std)
+    if not mean or not std:
+        mean, std = [0.0] * 4, [1.0] * 4
+    layer.check(len(mean) == len(std) == 4, "bbox_mean and bbox_std need four numbers each")
+    layer.check(min(std) > 0, "bbox_std must be positive")
+    return torch.tensor(mean), torch.tensor(std)
+
+
 class Coded(Layer):
     """Layers that read bbox_reg_param: a code times bbox_std plus bbox_mean is the move of a box. No gradient."""
 
@@ -41,13 +52,7 @@ class Coded(Layer):
     no_gradient_bottoms = frozenset(range(64))
 
     def set_up(self, *bottoms: Shape) -> None:
-        p = self.param.bbox_reg_param
-        mean, std = list(p.bbox_mean), list(p.bbox_std)
-        if not mean or not std:
-            mean, std = [0.0] * 4, [1.0] * 4
-        self.check(len(mean) == len(std) == 4, "bbox_mean and bbox_std need four numbers each")
-        self.check(min(std) > 0, "bbox_std must be positive")
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.mean, self.std = code_scale(self)
 
     def moves(self, codes: Tensor) -> Tensor:
         """(..., 4) as they are meant."""
@@ -121,10 +126,8 @@ class Proposer(Coded):
         """The tops of candidates, (B, 4) boxes and (B) scores an image."""
         p, rows = self.p, []
         for image, (places, scores) in enumerate(found):
-            kept = suppress(
-                places, scores, p.iou_thr, p.max_nms_num or -1, overlap=partial(overlap, mode=p.nms_type, pixel=pixel)
-            )
-            kept = kept[: p.max_post_nms_num] if p.max_post_nms_num else kept
+            by = partial(overlap, mode=p.nms_type, pixel=pixel)
+            kept = suppress(places, scores, p.iou_thr, p.max_nms_num or -1, overlap=by, most=p.max_post_nms_num or None)
             head = torch.full((len(kept), 1), float(image))
             rows.append(torch.cat([head, places[kept], scores[kept, None]], 1))
         every = torch.cat(rows)

@@ -12,8 +12,23 @@ from pysolver.layers.normalisation import at_least_single
 from pysolver.proto import caffe_pb2
 
 
+class OfChannels(Layer):
+    """What works on the channels, axis 1, and is for as many as at set-up."""
+
+    channels: int
+
+    def set_up(self, bottom: Shape) -> None:
+        self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
+        self.channels = bottom[1]
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        if len(bottom) < 2 or bottom[1] != self.channels:
+            self.fail(f"is for {self.channels} channels, the bottom is {list(bottom)}")
+        return [bottom]
+
+
 @register("Normalize")
-class Normalize(Layer):
+class Normalize(OfChannels):
     """y = a x / sqrt(sum of x^2 + eps): the sum over channels of each place, or the whole item if across_spatial.
 
     Blob 0: a, (C), or a scalar if channel_shared, filled with 1 unless scale_filler is given (SSD,
@@ -22,16 +37,11 @@ class Normalize(Layer):
     """
 
     def set_up(self, bottom: Shape) -> None:
+        super().set_up(bottom)
         p = self.param.norm_param
-        self.check(len(bottom) >= 2, f"Number of axes of bottom blob must be >=2, not {list(bottom)}")
-        self.across, self.eps, self.channels = p.across_spatial, p.eps, bottom[1]
+        self.across, self.eps = p.across_spatial, p.eps
         filler = p.scale_filler if p.HasField("scale_filler") else caffe_pb2.FillerParameter(value=1)
-        self.add_blob(() if p.channel_shared else (bottom[1],), filler)
-
-    def top_shapes(self, bottom: Shape) -> list[Shape]:
-        if len(bottom) < 2 or bottom[1] != self.channels:
-            self.fail(f"is for {self.channels} channels, the bottom is {list(bottom)}")
-        return [bottom]
+        self.add_blob(() if p.channel_shared else (self.channels,), filler)
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.blobs[0].reshape(-1, *[1] * (x.dim() - 2)) if self.blobs[0].dim() else self.blobs[0]
@@ -54,7 +64,7 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 @register("BN")
-class BN(Layer):
+class BN(OfChannels):
     """Batch normalisation with slope and bias in one layer, on axis 1.
 
     PSPNet (bn_layer.cpp): y = slope (x - mean) / sqrt(var + eps) + bias. Blobs, (1, C) each: slope, bias, the running
@@ -65,9 +75,9 @@ class BN(Layer):
     """
 
     def set_up(self, bottom: Shape) -> None:
-        p = self.param.bn_param
-        self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
-        self.momentum, self.eps, channels = p.momentum, p.eps, bottom[1]
+        super().set_up(bottom)
+        p, channels = self.param.bn_param, self.channels
+        self.momentum, self.eps = p.momentum, p.eps
         self.is_segnet = any(p.HasField(field) for field in ("scale_filler", "shift_filler", "bn_mode"))
         if self.is_segnet:
             self.stored, self.learns = p.bn_mode == p.INFERENCE, True
@@ -79,11 +89,6 @@ class BN(Layer):
         self.add_blob((1, channels), p.bias_filler)
         self.add_blob((1, channels)).requires_grad_(False)
         self.add_blob((1, channels), caffe_pb2.FillerParameter(value=1)).requires_grad_(False)
-
-    def top_shapes(self, bottom: Shape) -> list[Shape]:
-        if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[1]:
-            self.fail(f"is for {self.blobs[0].shape[1]} channels, the bottom is {list(bottom)}")
-        return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
         slope, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in list(self.blobs)[:2])
@@ -106,7 +111,7 @@ class BN(Layer):
 
 
 @register("CuDNNBatchNorm")
-class CuDNNBatchNorm(Layer):
+class CuDNNBatchNorm(OfChannels):
     """y = scale (x - mean) / sqrt(var + eps) + bias on axis 1 (GENet's cudnn_batch_norm_layer.cpp).
 
     Blobs, (1, C, 1, 1) each: scale, bias, running mean and variance, both r = momentum r + (1 - momentum) batch value,
@@ -117,9 +122,9 @@ class CuDNNBatchNorm(Layer):
     deviations = "also runs on the CPU"
 
     def set_up(self, bottom: Shape) -> None:
-        p = self.param.cudnn_batch_norm_param
-        self.check(len(bottom) >= 2, f"needs a bottom of 2 or more axes, not {list(bottom)}")
-        self.momentum, self.eps, shape = p.momentum, max(p.eps, 1e-5), (1, bottom[1], 1, 1)
+        super().set_up(bottom)
+        p, shape = self.param.cudnn_batch_norm_param, (1, self.channels, 1, 1)
+        self.momentum, self.eps = p.momentum, max(p.eps, 1e-5)
         self.learns = not p.frozen
         self.stored = p.frozen or not self.is_training
         self.add_blob(shape, p.scale_filler)
@@ -131,11 +136,6 @@ class CuDNNBatchNorm(Layer):
         for index, spec in enumerate(self.param.param):
             if index > 1 or p.frozen:
                 spec.lr_mult = spec.decay_mult = 0
-
-    def top_shapes(self, bottom: Shape) -> list[Shape]:
-        if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[1]:
-            self.fail(f"is for {self.blobs[0].shape[1]} channels, the bottom is {list(bottom)}")
-        return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
         scale, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in list(self.blobs)[:2])

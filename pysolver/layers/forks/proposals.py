@@ -59,17 +59,8 @@ def codes(places: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([(other_centre - centre) / size, (other_size / size).log()], 1)
 
 
-def suppressed(places: Tensor, scores: Tensor, threshold: float, before: int, after: int) -> Tensor:
-    """Non-maximum suppression among the `before` best; indices of the first `after` kept, best first."""
-    order = scores.argsort(descending=True, stable=True)[:before]
-    left = places[order]
-    kept: list[Tensor] = []
-    while len(order) and len(kept) < after:
-        kept.append(order[0])
-        stays = boxes.overlaps(left[:1], left, pixel=1)[0] <= threshold
-        stays[0] = False
-        order, left = order[stays], left[stays]
-    return torch.stack(kept) if kept else order
+def _overlap(box: Tensor, others: Tensor) -> Tensor:
+    return boxes.overlaps(box[None], others, pixel=1)[0]
 
 
 class Proposals(Layer):
@@ -107,7 +98,8 @@ class Proposals(Layer):
         places = torch.minimum(places, edge).clamp(min=0)
         least = self.least * torch.tensor([*(scale_x or [scale]), scale])
         places, own = self._without_small(places, own, (places[:, 2:] - places[:, :2] + 1 >= least).all(1))
-        kept = suppressed(places, own, self.threshold, *self.limits)
+        before, after = self.limits
+        kept = boxes.suppress(places, own, self.threshold, before, overlap=_overlap, most=after)
         rois = torch.cat([torch.zeros(len(kept), 1), places[kept]], 1)
         return tuple(top.to(scores) for top in (rois, own[kept, None])[: self.top_count])
 
@@ -188,7 +180,7 @@ class ProposalLayer(Proposals):
         self.threshold, self.least = _RPN_OVERLAP, _RPN_SMALLEST
 
 
-def _sample(where: Tensor, count: int) -> Tensor:
+def sample(where: Tensor, count: int) -> Tensor:
     """At most `count` of the indices where a mask is true, drawn at random."""
     found = where.nonzero().flatten()
     return found if len(found) <= count else found[torch.randperm(len(found))[:count]]
@@ -239,8 +231,8 @@ class AnchorTargetLayer(Layer):
         most, nearest = overlaps.max(1)
         labels = torch.where(most < _RPN_UNLIKE, 0.0, -1.0)
         labels[(overlaps == overlaps.max(0).values).any(1) | (most >= _RPN_LIKE)] = 1
-        right = _sample(labels == 1, int(_RPN_RIGHT * _RPN_BATCH))
-        wrong = _sample(labels == 0, _RPN_BATCH - len(right))
+        right = sample(labels == 1, int(_RPN_RIGHT * _RPN_BATCH))
+        wrong = sample(labels == 0, _RPN_BATCH - len(right))
         drawn = torch.cat([right, wrong])
         label = torch.full((len(places),), -1.0)
         targets, within, outside = (torch.zeros(len(places), 4) for _ in range(3))
@@ -283,8 +275,8 @@ class ProposalTargetLayer(Layer):
         self.check(bool((given[:, 0] == 0).all()), "Only single item batches are supported")
         regions = torch.cat([given[:, 1:], real[:, :4]])
         most, nearest = boxes.overlaps(regions, real[:, :4], pixel=1).max(1)
-        right = _sample(most >= _LIKE, round(_RIGHT * _BATCH))
-        wrong = _sample(most < _LIKE, _BATCH - len(right))
+        right = sample(most >= _LIKE, round(_RIGHT * _BATCH))
+        wrong = sample(most < _LIKE, _BATCH - len(right))
         drawn = torch.cat([right, wrong])
         labels = real[nearest[drawn], 4]
         labels[len(right) :] = 0

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pysolver.errors import CaffeError, about
+from pysolver.errors import CaffeError
 from pysolver.files import read_text, write_together
 from pysolver.layers.base import Layer
 from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
-from pysolver.proto.text import parse_text
+from pysolver.proto import text as proto_text
 
 N = TypeVar("N", int, float)
-_FORMATS = ("VOC", "COCO", "ILSVRC")
+_FIRST_LINE = {
+    "VOC": rb"\S+ \S+( -?\d+){4}$",
+    "COCO": rb"\[$",
+    "ILSVRC": rb"\S+ -?\d+ \S+( -?\d+){4}$",
+}
 _R = caffe_pb2.ResizeParameter
 
 
@@ -41,7 +46,7 @@ class ResultFiles:
 
     def __init__(self, param: Any, layer: Layer, background: int) -> None:
         self.param, self.layer, self.format = param, layer, param.output_format
-        layer.check(self.format in _FORMATS, f"output_format is VOC, COCO or ILSVRC, not {self.format!r}")
+        layer.check(self.format in _FIRST_LINE, f"output_format is VOC, COCO or ILSVRC, not {self.format!r}")
         layer.check(layer.context.world_size == 1, "result files are written by one process only, not by several ranks")
         with layer.about("save_output_param"):
             self.names = _label_names(param.label_map_file)
@@ -52,6 +57,9 @@ class ResultFiles:
             0 < self.period <= len(self.images),
             f"num_test_image is {self.period}, {param.name_size_file} has {len(self.images)} images",
         )
+        with layer.about("save_output_param"):
+            for name in self._file_names():
+                _check_place(Path(param.output_directory), name, self.format)
         self.found: list[Found] = []
         self.seen = 0
 
@@ -75,23 +83,32 @@ class ResultFiles:
             self._write()
             self.seen, self.found = 0, []
 
+    def _file_names(self) -> list[str]:
+        """Of the files."""
+        prefix = self.param.output_name_prefix
+        if self.format == "VOC":
+            return [f"{prefix}{name}.txt" for name in self.classes]
+        return [f"{prefix}.{'json' if self.format == 'COCO' else 'txt'}"]
+
     def _write(self) -> None:
-        folder, prefix = Path(self.param.output_directory), self.param.output_name_prefix
+        folder = Path(self.param.output_directory)
         if self.format == "COCO":
-            texts = {f"{prefix}.json": self._coco()}
+            texts = [self._coco()]
         elif self.format == "ILSVRC":
             lines = [f"{one.image} {one.label} {one.score:g} {_corners(one)}\n" for one in self.found]
-            texts = {f"{prefix}.txt": "".join(lines)}
+            texts = ["".join(lines)]
         else:
-            texts = {f"{prefix}{name}.txt": "" for name in self.classes}
+            rows: dict[str, list[str]] = {name: [] for name in self.names.values()}
             for one in self.found:
-                texts[f"{prefix}{self.names[one.label]}.txt"] += f"{one.image} {one.score:g} {_corners(one)}\n"
+                rows[self.names[one.label]].append(f"{one.image} {one.score:g} {_corners(one)}\n")
+            texts = ["".join(rows[name]) for name in self.classes]
         with self.layer.about("save_output_param"):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise CaffeError(f"output_directory {folder} cannot be made: {error.strerror}") from None
-            write_together({folder / name: text.encode("utf-8", "surrogateescape") for name, text in texts.items()})
+            named = zip(self._file_names(), texts, strict=True)
+            write_together({folder / name: text.encode("utf-8", "surrogateescape") for name, text in named})
 
     def _coco(self) -> str:
         rows = [
@@ -136,12 +153,24 @@ def in_pixels(boxes: np.ndarray, size: tuple[int, int], resize: Any = None) -> n
     return boxes.clip(0, 1) * scale
 
 
+def _check_place(folder: Path, name: str, form: str) -> None:
+    """CaffeError if such a file would lie elsewhere, or replace another kind of file: the names come from files."""
+    if Path(name).name != name:
+        raise CaffeError(f"{name!r:.60} is no name of a file: it comes from the label map and output_name_prefix")
+    try:
+        with open(folder / name, "rb") as file:
+            first = file.readline(4096)
+    except (OSError, ValueError):  # not there; what else it may be shows when it is written
+        return
+    if first and not re.match(_FIRST_LINE[form], first):
+        raise CaffeError(f"{folder / name} is there and is no {form} result: a net does not overwrite it")
+
+
 def _label_names(path: str) -> dict[int, str]:
-    with about(path):
-        items = parse_text(read_text(path), caffe_pb2.LabelMap).item
-        names = {item.label: item.name for item in items}
-        if len(names) < len(items) or len(set(names.values())) < len(names):
-            raise CaffeError("a label or a name occurs twice")
+    items = proto_text.read_text(path, caffe_pb2.LabelMap).item
+    names = {item.label: item.name for item in items}
+    if len(names) < len(items) or len(set(names.values())) < len(names):
+        raise CaffeError(f"{path}: a label or a name occurs twice")
     return names
 
 

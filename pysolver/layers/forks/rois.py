@@ -1,8 +1,9 @@
-"""ROIPooling of Fast R-CNN and PSROIPooling of R-FCN. A region is (image index, x1, y1, x2, y2) in image pixels."""
+"""Pooling of regions: Fast R-CNN, R-FCN, LocNet. A region is (image index, x1, y1, x2, y2) in image pixels."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pysolver.blob import Shape
@@ -11,9 +12,10 @@ from pysolver.layers.indices import IndexCheck
 
 
 class Regions(Layer):
-    """What the two share: bottoms (N, C, H, W) and regions (R, 5) without gradient. Errors: other shapes, an image
+    """What they share: bottoms (N, C, H, W) and regions (R, 5) without gradient. Errors: other shapes, an image
     index outside [0, N)."""
 
+    numbers = 5  # of a region
     bottoms = exactly(2)
     no_gradient_bottoms = frozenset({1})
 
@@ -21,8 +23,8 @@ class Regions(Layer):
         self.images = IndexCheck(self, features[0], "image index", "images")
 
     def check_bottoms(self, features: Shape, regions: Shape) -> None:
-        if len(features) != 4 or torch.Size(regions[1:]).numel() != 5:
-            self.fail(f"needs bottoms (N, C, H, W) and (R, 5), not {list(features)} and {list(regions)}")
+        if len(features) != 4 or torch.Size(regions[1:]).numel() != self.numbers:
+            self.fail(f"needs bottoms (N, C, H, W) and (R, {self.numbers}), not {list(features)} and {list(regions)}")
 
     def images_of(self, x: Tensor, regions: Tensor) -> Tensor:
         self.images.limit = x.shape[0]
@@ -67,15 +69,19 @@ class PooledRegions(Regions):
         return [(regions[0], features[1], self.height, self.width)]
 
 
-@register("ROIPooling")
-class ROIPooling(PooledRegions):
-    """The maximum of each of pooled_h x pooled_w bins of a region, (R, C, pooled_h, pooled_w) (roi_pooling_layer.cpp).
+class BinMaxima(PooledRegions):
+    """Those that take the maximum of each of pooled_h x pooled_w bins of cells; 0 for an empty bin.
 
-    A region is enlarged by pad_ratio (MS-CNN) of its width and height on each side; corners times spatial_scale are
-    rounded, both ends belong to it, it has at least one cell; a bin goes from floor(i size) to ceil((i + 1) size),
-    clipped to the image; an empty bin gives 0. The first of equal maxima wins.
-    Errors: see PooledRegions.
+    A bin goes from floor(i size) to ceil((i + 1) size), clipped to the image. The first of equal maxima wins.
     """
+
+    def cells(self, regions: Tensor) -> Tensor:
+        """(R, 4): first and last column and row of cells, as left, top, right, bottom."""
+        raise NotImplementedError
+
+    def holes(self, regions: Tensor) -> Tensor | None:
+        """(R, 4): the cells strictly within are left out."""
+        return None
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         regions = regions.detach().flatten(1)
@@ -86,31 +92,76 @@ class ROIPooling(PooledRegions):
     def _winners(self, x: Tensor, regions: Tensor) -> Tensor:
         """Index into x of the maximum of every bin, (R, C, pooled_h, pooled_w); -1 for empty ones."""
         images = self.images_of(x, regions)
-        corners = padded(regions[:, 1:], self.param.roi_pooling_param.pad_ratio) * self.scale
-        left, top, right, bottom = round_half_away(corners).unbind(1)
+        left, top, right, bottom = self.cells(regions).unbind(1)
         # _bins adds the start before it rounds; the start is whole, so that is the same
         rows = _bins(top, (bottom - top + 1).clamp(min=1), self.height, x.shape[2])
         columns = _bins(left, (right - left + 1).clamp(min=1), self.width, x.shape[3])
         planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(x.shape[:2]) * x[0, 0].numel()
+        holes = self.holes(regions)
         found = [
-            self._in_region(x[image], [part[i] for part in (*rows, *columns)])
+            self._in_region(x[image], [part[i] for part in (*rows, *columns)], None if holes is None else holes[i])
             for i, image in enumerate(images.tolist())
         ]
         winners = torch.stack(found) if found else x.new_zeros(0, x.shape[1], self.height, self.width).long()
         return torch.where(winners < 0, -1, winners + planes[images][:, :, None, None])
 
-    def _in_region(self, image: Tensor, bounds: list[Tensor]) -> Tensor:
+    def _in_region(self, image: Tensor, bounds: list[Tensor], hole: Tensor | None) -> Tensor:
         """Index h * W + w of the maximum of each bin of one region, -1 for empty ones."""
         top, bottom, left, right = bounds
         row = top[:, None] + torch.arange(int((bottom - top).max().clamp(min=1)), device=image.device)
         column = left[:, None] + torch.arange(int((right - left).max().clamp(min=1)), device=image.device)
         inside = (row < bottom[:, None])[:, None, :, None] & (column < right[:, None])[None, :, None, :]
+        if hole is not None:
+            in_rows, in_columns = (row > hole[1]) & (row < hole[3]), (column > hole[0]) & (column < hole[2])
+            inside = inside & ~(in_rows[:, None, :, None] & in_columns[None, :, None, :])
         cells = row[:, None, :, None] * image.shape[2] + column[None, :, None, :]
         inside, cells = inside.flatten(2), cells.flatten(2)
         values = image.flatten(1)[:, cells.where(inside, 0)].masked_fill(~inside, -torch.inf)
         best = values.argmax(3, keepdim=True)
         chosen = cells.expand(values.shape).gather(3, best).squeeze(3)
         return torch.where(inside.any(2), chosen, -1)
+
+
+@register("ROIPooling")
+class ROIPooling(BinMaxima):
+    """The maximum of each of pooled_h x pooled_w bins of a region, (R, C, pooled_h, pooled_w) (roi_pooling_layer.cpp).
+
+    A region is enlarged by pad_ratio (MS-CNN) of its width and height on each side; corners times spatial_scale are
+    rounded, both ends belong to it, it has at least one cell; see BinMaxima. Errors: see PooledRegions.
+    """
+
+    def cells(self, regions: Tensor) -> Tensor:
+        return round_half_away(padded(regions[:, 1:], self.param.roi_pooling_param.pad_ratio) * self.scale)
+
+
+@register("RegionPooling")
+class RegionPooling(BinMaxima):
+    """ROIPooling of rings: (R, 9) has a second box, what lies within it is left out (region_pooling_layer.cpp of
+    LocNet, Gidaris and Komodakis, 2016).
+
+    Both boxes begin at floor((x1 + 1 + offset) spatial_scale + 0.5) and end at ceil((x2 + 1 - offset) spatial_scale -
+    0.5), which belongs to them; turned inside out, at half the sum of the two. Cells on the inner box's edge count.
+    Values below 0 give 0, without gradient. See BinMaxima. Errors: see PooledRegions.
+    """
+
+    settings = "region_pooling_param"
+    numbers = 9
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
+        return F.relu(super().forward(x, regions))
+
+    def cells(self, regions: Tensor) -> Tensor:
+        return self._box(regions[:, 1:5])
+
+    def holes(self, regions: Tensor) -> Tensor:
+        return self._box(regions[:, 5:])
+
+    def _box(self, corners: Tensor) -> Tensor:
+        offset = self.param.region_pooling_param.offset
+        first = ((corners[:, :2] + 1 + offset) * self.scale + 0.5).floor()
+        last = ((corners[:, 2:] + 1 - offset) * self.scale - 0.5).ceil()
+        middle = ((first + last) / 2).trunc()
+        return torch.cat([torch.where(first > last, middle, first), torch.where(first > last, middle, last)], 1)
 
 
 @register("PSROIPooling")

@@ -328,3 +328,9 @@ def test_downloads_come_over_https_with_a_sha256(tmp_path, monkeypatch, name) ->
         prepare(name, tmp_path / "out")
     ((home, known),) = asked
     assert home.startswith("https://") and re.fullmatch("sha256:[0-9a-f]{64}", known)
+
+
+def test_a_file_where_the_folder_should_be(tmp_path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(CaffeError, match="cannot be written: .*out is a file, where a folder is needed"):
+        prepare("digits", tmp_path / "out")

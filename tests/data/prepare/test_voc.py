@@ -100,6 +100,8 @@ def test_databases_and_label_map(tmp_path, packed):
     [
         (b"<annotation>", "not an annotation of VOC"),
         (b"<!DOCTYPE x><annotation/>", "it has declarations"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><annotation>&a;</annotation>".encode("utf-16"), "it has declarations"),
+        (b"<annotation>" + b"<a/>" * 300_000, "larger than 1048576 bytes"),
         (XML.replace("dog", "unicorn").encode(), "'unicorn' is not in list"),
         (XML.replace("<width>40", "<width>0").encode(), "division by zero"),
     ],

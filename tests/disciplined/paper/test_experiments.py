@@ -144,6 +144,7 @@ weight_decay = 0.0\n[curves.a]\n"""
         ("[curves.a]", "curves = 3", r"curves must be tables: \[curves.NAME\]"),
         ('shows = "s"', "", "has no shows"),
         ("rate = 0.1", "rate = " + "9" * 5000, "digits"),
+        ("rate = 0.1", "rate = " + "9" * 400, "rate must be a number, or a text"),
         ("rate = 0.1", "rate = " + "[" * 5000, "nested too deeply|Invalid|recursion"),
     ],
 )

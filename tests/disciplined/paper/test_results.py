@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def test_rows_of_the_page():
     text = page.text([EXPERIMENT], {"table9": results(99.0, 99.25)})
     assert "| inv | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.03 ± 0.01 (4) | lower by 0.22 |" in text
     assert "| cycle | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.28 ± 0.01 (4) | agrees |" in text
-    assert "2 rows at full length; claims: 1 holds" in text
+    assert "2 of 2 rows of the tables at full length; 0 of 0 figures with all" in text
+    assert "; claims: 1 holds" in text
     assert "not run" in page.text([EXPERIMENT], {"table9": []})
 
 
@@ -191,3 +193,18 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path, old: str, new: str):
     path.write_text("\n".join([*rest, first.replace(old, new, 1)]))
     with pytest.raises(CaffeError, match=r"table9.jsonl:8: is no result"):
         read_results(tmp_path, EXPERIMENT)
+
+
+def _keep_some(folder: Path, curve: str) -> None:
+    for seed in range(20):
+        keep(folder, EXPERIMENT, [made(curve, seed, 99)])
+
+
+def test_two_that_keep_at_once_lose_nothing(tmp_path: Path):
+    """`reproduce table9 --rows inv` beside `--rows cycle`."""
+    workers = [multiprocessing.get_context("fork").Process(target=_keep_some, args=(tmp_path, c.name)) for c in CURVES]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(read_results(tmp_path, EXPERIMENT)) == 40

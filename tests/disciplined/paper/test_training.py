@@ -17,6 +17,7 @@ import pysolver as caffe
 from pysolver.commands import main
 from pysolver.data.prepare.publish import write_data_set
 from pysolver.data.prepare.split import DataSet, Split
+from pysolver.disciplined.paper import page
 from pysolver.disciplined.paper.experiment import read_all
 from pysolver.disciplined.paper.results import read_results
 from pysolver.disciplined.paper.trials import DATA, Variation, net_of, trial_of
@@ -90,6 +91,7 @@ def test_sizes_of_the_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         built = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
         learned = {k: blobs for k, blobs in built.params.items() if built.layer_dict[k].type != "BatchNorm"}
         assert sum(blob.count for blobs in learned.values() for blob in blobs) == count, name
+        assert f"{count:,}".replace(",", " ") in page.HEAD
 
 
 EXPERIMENT = """
@@ -135,8 +137,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert main(["reproduce", "table9"]) == 1
     assert "first: pysolver data mnist experiments/data/mnist" in capfd.readouterr().err
     make_data(Path("experiments/data"), "mnist", 60)
-    assert main(["reproduce", "table9", "--rows", "third"]) == 1
-    assert "no rows third; there are: first" in capfd.readouterr().err
+    assert main(["reproduce", "table9", "--rows", "first", "third"]) == 1
+    assert "no rows third; there are: first, low, high, again" in capfd.readouterr().err
 
     assert main(["reproduce", "table9", "--rows", "first", "--runs", "2", "--jobs", "2"]) == 0
     out = capfd.readouterr().out

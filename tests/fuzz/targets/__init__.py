@@ -5,6 +5,7 @@ from tests.fuzz.targets import (  # noqa: F401  each adds its targets
     detection,
     downloads,
     exchange,
+    forks,
     hdf5_data,
     lists,
     logs,

@@ -30,7 +30,7 @@ _SAMPLER = """annotated_data_param { batch_sampler {
     sample_constraint { min_jaccard_overlap: 0.1 } max_sample: 1 max_trials: 5 } }"""
 
 
-def _annotated() -> list[bytes]:
+def annotated_records() -> list[bytes]:
     made = []
     for picture in pictures()[:2]:
         record = caffe_pb2.AnnotatedDatum(type="BBOX", datum=caffe_pb2.Datum(data=picture, encoded=True, label=1))
@@ -43,10 +43,10 @@ def _annotated() -> list[bytes]:
     return made
 
 
-@target("annotated records", _annotated, message(caffe_pb2.AnnotatedDatum))
+@target("annotated records", annotated_records, message(caffe_pb2.AnnotatedDatum))
 def _annotated_data(data: bytes) -> None:
     with folder_of("db") as folder:
-        write_lmdb(str(folder), [_annotated()[len(data) % 2], data][len(data) % 2 :] + [data])
+        write_lmdb(str(folder), [annotated_records()[len(data) % 2], data][len(data) % 2 :] + [data])
         transform = _AUGMENTATIONS[len(data) % len(_AUGMENTATIONS)]
         source(f'name: "d" type: "AnnotatedData" top: "x" top: "l" transform_param {{ {transform} }} {_SAMPLER} '
                'data_param { source: "db" batch_size: 2 backend: LMDB }')  # fmt: skip

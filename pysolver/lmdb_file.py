@@ -91,7 +91,7 @@ class LmdbFile:
 
     def items(self) -> Iterator[tuple[memoryview, memoryview]]:
         """(key, value) in key order."""
-        left, budget = self.entries, iter(range(self._meta.pages))
+        left, budget = self.entries, self._budget()
         if self._meta.root != _NO_PAGE:
             for number, page, node in self._leaves(self._meta.root, 0, budget):
                 left -= 1
@@ -103,8 +103,7 @@ class LmdbFile:
 
     def places(self) -> list[Place]:
         """Where each record is, in key order."""
-        budget = iter(range(self._meta.pages))
-        found = [(number, node) for number, _, node in self._leaves(self._meta.root, 0, budget)]
+        found = [(number, node) for number, _, node in self._leaves(self._meta.root, 0, self._budget())]
         if len(found) != self.entries:
             raise self._damaged(f"{len(found)} records, not the {self.entries} that it counts")
         return found
@@ -113,6 +112,10 @@ class LmdbFile:
         """The (key, value) of a place."""
         number, node = place
         return self._record(number, self._read(number * self._meta.page_size, self._meta.page_size), *node)
+
+    def _budget(self) -> Iterator[int]:
+        """One for each page of the tree, of which there are no more than the file has."""
+        return iter(range(min(self._meta.pages, self._meta.last_page + 1)))
 
     def _leaves(self, number: int, depth: int, budget: Iterator[int]) -> Iterator[tuple[int, memoryview, Node]]:
         """The nodes of the leaves below a page, with theirs; budget: one for each page that the tree has left."""
@@ -136,6 +139,8 @@ class LmdbFile:
         if own != number or flags & 0x0F not in (_BRANCH, _LEAF) or not 16 <= lower <= upper <= len(page):
             raise self._damaged(f"page {number}")
         offsets = struct.unpack_from(f"<{(lower - 16) // 2}H", page, 16)
+        if _NODE.size * len(offsets) > len(page) - upper:  # some would be the same node
+            raise self._damaged(f"page {number}")
         return [(*_NODE.unpack_from(page, offset), offset + 8) for offset in offsets]
 
     def _record(

@@ -10,8 +10,9 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from pysolver.data.lmdb_file import LmdbFile
+from pysolver.disciplined.data_sets import lmdb_size
 from pysolver.errors import CaffeError
+from pysolver.lmdb_file import LmdbFile
 
 
 def write(folder: Path, items: dict[bytes, bytes], **options) -> Path:
@@ -105,3 +106,52 @@ def test_what_caffe_does_not_write_is_refused(tmp_path) -> None:
     (tmp_path / "text").write_bytes(b"hello" * 1000)
     with pytest.raises(CaffeError, match="text: not an LMDB of version 1"):
         read(tmp_path / "text")
+
+
+@pytest.mark.timeout(60)
+def test_a_tree_whose_branches_meet_again(tmp_path) -> None:
+    """No circle, but 80 ways into each page of each of three levels, in a file that counts as many records."""
+    path = write(tmp_path / "db", {b"%0200d" % number: b"%d" % number for number in range(4000)})
+    data = bytearray(path.read_bytes())
+
+    def point_all_at_the_first(number: int) -> int:
+        (lower,) = struct.unpack_from("<H", data, number * 4096 + 12)
+        offsets = struct.unpack_from(f"<{(lower - 16) // 2}H", data, number * 4096 + 16)
+        first = struct.unpack_from("<I", data, number * 4096 + offsets[0])[0]
+        for offset in offsets:
+            struct.pack_into("<I", data, number * 4096 + offset, first)
+        return first
+
+    (root,) = struct.unpack_from("<Q", data, 4096 + 128)
+    point_all_at_the_first(point_all_at_the_first(root))
+    for meta in (0, 4096):  # branches, leaves, overflow pages, records
+        struct.pack_into("<4Q", data, meta + 96, 1 << 62, 1 << 62, 0, 1 << 62)
+    path.write_bytes(data)
+    for records in (LmdbFile(str(path)).items, LmdbFile(str(path)).places):
+        with pytest.raises(CaffeError, match="its tree runs in circles"):
+            list(records())
+
+
+def test_one_record_under_many_places_of_its_page(tmp_path) -> None:
+    path = write(tmp_path / "db", {b"a": b"b"})
+    data = bytearray(path.read_bytes())
+    (root,) = struct.unpack_from("<Q", data, 4096 + 128)
+    lower, upper = struct.unpack_from("<HH", data, root * 4096 + 12)
+    count = (upper - 16) // 2
+    struct.pack_into("<H", data, root * 4096 + 12, 16 + 2 * count)
+    struct.pack_into(f"<{count}H", data, root * 4096 + 16, *[upper] * count)
+    for meta in (0, 4096):
+        struct.pack_into("<Q", data, meta + 120, count)
+    path.write_bytes(data)
+    with pytest.raises(CaffeError, match=f"the LMDB is damaged: page {root}"):
+        list(LmdbFile(str(path)).items())
+
+
+def test_counting_records_needs_no_library(tmp_path) -> None:
+    """A page size of a gigabyte in the first meta page ended check_solver and tune with SIGSEGV."""
+    path = write(tmp_path / "db", {b"a": b"b"})
+    assert lmdb_size(tmp_path / "db") == 1
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 40, 1 << 30)
+    path.write_bytes(data)
+    assert lmdb_size(tmp_path / "db") is None
