@@ -144,6 +144,12 @@ def test_picture(tmp_path: Path, draws: tuple[str, ...]):
         assert (edge == 1).all()
 
 
+def test_a_title_wider_than_its_one_panel(tmp_path: Path):
+    long = replace(EXPERIMENT, title="Figure 7c: momentum that moves while the rate rises, 0.2 of the length")
+    picture = imread(draw(long, results(99.0, 99.25), tmp_path / "p.png"))
+    assert (picture[:, 0] == 1).all() and (picture[:, -1] == 1).all()
+
+
 def test_a_panel_for_each_group(tmp_path: Path):
     groups = tuple(replace(curve, group=curve.name) for curve in CURVES)
     one, two = (
