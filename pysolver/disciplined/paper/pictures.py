@@ -24,7 +24,7 @@ LABELS = {"rate": "learning rate", "gap": "generalisation error", "test accuracy
 
 
 def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
-    """One panel for each thing that the paper draws, of each group of rows, at the length that most curves have been run at."""
+    """One panel for each thing that the paper draws, of each group of rows, at the length that most curves have run."""
     scale = max(scales(results), key=lambda scale: len({r.curve for r in results if r.scale == scale}))
     shown = [result for result in results if result.scale == scale]
     groups = list(dict.fromkeys(c.group for c in experiment.curves if c.name in {result.curve for result in shown}))
