@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from pysolver.logs.plot import save
 
 WIDE, HIGH = 5.2, 3.8  # inches, of a panel
 HANDLE, CHARACTER, LINE = 0.7, 0.085, 0.22  # inches, of a legend's entry at 10 points
+TITLE = 0.1  # inches, of its characters at 11 points
 LABELS = {"rate": "learning rate", "gap": "generalisation error", "test accuracy": "test accuracy in %"}
 
 
 def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
-    """One panel for each thing that the paper draws, of each group of rows, from the longest runs that there are."""
-    scale = scales(results)[0]
+    """One panel for each thing that the paper draws, of each group of rows, at the length that most curves have run."""
+    scale = max(scales(results), key=lambda scale: len({r.curve for r in results if r.scale == scale}))
     shown = [result for result in results if result.scale == scale]
     groups = list(dict.fromkeys(c.group for c in experiment.curves if c.name in {result.curve for result in shown}))
     wanted = [(group, what) for group in groups for what in experiment.draw]
@@ -39,7 +41,8 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     for panel in panels[len(wanted) :]:
         panel.set_visible(False)
     _legend(figure, panels)
-    figure.suptitle(experiment.title + ("" if scale == 1 else f", {scale:g} of the length"), fontsize=11)
+    title = experiment.title + ("" if scale == 1 else f", {scale:g} of the length")
+    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() / TITLE)), fontsize=11)
     save(figure, path, dpi=100)
     return path
 

@@ -144,6 +144,12 @@ def test_picture(tmp_path: Path, draws: tuple[str, ...]):
         assert (edge == 1).all()
 
 
+def test_a_title_wider_than_its_one_panel(tmp_path: Path):
+    long = replace(EXPERIMENT, title="Figure 7c: momentum that moves while the rate rises, 0.2 of the length")
+    picture = imread(draw(long, results(99.0, 99.25), tmp_path / "p.png"))
+    assert (picture[:, 0] == 1).all() and (picture[:, -1] == 1).all()
+
+
 def test_a_panel_for_each_group(tmp_path: Path):
     groups = tuple(replace(curve, group=curve.name) for curve in CURVES)
     one, two = (
@@ -151,6 +157,13 @@ def test_a_panel_for_each_group(tmp_path: Path):
         for curves in (CURVES, groups)
     )
     assert two.shape[1] == 2 * one.shape[1]
+
+
+def test_a_longer_run_of_one_curve_does_not_hide_the_others(tmp_path: Path):
+    every = [replace(result, scale=0.1) for result in results(99.0, 99.25)]
+    alone = imread(draw(EXPERIMENT, every, tmp_path / "p.png"))
+    both = imread(draw(EXPERIMENT, [replace(every[0], scale=0.3), *every], tmp_path / "p.png"))
+    assert both.shape == alone.shape and (both == alone).all()
 
 
 def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
