@@ -5,11 +5,8 @@ experiments/results/NAME.jsonl has one run a line, in the order of curve, scale 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
+from pysolver.disciplined.paper.lock import alone
 from pysolver.disciplined.paper.trials import Variation, settings_of
 from pysolver.disciplined.reading import rates_at, read_curve
 from pysolver.errors import CaffeError
@@ -161,24 +159,12 @@ def _result(told: Any) -> Result:
 
 def keep(folder: Path, experiment: Experiment, results: Sequence[Result]) -> None:
     """Add runs to what is kept; a run of the same curve, seed and scale is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):  # two that read, add and write would lose what the first has added
         every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
         order = {curve.name: i for i, curve in enumerate(experiment.curves)}
         rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
         text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
         write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process after the other: two that read, add and write would lose what the first has added."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _lists(columns: dict[str, np.ndarray]) -> dict[str, list[float | None]]:

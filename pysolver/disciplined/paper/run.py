@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +15,7 @@ import numpy as np
 from pysolver.checkout import commit
 from pysolver.cores import check_crowd
 from pysolver.disciplined.paper.experiment import Curve, Experiment
+from pysolver.disciplined.paper.lock import alone
 from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
@@ -111,30 +110,12 @@ def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
 
 def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
     trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, wish.backend)
-    with _alone(trial.folder):
+    with alone(trial.folder, "another process is at work on this run"):
         run = trial.run()
     if not run.finished:
         raise CaffeError(f"{trial.log}: did not come to its end")
     settings = settings_of(experiment, curve, number, wish.scale)
     return result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """The folder is this process's as long as the block runs; CaffeError if another has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CaffeError(f"{folder}: another process is at work on this run") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _machine(backend: Command) -> str:
