@@ -167,7 +167,7 @@ def _stepped(side: int, ratio: float) -> int:
 
 def _mixed(groups: list[np.ndarray], count: int) -> np.ndarray:
     """In turns so many of each group, until one is used up; then the rest of the other."""
-    left, order = [deque(group.tolist()) for group in groups], []
+    left, order = [deque(group.tolist()) for group in groups], list[int]()
     while all(left):
         order.append(left[len(order) // count % 2].popleft())
     return np.array([*order, *left[0], *left[1]])

@@ -91,15 +91,21 @@ def at_places(truth: Truth, view: View, grids: list[Grid], rules: Rules) -> list
             values[5, places.usable & ~is_found & (covered >= rules.region)] = 1
         found[match[is_found]] = True
         maps.append(values)
-    for index in np.flatnonzero(~found & (truth.ignored == 0) & (best >= np.float32(rules.pickup))) if grids else ():
-        values, stride = maps[best_grid[index]], grids[best_grid[index]].stride
-        row = _rows(truth, rules)[index]
-        y, x = (min(max(math.floor(row[axis] / stride), 0), values.shape[3 - axis] - 1) for axis in (2, 1))
-        if values[0, y, x] <= 0:
-            values[:5, y, x] = row
-            if rules.is_cascade:
-                values[5, y, x] = best[index]
+    if grids:
+        missed = np.flatnonzero(~found & (truth.ignored == 0) & (best >= np.float32(rules.pickup)))
+        for index, row in zip(missed, _rows(truth, rules)[missed], strict=True):
+            number = best_grid[index]
+            _pick_up(maps[number], grids[number].stride, row, best[index] if rules.is_cascade else None)
     return maps
+
+
+def _pick_up(values: np.ndarray, stride: int, row: np.ndarray, overlap: float | None) -> None:
+    """Write an object's row into the place of its centre, unless another object has that."""
+    y, x = (min(max(math.floor(row[axis] / stride), 0), values.shape[3 - axis] - 1) for axis in (2, 1))
+    if values[0, y, x] <= 0:
+        values[:5, y, x] = row
+        if overlap is not None:
+            values[5, y, x] = overlap
 
 
 def _rows(truth: Truth, rules: Rules) -> np.ndarray:

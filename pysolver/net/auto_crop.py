@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
@@ -89,7 +89,7 @@ def _step(layer: LayerParameter, axis: int) -> _Map:
 
 
 def _window(layer: LayerParameter, axis: int) -> tuple[int, int, int, int]:
-    p = layer.pooling_param if layer.type == "Pooling" else layer.convolution_param
+    p: Any = layer.pooling_param if layer.type == "Pooling" else layer.convolution_param
     values = []
     for field, short, default in (("kernel_size", "kernel", 1), ("stride", "stride", 1), ("pad", "pad", 0)):
         given = getattr(p, field)
