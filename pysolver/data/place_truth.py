@@ -93,9 +93,9 @@ def at_places(truth: Truth, view: View, grids: list[Grid], rules: Rules) -> list
         maps.append(values)
     if grids:
         missed = np.flatnonzero(~found & (truth.ignored == 0) & (best >= np.float32(rules.pickup)))
-        for index, row in zip(missed, _rows(truth, rules)[missed], strict=True):
-            number = best_grid[index]
-            _pick_up(maps[number], grids[number].stride, row, best[index] if rules.is_cascade else None)
+        for lost, row in zip(missed, _rows(truth, rules)[missed], strict=True):
+            number = int(best_grid[lost])
+            _pick_up(maps[number], grids[number].stride, row, best[lost] if rules.is_cascade else None)
     return maps
 
 
