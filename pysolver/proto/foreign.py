@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -40,7 +41,7 @@ class Foreign:
         """Whether a field may be another Caffe's, for all that is known of the type up to here."""
         return name not in ("layer", "layers") and self._is_bvlcs is not True
 
-    def keep(self, name: str, error: str, at: int) -> tuple[LayerParameter, FieldDescriptor | None]:
+    def keep(self, name: str, error: str, at: int) -> tuple[LayerParameter, Any]:
         """Take the field, whose name is taken, as text; or say where it has a place in the present form of a layer."""
         self._first = self._first or (error, at)
         layer = self.layer
