@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -73,7 +74,7 @@ class Parser(Tokens):
     def _field(self, message: Message) -> None:
         start, name = self.start, self.take()
         owner = message.DESCRIPTOR
-        field = owner.fields_by_name.get(name)
+        field: Any = owner.fields_by_name.get(name)
         if field is None or is_hidden(name):
             hint = self._unclosed(name) or suggestion(name, owner) or self._of_old_form(owner.name)
             error = f"{owner.name} has no field '{name}'{hint}"
