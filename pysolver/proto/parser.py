@@ -109,7 +109,7 @@ class Parser(Tokens):
     def _rest(self, message: Message, field: FieldDescriptor, start: int) -> None:
         """What stands behind the name of a field, which begins at `start`."""
         owner, name = message.DESCRIPTOR, field.name
-        more = field if field.is_repeated else owner.fields_by_name.get(name + AGAIN)
+        more: Any = field if field.is_repeated else owner.fields_by_name.get(name + AGAIN)
         if not field.is_repeated and message.HasField(name):
             if more is None:
                 self.fail(f"{owner.name} has one '{name}', but it is given twice", start)
