@@ -229,6 +229,15 @@ def test_bn_of_segnet(make):
     torch.testing.assert_close(make(text, x.shape)(x), 2 * x + 1)
 
 
+@pytest.mark.parametrize("field", ["scale_filler { value: 2 } shift_filler { value: 3 }", "bias_filler { value: 3 }"])
+def test_bn_of_one_value_a_channel(make, field):
+    """It is its own mean, so the bias is left, without gradient to it."""
+    x = torch.randn(1, 3, requires_grad=True)
+    y = make(f'type: "BN" bn_param {{ {field} }}', x.shape)(x)
+    y.sum().backward()
+    assert y.tolist() == [[3, 3, 3]] and x.grad.tolist() == [[0, 0, 0]]
+
+
 def test_overlap():
     a = torch.tensor([[0.0, 0, 2, 2]])
     b = torch.tensor([[1.0, 1, 3, 3], [0, 0, 2, 2], [2, 2, 3, 3], [1, 1, 0, 0]])
