@@ -109,6 +109,8 @@ def test_a_snapshot_of_other_settings_is_not_gone_on_from():
     made = trial(base_lr=0.1, snapshot=5)
     run = made.run()
     assert not run.resumes and losses(run) == losses(trial("t/other", snapshot=5).run())
+    other.write()  # nor if it is killed before its own first one
+    assert not list(Path("t/a").glob("snapshot*"))
 
 
 def test_one_that_was_stopped_goes_on_and_is_then_whole():
