@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, Plan
+from pysolver.disciplined.plan import CYCLE, OWN, RAMP, WHOLE, Plan
 from pysolver.disciplined.stages import Decision
 from pysolver.logs.plot import legend_below
 from pysolver.logs.run import Run
@@ -36,7 +36,7 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     axes = figure.subplots()
     _curves(axes, lines)
     axes.set_xlabel(_axis(decision.stage, runs))
-    accuracy = decision.stage == FINAL and _has_accuracy(runs)
+    accuracy = decision.stage in WHOLE and _has_accuracy(runs)
     axes.set_ylabel("test error, %" if accuracy else "test loss")
     axes.set_yscale("log")
     _fit(axes, lines)
@@ -56,7 +56,7 @@ def _axis(stage: str, runs: Mapping[Plan, Run]) -> str:
 def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Curves by label, one for each run, whose pieces are joined."""
     found: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
-    accuracy, recipe = stage == FINAL and _has_accuracy(runs), tuning.recipe
+    accuracy, recipe = stage in WHOLE and _has_accuracy(runs), tuning.recipe
     trunks = {plan.after for plan in runs} - {None}
     for plan, run in runs.items():
         if stage == "range" and plan.shape != RAMP or stage == "momentum" and plan.shape == RAMP:
@@ -79,7 +79,7 @@ def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, li
 def _label(stage: str, plan: Plan) -> str:
     if stage == "range":
         return f"run {plan.run}, {plan.epochs:.3g} epochs"
-    if stage in (FINAL, BESIDE):
+    if stage in WHOLE:
         return "as it came" if plan.shape == OWN else "tuned"
     name, value = {
         "batch": ("batch size", plan.batch),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from surfaces import World, play
 
-from pysolver.disciplined.plan import Facts, Plan
+from pysolver.disciplined.plan import CHOICE, Facts, Plan
 from pysolver.disciplined.stages import (
     HIGH,
     LOW,
@@ -20,11 +20,15 @@ from pysolver.disciplined.stages import (
     batch_sizes,
     branches,
     cycle,
+    final,
     learning_rate,
     length,
     momentum,
     weight_decay,
 )
+from pysolver.logs import events as e
+from pysolver.logs.assemble import Assembler
+from pysolver.logs.run import Run
 
 BREAKS = [0.004, 0.02, 0.07, 0.3, 1.0, 4.0]
 
@@ -90,6 +94,33 @@ def test_a_larger_batch_only_if_it_pays(knee, chosen):
     assert play(world, batch_size.decide).values["batch_size"] == chosen
 
 
+@dataclass(frozen=True)
+class Small(World):
+    """Where a batch of more than `fits` images does not fit into memory."""
+
+    fits: int = 10_000
+
+    def train(self, plan: Plan) -> Run:
+        if plan.batch <= self.fits:
+            return super().train(plan)
+        tables = Assembler()
+        tables.head(e.GaveUp("out of memory"))
+        return tables.run(plan.name)
+
+
+@pytest.mark.parametrize("knee, fits, chosen", [(10**6, 10**6, 3200), (10**6, 1000, 800), (900, 10**6, 1600),
+                                                (10**6, 300, 200), (10**6, 100, 100)])  # fmt: skip
+def test_ever_larger_batches_while_they_pay_and_memory_bears_them(knee, fits, chosen):
+    """An epoch of 200,000 images bears 4000 an update, so 100 can be doubled five times."""
+    decision = play(Small(knee=knee, fits=fits, images=200_000, batch=100), batch_size.decide)
+    assert decision.values["batch_size"] == chosen
+    tried = {plan.batch for plan in decision.evidence}
+    assert max(tried) <= 2 * chosen or tried <= {50, 100, 200, 400}
+    beyond = [plan for plan in decision.evidence if plan.batch > fits]
+    assert len(beyond) == len({plan.batch for plan in beyond}), "once is enough"
+    assert bool(beyond) == bool(decision.notes) and all("does not fit into memory" in n for n in decision.notes)
+
+
 def test_a_machine_that_is_busy_now_and_then_does_not_choose_the_batch():
     """In the first turn something else slows the person's own size down threefold; in truth all are alike."""
 
@@ -134,7 +165,7 @@ def test_high_means_right():
 
 
 @pytest.mark.parametrize("stage", [batch_size.decide, learning_rate.decide, momentum.decide, weight_decay.decide,
-                                   cycle.decide, cycle.final, length.decide, batch_sizes.decide,
+                                   cycle.decide, final.decide, length.decide, batch_sizes.decide,
                                    branches.decide])  # fmt: skip
 def test_a_spent_budget_decides_from_what_there_is(stage):
     """At whatever moment it runs out."""
@@ -187,17 +218,34 @@ VALUES = {"batch_size": 128, "max_lr": 0.2, "base_lr": 0.02, "momentum": 0.95, "
 @pytest.mark.parametrize("breaks, stays", [(1.0, False), (0.05, True)])
 def test_what_is_not_better_than_the_file_is_not_the_answer(breaks, stays):
     """A cycle to 0.2 at momentum 0.85 is one to 0.133 at 0.9: where 0.05 breaks, it ends worse than the file's 0.01."""
-    decision = play(World(breaks=breaks), cycle.final, **VALUES)
+    decision = play(World(breaks=breaks), final.decide, **VALUES)
     assert decision.file_stays == stays and decision.sure != LOW
     assert (decision.values["test_loss"] > decision.values["test_loss_before"]) == stays
     assert ("nothing was gained, so that stays" in decision.reason) == stays
 
 
+@pytest.mark.parametrize("breaks, stays", [(1.0, False), (0.05, True)])
+def test_records_set_aside_choose_between_the_cycle_and_the_file(breaks, stays):
+    """With no word from the test set, on which both may do as they like."""
+
+    class Aside(World):
+        @property
+        def facts(self) -> Facts:
+            return replace(super().facts, set_aside=500)
+
+    decision = play(world := Aside(breaks=breaks), final.choose, **VALUES)
+    assert decision.file_stays == stays and decision.reason.startswith("on 500 records set aside, 10 epochs: ")
+    assert {plan.stage for plan in decision.evidence} == {CHOICE} and len(decision.evidence) == 2 * world.facts.runs
+    told = play(world, final.decide, **VALUES)
+    assert not told.file_stays and "that stays" not in told.reason
+    assert (told.values["test_loss"] > told.values["test_loss_before"]) == stays
+
+
 def test_a_budget_too_small_for_a_cycle_leaves_the_file():
     """A cycle that was tried before is an answer without the final training, what no trial showed is none."""
     world = World()
-    nothing = cycle.final(Situation(world.facts, VALUES, more=False))
+    nothing = final.decide(Situation(world.facts, VALUES, more=False))
     assert nothing.file_stays and not nothing.values and "the budget bore neither" in nothing.reason
     short = Plan("cycle", "cycle", 2, 0.02, 0.2, (0.95, 0.85), 1e-3, 128)
-    some = cycle.final(Situation(world.facts, VALUES, {short: world.train(short)}, more=False))
+    some = final.decide(Situation(world.facts, VALUES, {short: world.train(short)}, more=False))
     assert not some.file_stays and "not compared" in some.reason

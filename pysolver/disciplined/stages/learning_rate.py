@@ -90,9 +90,13 @@ def _plan(s: Situation, shape: str, low: float, high: float, epochs: float) -> P
 
 
 def _first_top(s: Situation, scout: Plan) -> float:
-    """A little above the last rate at which the scout still did well: half of its whole way down."""
+    """Twice the rate at which the scout breaks. If it does not, twice the last at which it still did well: half of its
+    whole way down."""
     if scout not in s.results:
         return 10 * s.facts.rate or 1.0
+    found = reading([s.results[scout]])
+    if found is not None and (broke := found.readings[0].broke) is not None:
+        return _round(2 * broke)
     table = s.results[scout].test
     good = np.isfinite(table.main_loss) & np.isfinite(table.lr)
     losses, rates = table.main_loss[good], table.lr[good]
@@ -104,13 +108,25 @@ def _first_top(s: Situation, scout: Plan) -> float:
 
 
 def _next_top(found: RangeTest | None, top: float, runs: Sequence[Run], may_be_longer: bool) -> float | None:
-    """Another height of the ramp, None if this one is right; the same if it must be longer."""
+    """Another height of the ramp, None if this one is right or no other one would be; the same if it must be longer.
+
+    A ramp that never trained and rose was dead before it could begin to train: it tells nothing of a break. Nets that
+    begin on a plateau (weights next to zero) sit there while a ramp passes all rates at which they would leave it.
+    """
+    if 2 * sum(map(_is_dead, runs)) >= len(runs):
+        return _round(top / 10)
     if found is None or found.max_lr is None:
-        return _round(top / 10) if any(_rose(run) for run in runs) and not may_be_longer else top
+        return top if may_be_longer else None
     breaks = [r.broke for r in found.readings if r.broke is not None]
     if not breaks or not found.break_seen:
         return _round(top * 10)
     return _round(2.5 * min(breaks)) if min(breaks) < FIRST * top else None
+
+
+def _is_dead(run: Run) -> bool:
+    """Whether it never trained, and its loss rose."""
+    found = reading([run])
+    return _rose(run) and (found is None or found.max_lr is None)
 
 
 def _rose(run: Run) -> bool:
@@ -124,12 +140,12 @@ def _round(rate: float) -> float:
 
 
 def _why(found: RangeTest | None, top: float, other: float) -> str:
-    worked = found is not None and found.max_lr is not None
     if other == top:
         return f"the loss did not move on the way to {top:g}: the ramp gets longer"
     if other > top:
         return f"no break up to {top:g}: the range goes to {other:g}"
-    what = "the break came too early to be seen well" if worked else "training never worked"
+    early = found is not None and found.break_seen
+    what = "the break came too early to be seen well" if early else "training did not work"
     return f"{what} on the way to {top:g}: the range goes to {other:g}"
 
 
