@@ -13,9 +13,7 @@ from pysolver.errors import CaffeError, OutOfMemory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt (malloc.h)
 _LARGEST_KEPT = 32 << 20  # bytes; the most that glibc takes; above, gaps cost more memory than pages cost time
-_SHORTAGE = re.compile(
-    r"out of memory|allocate memory|bad_alloc|start new thread|host allocation of size", re.IGNORECASE
-)
+_SHORTAGE = re.compile(r"out of memory|allocate memory|bad_alloc|new thread|host allocation of size", re.IGNORECASE)
 
 
 def keep_freed() -> None:

@@ -39,6 +39,37 @@ def test_range_test_finds_the_break_in_any_order_of_magnitude(breaks, noise):
     assert 1 / 1.5 < decision.values["max_lr"] / breaks < 1.5, (decision.reason, decision.notes)
 
 
+def ramp_log(rates, losses) -> Run:
+    """A range test with a test every ten iterations."""
+    tables = Assembler()
+    for number, (rate, loss) in enumerate(zip(rates, losses)):
+        tables.display(10 * number, float(number), 1.0, 1.0)
+        tables.rate(10 * number, float(number), float(rate), 0.9, 0.0)
+        tables.test(10 * number, float(number), 0)
+        tables.output("Test", ("0", "loss"), True, loss)
+    tables.head(e.Done("tool"))
+    return tables.run("ramp")
+
+
+CIFAR_SCOUT = (2.30256, 2.3026, 2.3025, 2.30237, 2.30219, 2.30153, 2.30023, 2.29768, 2.28679, 2.23401, 2.11592, 2.12541,
+               2.30605, 2.37176, 2.36893, 2.30406, 2.30524, 2.32868, 2.38016, 2.34954, 78.0789, 9.9324)  # fmt: skip
+CIFAR_DEAD = (2.30255, 2.29712, 2.3845, 2.38577, 2.35771, 2.32393, 2.33124, 2.3885, 2.35114, 2.35392, 2.36099, 2.42213,
+              4.27989, 2.54354, 2.81464, 2.42779, 78.2535, 6.73319, 3.4746)  # fmt: skip
+
+
+def test_a_net_that_begins_on_a_plateau():
+    """What Caffe's cifar10_full showed, whose weights begin next to zero: from 0.01 on it is dead, at the loss of
+    chance, which is where it began. Before, ramps went to 5.4, then to 54, and lengthened."""
+    scout = learning_rate.decide(situation := Situation(World().facts, {"batch_size": 128}))
+    rates = np.geomspace(1e-5, 10, len(CIFAR_SCOUT))
+    ramps = learning_rate.decide(replace(situation, results={scout[0]: ramp_log(rates, CIFAR_SCOUT)}))
+    assert all(plan.high == pytest.approx(0.02, rel=0.5) for plan in ramps)
+    dead = {plan: ramp_log(np.linspace(0.005, 5.4, len(CIFAR_DEAD)), CIFAR_DEAD) for plan in ramps}
+    lower = learning_rate.decide(replace(situation, results={scout[0]: ramp_log(rates, CIFAR_SCOUT), **dead}))
+    assert all(plan.high == pytest.approx(ramps[0].high / 10, rel=0.1) for plan in lower)
+    assert {plan.epochs for plan in lower} == {plan.epochs for plan in ramps}
+
+
 def test_a_rate_that_never_breaks_is_said_to_be_a_lower_bound():
     decision = play(World(breaks=1e9), learning_rate.decide, batch_size=128)
     assert decision.sure == LOW and "at least" in decision.reason
