@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pysolver import memory
+from pysolver.disciplined.children import ended_by_signals
 from pysolver.disciplined.judges import Judge
 from pysolver.disciplined.trial import Trial
 from pysolver.errors import CaffeError, OutOfMemory
@@ -69,7 +69,7 @@ class Engine:
 
     def __init__(self, jobs: int, listener: Listener = lambda progress: None, executor: Executor | None = None) -> None:
         self._listener = listener
-        self._before: Any = None  # what SIGTERM did
+        self._signals = contextlib.ExitStack()
         self._ours = executor is None
         shares = share_cores(jobs)
         self._shares = list(zip(shares, share_gpus(jobs)))
@@ -161,19 +161,12 @@ class Engine:
                 process.kill()
 
     def __enter__(self) -> Engine:
-        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
-            self._before = signal.signal(signal.SIGTERM, _end)
+        self._signals.enter_context(ended_by_signals())  # unheard they would leave the workers to find out
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-
-def _end(number: int, frame: object) -> None:
-    """SIGTERM ends the block, and so the workers; unheard it would leave them to find out, and their semaphores."""
-    raise SystemExit(128 + number)
+        self._signals.close()
 
 
 def share_cores(jobs: int) -> list[set[int]]:

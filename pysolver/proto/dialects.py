@@ -37,6 +37,8 @@ STEERS = {
     "ImageDataParameter": "threads cache precache show_data",
     "InnerProductParameter": "engine gemm_mode spmdm_transpose_in spmdm_transpose_out dump_parameter dump_activation",
     "VideoDataParameter": "show_data",
+    "DetectionDataParameter": "cache_images resize_param",
+    "ImageGtDataParameter": "cache_images",
     "SolverParameter": """
         device_id_again engine group_id richness show_per_class_result solver_data_type store_blobs_in_old_format
         test_offset measure_threshold winograd_adjust_threshold max_threshold_factor force_type force_iter
@@ -190,6 +192,22 @@ def check(message: Message, owner: str, of_type: str = "", is_trained: bool = Tr
         elif field.name == "engine" and (name := field.enum_type.values_by_number[value].name) in _ENGINES:
             ignored[f"engine {name}"] += 1
     return ignored
+
+
+def hand_on_fillers(net: caffe_pb2.NetParameter) -> None:
+    """Put the filler of a BatchNorm, as Intel has it, where Caffe has it, in the net itself: into the Scale behind it,
+    which Intel's Caffe merges with the BatchNorm (net.cpp, CompilationRuleRemoveScale)."""
+    for index, layer in enumerate(net.layer):
+        if layer.type != "BatchNorm" or not layer.batch_norm_param.HasField("filler"):
+            continue
+        reader = next((other for other in net.layer[index + 1 :] if set(layer.top) & set(other.bottom)), None)
+        if reader is not None and _takes_filler(reader):
+            reader.scale_param.filler.CopyFrom(layer.batch_norm_param.filler)
+            layer.batch_norm_param.ClearField("filler")
+
+
+def _takes_filler(layer: caffe_pb2.LayerParameter) -> bool:
+    return layer.type == "Scale" and len(layer.bottom) == 1 and not layer.scale_param.HasField("filler")
 
 
 def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:

@@ -24,6 +24,7 @@ Split Swish TanH Threshold Tile WindowData"""
 def convert(net: NetParameter) -> tuple[Counter[str], Counter[str]]:
     """Change the net in place; the numbers of what was taken out, and of what BVLC cannot say and is still there."""
     taken, left = Counter[str](), Counter[str]()
+    dialects.hand_on_fillers(net)
     _strip(net, "", taken, left)
     for index in reversed(range(len(net.layer))):
         layer = net.layer[index]

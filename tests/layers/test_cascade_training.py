@@ -226,7 +226,10 @@ def test_accuracies(make, grouped):
 
 def test_what_the_losses_refuse(make):
     maps, truth = (1, 6, 2, 2), (1, 6, 2, 2)
-    for rule, told in (("side: 7", "caffe-yolo"), ("cls_num: 2 downsample_rate: 8", "must be positive")):
+    for rule, told in (
+        ("side: 7", "needs 1470 numbers and 343 labels"),
+        ("cls_num: 2 downsample_rate: 8", "must be positive"),
+    ):
         with pytest.raises(CaffeError, match=told):
             make(f'type: "DetectionLoss" detection_loss_param {{ {rule} }}', maps, truth)
     rule = "cls_num: 2 downsample_rate: 8 field_w: 2 field_h: 2"
