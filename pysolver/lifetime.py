@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of prctl (linux/prctl.h)
@@ -19,3 +20,14 @@ def end_with_parent() -> None:
     """
     if _prctl is not None:
         _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this id; of a zombie, too, that is so."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

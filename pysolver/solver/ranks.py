@@ -229,6 +229,8 @@ def as_rank() -> Iterator[None]:
     """
     if place() and "TORCHELASTIC_RUN_ID" in os.environ:
         lifetime.end_with_parent()
+        if STARTER in os.environ and not lifetime.is_alive(int(os.environ[STARTER])):
+            sys.exit(1)  # it died while this process began
     if place() is None or os.environ.get(STARTER) != str(os.getppid()):
         yield
         return

@@ -57,17 +57,33 @@ CIFAR_DEAD = (2.30255, 2.29712, 2.3845, 2.38577, 2.35771, 2.32393, 2.33124, 2.38
               4.27989, 2.54354, 2.81464, 2.42779, 78.2535, 6.73319, 3.4746)  # fmt: skip
 
 
+CIFAR_RAMPS = (
+    (2.3026, 2.3024, 2.3008, 2.2984, 2.2903, 2.2542, 2.2145, 2.1697, 2.1118, 2.0239, 1.9819, 1.9637, 2.0526, 2.0427,
+     2.0786, 1.9323, 1.9167, 2.1191, 2.1538, 2.125, 1.9182, 1.9891, 2.0365, 2.1346, 1.9094, 2.091, 2.1285, 1.9944,
+     2.061, 2.1105, 2.0036, 2.191, 2.1282, 2.2122, 2.1515, 1.9812, 2.3696, 2.1439, 2.1055),
+    (2.3026, 2.3025, 2.302, 2.3009, 2.2959, 2.265, 2.2174, 2.1388, 2.1265, 2.023, 2.0211, 1.9589, 1.9765, 2.1587,
+     1.9305, 1.9287, 2.1604, 2.1678, 2.4618, 2.2791, 2.2808, 2.296, 2.2788, 2.2501, 2.2005, 2.1796, 2.2057, 2.1798,
+     2.1379, 2.1799, 2.0597, 2.0869, 2.0787, 2.1385, 2.0548, 2.1029, 2.1187, 2.0472, 2.1592),
+)  # fmt: skip
+
+
 def test_a_net_that_begins_on_a_plateau():
     """What Caffe's cifar10_full showed, whose weights begin next to zero: from 0.01 on it is dead, at the loss of
     chance, which is where it began. Before, ramps went to 5.4, then to 54, and lengthened."""
     scout = learning_rate.decide(situation := Situation(World().facts, {"batch_size": 128}))
     rates = np.geomspace(1e-5, 10, len(CIFAR_SCOUT))
-    ramps = learning_rate.decide(replace(situation, results={scout[0]: ramp_log(rates, CIFAR_SCOUT)}))
+    start = {scout[0]: ramp_log(rates, CIFAR_SCOUT)}
+    ramps = learning_rate.decide(replace(situation, results=start))
     assert all(plan.high == pytest.approx(0.02, rel=0.5) for plan in ramps)
     dead = {plan: ramp_log(np.linspace(0.005, 5.4, len(CIFAR_DEAD)), CIFAR_DEAD) for plan in ramps}
-    lower = learning_rate.decide(replace(situation, results={scout[0]: ramp_log(rates, CIFAR_SCOUT), **dead}))
+    lower = learning_rate.decide(replace(situation, results={**start, **dead}))
     assert all(plan.high == pytest.approx(ramps[0].high / 10, rel=0.1) for plan in lower)
     assert {plan.epochs for plan in lower} == {plan.epochs for plan in ramps}
+    # one of two that breaks is enough to know what both bear: a longer ramp to the same height, none ten times as high
+    rates = np.linspace(0.0, 0.028, len(CIFAR_RAMPS[0]))
+    one = dict(zip(ramps, (ramp_log(rates, losses) for losses in CIFAR_RAMPS)))
+    (longer,) = learning_rate.decide(replace(situation, results={**start, **one}))
+    assert (longer.high, longer.epochs) == (ramps[0].high, 2 * ramps[0].epochs)
 
 
 def test_a_rate_that_never_breaks_is_said_to_be_a_lower_bound():
