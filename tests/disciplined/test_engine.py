@@ -122,11 +122,12 @@ def test_nobody_outlives_a_tuning(number, status, tmp_path):
     (tmp_path / "caffe").write_text('#!/bin/sh\necho $$ > "${2#--solver=}.pid"\nexec sleep 600\n')
     (tmp_path / "caffe").chmod(0o755)
     code = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from pysolver.disciplined.engine import Engine
 from pysolver.disciplined.trial import Command, Trial
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in a background that ignores it
     caffe = Command(({str(tmp_path / "caffe")!r},))
     with Engine(2) as engine:
         try:
