@@ -22,6 +22,7 @@ import pysolver.layers  # noqa: F401  registers the others
 from pysolver.blob import Blob
 from pysolver.component import Component
 from pysolver.context import Context
+from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.build import build_graph
 from pysolver.net.function import NetFunction
@@ -188,7 +189,10 @@ class Net:
         for layer in self.function.layers:
             if layer.is_opaque:
                 layer.forward = torch.compiler.disable(layer.forward)  # here, since it imports for seconds
-        self._is_recorded = graphs and not any(layer.keeps_tensors for layer in self.function.layers)
+        keeping = [layer.name for layer in self.function.layers if layer.keeps_tensors]
+        if graphs and keeping:
+            self.context.emit(notices.NotRecorded(keeping[0]))
+        self._is_recorded = graphs and not keeping
         mode = "reduce-overhead" if self._is_recorded else None
         self._call = torch.compile(self.function, backend=backend, mode=mode, dynamic=False)
 

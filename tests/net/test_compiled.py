@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pysolver.context import Context
+from pysolver.logs import notices
 from pysolver.net.net import Net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
@@ -83,9 +84,9 @@ def test_a_gpus_net_is_recorded_and_the_cpus_is_not_compiled(monkeypatch):
 
 
 def test_what_a_layer_keeps_for_the_next_pass_would_be_overwritten(monkeypatch):
-    recorder = Recorder(monkeypatch)
-    build(LSTM).compile(graphs=True)
-    assert recorder.modes == [None]
+    recorder, told = Recorder(monkeypatch), []
+    build(LSTM, listener=told.append).compile(graphs=True)
+    assert recorder.modes == [None] and told[-1] == notices.NotRecorded("lstm")
 
 
 def test_nothing_that_a_pass_gave_changes_with_the_next(monkeypatch):

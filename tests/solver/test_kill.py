@@ -112,6 +112,7 @@ def test_half_precision_goes_on_exactly(precision: str, databases, tmp_path):
     assert found and found == expected[-len(found) :] and found[0].startswith("Iteration 6, loss")
     assert any("Gradient clipping" in line for line in found) and any("Test net output" in line for line in found)
     assert any("Overflow" in line for line in expected) == (precision == "fp16")
+    assert (folder / "log").read_text().count(f"Precision: {precision}; ") == 3, "each start says it"
     finish(single)
     assert iterations(single) != expected, "half precision rounds"
 
