@@ -142,7 +142,8 @@ def _time(value: float) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    begins_with_a_name = "_" in text.partition(" ")[0]
+    return (text if begins_with_a_name else text[:1].upper() + text[1:]) + ("" if text.endswith(".") else ".")
 
 
 _STYLE = """

@@ -137,8 +137,8 @@ class Command:
             with open(log, "a") as file:
                 CaffeLog(file)(GaveUp(reason))
         elif process.returncode:
-            error = OutOfMemory if _is_short_of_memory(process.returncode, log) else CaffeError
-            raise error(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
+            kind = OutOfMemory if _is_short_of_memory(process.returncode, log) else CaffeError
+            raise kind(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
 
     def _watch(self, process: subprocess.Popen, log: Path, judge: Judge | None) -> str | None:
         """Wait for the end, or for the judge's reason to end it."""
