@@ -98,6 +98,7 @@ class _Builder:
             )
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
+        dialects.check_foreign(layer_param)
         self.context.emit(notices.AddingLayer(name))
         kind: Any = SourceNode if isinstance(layer, Source) else LayerNode
         node: Node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))

@@ -18,7 +18,7 @@ STEERS = {
     "NetParameter": """
         default_forward_type default_backward_type default_forward_math default_backward_math global_grad_scale
         global_grad_scale_adaptive default_conv_algos_override reduce_buckets default_cudnn_math_override
-        eltwise_mem_sharing compile_net_state engine multinode mem_param""",
+        eltwise_mem_sharing compile_net_state engine multinode mem_param richness auto_insert_gathers""",
     "LayerParameter": """
         forward_type backward_type forward_math backward_math debug cudnn_math_override engine multinode
         mn_activation_param mn_grad_compress_param quantization_param split_param display""",
@@ -147,7 +147,7 @@ COMPUTED = {
     "NetParameter": "bn_stats_batch_size",
     "TransformationParameter": "resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param",
     "BatchNormParameter": "scale_filler bias_filler scale_bias stats_batch_size",
-    "DataParameter": "shuffle",
+    "DataParameter": "shuffle shuffle_pool_size",
     "ConvolutionParameter": "relu negative_slope",
     "DropoutParameter": "scale_train sample_weights_test",
     "ELUParameter": "lambda",
@@ -208,6 +208,20 @@ def hand_on_fillers(net: caffe_pb2.NetParameter) -> None:
 
 def _takes_filler(layer: caffe_pb2.LayerParameter) -> bool:
     return layer.type == "Scale" and len(layer.bottom) == 1 and not layer.scale_param.HasField("filler")
+
+
+def foreign_names(layer: Message) -> list[str]:
+    """The fields of a layer that the schema does not know."""
+    return [text.split(maxsplit=1)[0].rstrip(":") for text in layer.foreign_text]  # type: ignore[attr-defined]
+
+
+def check_foreign(layer: caffe_pb2.LayerParameter) -> None:
+    """CaffeError for a layer, of a type that is computed, with fields that nobody here knows."""
+    if names := foreign_names(layer):
+        raise CaffeError(
+            f"layer '{layer.name}' ({layer.type}): nobody here knows {', '.join(names)}: take it out to run without it",
+            layer.name,
+        )
 
 
 def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:

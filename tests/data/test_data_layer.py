@@ -304,11 +304,13 @@ def test_fields_that_no_data_layer_reads_are_pointed_out(counted_lmdb, make_sour
     assert "data_param.scale is not read" in log
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_shuffled_records(tmp_path, monkeypatch, make_source, counted_lmdb, cached) -> None:
+@pytest.mark.parametrize(
+    "cached, field", [(True, "shuffle: true"), (False, "shuffle: true"), (False, "shuffle_pool_size: 2")]
+)
+def test_shuffled_records(tmp_path, monkeypatch, make_source, counted_lmdb, cached, field) -> None:
     """data_param.shuffle: each pass holds every record once, in its own order; the ranks share a pass among them."""
     counted_lmdb(12)
-    text = DATA.format("", 3).replace("batch_size: 3", "batch_size: 3 shuffle: true")
+    text = DATA.format("", 3).replace("batch_size: 3", f"batch_size: 3 {field}")
     context = {"cache_bytes": 1 << 20 if cached else 0, "seed": 7}
     source = make_source(text, **context)
     passes = [list(itertools.chain(*labels_of(source, 4))) for _ in range(3)]
