@@ -146,6 +146,28 @@ def test_what_is_left_alone(what: str):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("stops", ["BatchNorm", "Scale", "Split"])
+def test_a_gradient_goes_no_further_than_before(stops: str):
+    """What lies below gets one by another way, so that it would show if this way were open."""
+    cut = {kind: "propagate_down: false" if kind == stops else "" for kind in ("BatchNorm", "Scale", "Split")}
+    text = (
+        layer("Convolution", "x", "c", CONV)
+        + layer("Split", "c", "a", f"top: 'b' {cut['Split']}")
+        + layer("BatchNorm", "a", "n", cut["BatchNorm"])
+        + layer("Scale", "n", "n", SCALE + cut["Scale"])
+        + layer("Eltwise", "n c", "m")
+        + layer("Eltwise", "m b", "out")
+        + HEAD
+    )
+    net, twin = build(text), build(text)
+    net.forward_backward()
+    assert "_AffineNorm" in calls(net) and "Split" not in calls(net)
+    twin.forward()
+    twin.backward()
+    for one, other in zip(net.learnable_params, twin.learnable_params):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_one_value_a_channel():
     """Caffe's BatchNorm of one element has no variance: the top is the Scale's bias, the gradient 0."""
     text = "layer { name: 'in' type: 'Input' top: 'x' input_param { shape { dim: 1 dim: 3 } } } "
