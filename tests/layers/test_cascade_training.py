@@ -293,7 +293,7 @@ def test_proposal_targets_of_cascade_rcnn(make):
 
 
 def test_hard_mining(make):
-    costs = np.array([1, 5, 3, 9, 8, 7.0])
+    costs = np.array([1, 3, 5, 8, 9, 7.0])  # the dearest come later: the rows keep their order
     regions = np.zeros((6, 5))
     regions[3:, 0] = 1
     extra = np.arange(12).reshape(6, 2)
