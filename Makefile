@@ -49,6 +49,7 @@ demo: install
 	rm -rf demo
 	$(PY) -m pysolver data digits demo
 	$(PY) -m pysolver tune --solver=examples/digits/solver.prototxt --out demo/tuned --epochs 30
+	-@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || $(PY) -m webbrowser file://$(CURDIR)/demo/tuned/report.html
 
 pictures: demo  # those of the README; of both backends: python tests/real_caffe/backends.py docs/images/two_backends.png
 	mkdir -p docs/images

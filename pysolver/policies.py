@@ -151,18 +151,14 @@ def _multifixed(solver: Parameters, i: Any, current_step: Any) -> Any:
 
 
 def _stepdecr(solver: Parameters, i: Any, current_step: Any) -> Any:
-    """Cysu's: by gamma of base_lr at every step, not below min_lr if that is given."""
-    return _from(solver, np.float32(solver.base_lr) * (_ONE - np.float32(solver.gamma) * np.float32(current_step)))
+    """Cysu's: down by gamma of base_lr at every step."""
+    return np.float32(solver.base_lr) * (_ONE - np.float32(solver.gamma) * np.float32(current_step))
 
 
 def _smoothstep(solver: Parameters, i: Any, current_step: Any) -> Any:
-    """Cysu's: "step" without the steps, not below min_lr if that is given."""
+    """Cysu's: "step" without the steps."""
     exponent = np.float32(i) / np.float32(solver.stepsize)
-    return _from(solver, np.float32(solver.base_lr) * powf(np.full_like(exponent, solver.gamma), exponent))
-
-
-def _from(solver: Parameters, rate: Any) -> Any:
-    return np.maximum(rate, np.float32(solver.min_lr)) if solver.HasField("min_lr") else rate
+    return np.float32(solver.base_lr) * powf(np.full_like(exponent, solver.gamma), exponent)
 
 
 # ---- current_step of the policies that go down in steps ------------------------------------------------------------

@@ -56,7 +56,7 @@ def call(args: argparse.Namespace) -> None:
         reproduce(chosen, wish, lambda line: print(line, flush=True))
         for experiment in filter(wish.curves, chosen):
             for judged in judge(experiment, _kept(results, experiment)):
-                print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
+                print(f"{experiment.name}: {judged.claim.text}: {judged.words}")
     kept = {name: _kept(results, experiment) for name, experiment in experiments.items()}
     if args.page:
         args.page.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,12 +30,14 @@ from google.protobuf.message import Message
 from pysolver.cores import usable_cores
 from pysolver.disciplined.children import Children
 from pysolver.disciplined.judges import Judge
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, OutOfMemory
 from pysolver.files import write_atomic
+from pysolver.lifetime import end_with_parent
 from pysolver.logs.events import GaveUp
 from pysolver.logs.reader import read_log
 from pysolver.logs.run import Run
 from pysolver.logs.writer import CaffeLog
+from pysolver.memory import is_shortage
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_net, read_solver
@@ -125,6 +128,7 @@ class Command:
                     stderr=file,
                     cwd=self.folder,
                     pass_fds=self.keeps,
+                    preexec_fn=None if self.keeps else end_with_parent,  # to whom a lock is handed may go on alone
                 ) as process:
                     reason = self._watch(process, log, judge)
             except OSError as error:
@@ -133,7 +137,8 @@ class Command:
             with open(log, "a") as file:
                 CaffeLog(file)(GaveUp(reason))
         elif process.returncode:
-            raise CaffeError(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
+            kind = OutOfMemory if _is_short_of_memory(process.returncode, log) else CaffeError
+            raise kind(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
 
     def _watch(self, process: subprocess.Popen, log: Path, judge: Judge | None) -> str | None:
         """Wait for the end, or for the judge's reason to end it."""
@@ -215,6 +220,16 @@ class Trial:
         self.backend(self.folder / "solver.prototxt", self.log, judge, state or self.start)
         return read_log(self.log)
 
+    def give_up(self, reason: str) -> Run:
+        """End its log with the reason why there is no more of it: then it is not run again."""
+        if self.log.exists():
+            self._cut_log()
+        else:  # it ran on another machine
+            self.write()
+        with open(self.log, "a") as file:
+            CaffeLog(file)(GaveUp(reason))
+        return read_log(self.log)
+
     def write(self) -> None:
         """Make the folder ready to be trained: without an old log, and without snapshots that are another trial's."""
         try:
@@ -278,6 +293,12 @@ def seconds(run: Run) -> float:
     """How long a run took from its first iteration to the last that its log tells."""
     tables = (run.train, *run.tests.values())
     return max((float(table.seconds[-1]) for table in tables if len(table)), default=0.0)
+
+
+def _is_short_of_memory(status: int, log: Path) -> bool:
+    """Whether the kernel killed it, as it does then, or its last lines say so."""
+    end = log.read_text(errors="replace").splitlines()[-40:]  # a stack trace may follow
+    return status == -signal.SIGKILL or is_shortage("\n".join(end))
 
 
 def _last_words(log: Path) -> str:

@@ -129,8 +129,8 @@ OF_TYPES = {
         "TransformationParameter": "scale_factors crop_width crop_height",
         "ImageDataParameter": "label_type ignore_label",
     },
-    "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
-    "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
+    "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param crop_width crop_height"},
+    "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param crop_width crop_height"},
     "PriorBoxClustered": {"PriorBoxParameter": "width height"},
     "VideoData": {
         "TransformationParameter": "fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow",

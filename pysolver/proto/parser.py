@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -73,7 +74,7 @@ class Parser(Tokens):
     def _field(self, message: Message) -> None:
         start, name = self.start, self.take()
         owner = message.DESCRIPTOR
-        field = owner.fields_by_name.get(name)
+        field: Any = owner.fields_by_name.get(name)
         if field is None or is_hidden(name):
             hint = self._unclosed(name) or suggestion(name, owner) or self._of_old_form(owner.name)
             error = f"{owner.name} has no field '{name}'{hint}"
@@ -108,7 +109,7 @@ class Parser(Tokens):
     def _rest(self, message: Message, field: FieldDescriptor, start: int) -> None:
         """What stands behind the name of a field, which begins at `start`."""
         owner, name = message.DESCRIPTOR, field.name
-        more = field if field.is_repeated else owner.fields_by_name.get(name + AGAIN)
+        more: Any = field if field.is_repeated else owner.fields_by_name.get(name + AGAIN)
         if not field.is_repeated and message.HasField(name):
             if more is None:
                 self.fail(f"{owner.name} has one '{name}', but it is given twice", start)

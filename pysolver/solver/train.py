@@ -110,6 +110,7 @@ def main(
         train(options, log=log, subscribers=subscribers, action=action, advise=advise)
 
 
+@memory.shortage_told()
 def train(
     options: TrainOptions,
     *,

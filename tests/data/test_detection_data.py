@@ -248,7 +248,7 @@ def test_the_shorter_side(folder, make_source):
     source = make_source(cascade('short_size: 128 long_size: 256 shuffle: "random_aspect"'))
     assert source.top_shapes()[0] == (1, 3, 256, 128)  # before the first batch, as there
     stands = []
-    for _ in range(12):
+    for _ in range(24):
         data, places, objects = source.next_batch()
         stands.append(data.shape[2] > data.shape[3])
         assert sorted(data.shape[2:]) == [128, 256] and sorted(places.shape[2:]) == [16, 32]
@@ -256,7 +256,8 @@ def test_the_shorter_side(folder, make_source):
             np.testing.assert_allclose((objects[0, 3] - objects[0, 1]).item(), 2 * 39)
         else:
             assert objects.flatten().tolist() == [-1] * 8  # no object at all
-    assert all(stands[n : n + 3] in ([True, False, False], [False, False, True]) for n in range(0, 12, 3))
+    passes = {tuple(stands[n : n + 3]) for n in range(0, 24, 3)}
+    assert passes == {(True, False, False), (False, False, True)}
 
 
 def test_other_sizes(folder, make_source):
@@ -276,6 +277,24 @@ def test_other_sizes(folder, make_source):
     assert 0.5 - 1e-4 <= min(aspects) < 0.8 and 1.2 < max(aspects) <= 2 + 1e-4
 
 
+def test_a_part_is_cut_out_before_it_is_enlarged(folder, make_source):
+    """By 2: of 96 x 64 the 58 x 38 around the object, 1.2 / 2 of each side, become 116 x 76."""
+    text = "crop_width: 300 crop_height: 300 low_scale_ratio: 2 high_scale_ratio: 2 multiscale_prob: 1"
+    data, _, objects = (top.numpy() for top in make_source(cascade(text)).next_batch())
+    filled = (data[0] != 0).any(0)
+    assert (filled.any(0).sum(), filled.any(1).sum()) == (116, 76)
+    np.testing.assert_allclose(objects[0, 3:5, 0, 0] - objects[0, 1:3, 0, 0], [2 * 39, 2 * 31])
+
+
+@pytest.mark.parametrize("at, outside", [((-9, 10, 3, 30), 1), ((1, -9, 20, 3), 1), ((-9, -9, 15, 15), 0)])
+def test_objects_whose_centre_is_not_on_the_canvas_are_ignored(at, outside, folder, make_source):
+    """Those that begin before the image are read as they are."""
+    file = folder / "cascade.txt"
+    file.write_text(file.read_text().replace("20 16 59 47", " ".join(map(str, at))))
+    objects = make_source(cascade("crop_width: 96 crop_height: 64")).next_batch()[2].numpy()
+    np.testing.assert_array_equal(objects[0, 1:, 0, 0], [*at, 2, outside, 1])
+
+
 def test_half_octaves(folder, make_source):
     """Sizes of 16, 22.6, 32, 45.3, 64; the first object's 31 x 39 is nearest to 32, the second's 22 x 15 to 16."""
     more = "resize_width: 96 resize_height: 64 crop_width: 64 crop_height: 64 do_multiple_scale: true "
@@ -292,7 +311,7 @@ def test_another_aspect(folder, make_source):
     """MS-CNN's aspects are 0.05 apart from min_whaspect on, of the object that is looked at."""
     more = "resize_width: 96 resize_height: 64 crop_width: 64 crop_height: 64 do_multiple_scale: true min_scale: 16 "
     source = make_source(mscnn(more + "max_scale: 64 min_whaspect: 0.4 max_whaspect: 0.6"), seed=2)
-    found = 0
+    found, changed = 0, set()
     for _ in range(60):
         box = source.next_batch()[2].numpy()[..., 0, 0]
         if len(box) == 2:
@@ -300,8 +319,11 @@ def test_another_aspect(folder, make_source):
             if not np.allclose(aspects, [39 / 31, 15 / 22], rtol=1e-4):
                 steps = (aspects - 0.4) / 0.05
                 found += 1
+                powers = 2 * np.log2((box[0, 3:5] - box[0, 1:3]) / [39, 31])
+                changed.add(tuple(np.abs(powers - powers.round()) > 1e-3))
                 assert any(abs(step - round(step)) < 1e-3 and 0 <= round(step) < 4 for step in steps)
     assert found > 3
+    assert changed == {(True, False), (False, True)}  # the other side stays at a half octave
 
 
 def test_small_objects_are_ignored(folder, make_source):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pysolver.disciplined.trial import Command, Trial, changed, here, read_pair, seconds
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, OutOfMemory
 from pysolver.logs.reader import read_log
 from pysolver.logs.run import Run
 from pysolver.proto import caffe_pb2
@@ -109,6 +109,8 @@ def test_a_snapshot_of_other_settings_is_not_gone_on_from():
     made = trial(base_lr=0.1, snapshot=5)
     run = made.run()
     assert not run.resumes and losses(run) == losses(trial("t/other", snapshot=5).run())
+    other.write()  # nor if it is killed before its own first one
+    assert not list(Path("t/a").glob("snapshot*"))
 
 
 def test_one_that_was_stopped_goes_on_and_is_then_whole():
@@ -164,6 +166,21 @@ def test_a_backend_that_fails_is_told_with_its_last_words():
     with pytest.raises(CaffeError, match="t/a/solver.prototxt: .*stepsize"):
         trial(base_lr=-1.0, max_lr=1.0, lr_policy="triangular", stepsize=0).run()
     assert trial().result() is None
+
+
+@pytest.mark.parametrize("ends, short", [
+    ("echo 'F1124 02:00:00.000000 1 x.cpp:1] Check failed: error == cudaSuccess (2 vs. 0)  out of memory' >&2\n"
+     "echo '*** Check failure stack trace: ***' >&2\nexit 134", True),
+    ("echo 'terminate called after throwing an instance of std::bad_alloc' >&2\nexit 134", True),
+    ("kill -KILL $$", True),
+    ("echo 'Check failed: no GPU' >&2\nexit 134", False)])  # fmt: skip
+def test_a_backend_without_memory_is_told_from_others(ends, short):
+    caffe = Path("caffe.sh")
+    caffe.write_text(f"#!/bin/sh\n{ends}\n")
+    caffe.chmod(0o755)
+    with pytest.raises(CaffeError, match="ended with status") as told:
+        trial(backend=Command(("./caffe.sh",))).run()
+    assert isinstance(told.value, OutOfMemory) == short
 
 
 def test_a_trial_is_a_value():

@@ -20,7 +20,7 @@ RULE = (
 TEXT = f'type: "MultiStageMeanfield" multi_stage_meanfield_param {{ {RULE} }}'
 
 
-@pytest.mark.parametrize("case", json.loads(GOLDEN.read_text()), ids=["2 dimensions", "5 dimensions"])
+@pytest.mark.parametrize("case", json.loads(GOLDEN.read_text()), ids=["2 axes", "5 axes", "filled up to fours"])
 def test_the_lattice(case):
     points, values, filtered, transposed = (np.array(case[name], np.float32) for name in case)
     lattice = Lattice(points)

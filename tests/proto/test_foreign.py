@@ -77,6 +77,10 @@ def test_it_is_refused_when_it_is_built():
         ("layers { type: CONVOLUTOIN }", "1:16: type has no value CONVOLUTOIN"),
         ("layers { type: RELU bend: 3 }", "1:21: V1LayerParameter has no field 'bend'"),
         ("layers { type: RELU present { name: 'a' } }", "1:21: V1LayerParameter has no field 'present'"),
+        (
+            'layer { type: "Foo"\nlayer { }',
+            "2:1: LayerParameter has no field 'layer'; is the '}' missing that closes line 1?",
+        ),
         ("bend: 3", "1:1: NetParameter has no field 'bend'"),
         ('layer { type: "Foo" ' + "a { " * 200 + "} " * 200 + "}", "nested more than 100 deep"),
     ],

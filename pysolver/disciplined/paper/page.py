@@ -11,7 +11,7 @@ from pysolver.disciplined.paper import claims
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.page_words import BEFORE, HEAD, READING
 from pysolver.disciplined.paper.results import Result
-from pysolver.disciplined.paper.verdicts import Judged, judge, rows_run, scales, values
+from pysolver.disciplined.paper.verdicts import Judged, judge, length, rows_run, scales, values
 
 Kept = Mapping[str, Sequence[Result]]  # experiment -> its runs
 Verdicts = Mapping[str, Sequence[Judged]]
@@ -95,8 +95,8 @@ def _claims_told(judged: Sequence[Judged]) -> str:
 def _overview(experiments: Sequence[Experiment], kept: Kept, judged: Verdicts) -> str:
     lines = ["## At a glance", "", "| experiment | measured | claims |", "| --- | --- | --- |"]
     for e in experiments:
-        length = " and ".join(_length(scale) for scale in scales(kept[e.name]))
-        measured = f"{_measured(e, kept[e.name])}{', ' + length if length else ''}"
+        lengths = " and ".join(length(scale) for scale in scales(kept[e.name]))
+        measured = f"{_measured(e, kept[e.name])}{', ' + lengths if lengths else ''}"
         lines.append(f"| {_link(e)} | {measured} | {_counted(judged[e.name]) or 'none'} |")
     return "\n".join(lines) + "\n"
 
@@ -117,12 +117,8 @@ def _link(experiment: Experiment) -> str:
     return f"[{experiment.title}](#{anchor})"
 
 
-def _length(scale: float) -> str:
-    return "full length" if scale == 1 else f"{scale:g} of the length"
-
-
 def _at(scale: float) -> str:
-    return "" if scale == 1 else f", at {_length(scale)}"
+    return "" if scale == 1 else f", at {length(scale)}"
 
 
 # -- the sections -----------------------------------------------------------------------------------------------------
@@ -139,7 +135,7 @@ def _section(experiment: Experiment, results: Sequence[Result], judged: Sequence
         lines += [f"| {j.claim.words} | {_verdict(j)} | {j.numbers} |" for j in judged]
     if experiment.note:
         lines += ["", _line(experiment.note)]
-    lines += ["", f"Cost: {experiment.cost}. {_made(experiment, results) if results else 'Not run yet.'}"]
+    lines += ["", f"Cost (estimated): {experiment.cost}. {_made(experiment, results) if results else 'Not run yet.'}"]
     return "\n".join(lines) + "\n"
 
 
@@ -148,13 +144,8 @@ def _line(words: str) -> str:
 
 
 def _verdict(judged: Judged) -> str:
-    if judged.verdict == "not run":
-        return "not run"
-    told = f"**{judged.verdict}**" if judged.verdict in ("holds", "does not") else judged.verdict
-    if judged.verdict == "within the noise":
-        told += ", as claimed" if judged.points else ", the other way"
-        told += "" if judged.measured else "; one run each"
-    return told + ("" if judged.scale == 1 else f"; {_length(judged.scale)}")
+    """Those that are none of the noise's in bold."""
+    return re.sub("^(holds|does not)", r"**\1**", judged.words)
 
 
 def _made(experiment: Experiment, results: Sequence[Result]) -> str:
@@ -197,12 +188,12 @@ def _paper(curve: Curve) -> str:
 def _short(curve: Curve, results: Sequence[Result]) -> str:
     for scale in scales(results):
         if found := values(results, "accuracy", scale).get(curve.name):
-            return f"({claims.said(found)}, {_length(scale)})"
+            return f"({claims.said(found)}, {length(scale)})"
     return "not run"
 
 
 def _not_run(experiments: Sequence[Experiment], judged: Verdicts) -> str:
-    lines = ["## Not run yet", "", "What each shall show, and what it would take.", ""]
+    lines = ["## Not run yet", "", "What each shall show, and what it would take, as estimated.", ""]
     for e in experiments:
         lines += [f"- **{e.title}** (`{e.name}`). The paper: {_line(e.shows)}. {_line(e.note)}".rstrip()]
         found = "; ".join(j.claim.words for j in judged[e.name])

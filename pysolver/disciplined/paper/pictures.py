@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Result
 from pysolver.disciplined.paper.trials import DATA
-from pysolver.disciplined.paper.verdicts import rows_run, scales
+from pysolver.disciplined.paper.verdicts import length, rows_run, scales
 from pysolver.logs.plot import save
 
 WIDE, HIGH = 5.2, 3.8  # inches, of a panel
@@ -34,7 +34,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     shown = [result for result in results if result.scale == scale]
     groups = list(dict.fromkeys(c.group for c in experiment.curves if c.name in {result.curve for result in shown}))
     wanted = [(group, what) for group in groups for what in experiment.draw]
-    across = min(len(wanted), 2)
+    across = 1 if len(wanted) <= 2 else 2  # two below each other can be read on a telephone, too
     down = -(-len(wanted) // across)
     figure = Figure(figsize=(WIDE * across, HIGH * down), layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,7 +47,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     for panel in panels[len(wanted) :]:
         panel.set_visible(False)
     _legend(figure, panels)
-    notes = [] if scale == 1 else [f"{scale:g} of the length"]
+    notes = [] if scale == 1 else [length(scale)]
     notes += [] if len(counts) > 1 else ["one run each" if counts == {1} else f"{counts.pop()} runs each"]
     title = textwrap.fill(experiment.title, int(figure.get_figwidth() / TITLE))
     figure.suptitle("\n".join([title, *([f"({', '.join(notes)})"] if notes else [])]), fontsize=11)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -21,6 +21,8 @@ from pysolver.disciplined.paper.results import Origin, Result, find, keep, read_
 from pysolver.disciplined.paper.trials import Variation, folder_of, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
+
+HEED = 0.5  # seconds until a signal is answered, at most
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _run(wanted: Sequence[Job], wish: Wish, pool: Executor, say: Callable[[str],
                 say(f"{_place(experiment, curve, number)}: goes on from '{curve.after}', which is not there yet")
             else:
                 coming[pool.submit(_one, experiment, curve, number, wish, origin)] = experiment, curve, number
-        for done in as_completed(coming):
+        for done in _as_they_end(coming):
             experiment, curve, number = coming[done]
             place = _place(experiment, curve, number)
             try:
@@ -113,6 +115,14 @@ def _run(wanted: Sequence[Job], wish: Wish, pool: Executor, say: Callable[[str],
                     failed.append(str(error))
                     say(f"{place}: failed: {error}")
     return failed
+
+
+def _as_they_end(futures: Iterable[Future]) -> Iterator[Future]:
+    """One after the other. A wait without end would not hear a signal that another thread has caught."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, HEED, FIRST_COMPLETED)
+        yield from done
 
 
 def _place(experiment: Experiment, curve: Curve, number: int) -> str:

@@ -25,6 +25,22 @@ class Judged:
     points: bool
     measured: bool
 
+    @property
+    def words(self) -> str:
+        """The verdict with all that belongs to it: within the noise, as claimed; one run each; 0.1 of the length."""
+        if self.verdict == "not run":
+            return self.verdict
+        parts: list[str] = [self.verdict]
+        if self.verdict == "within the noise":
+            parts = [f"{self.verdict}, {'as claimed' if self.points else 'the other way'}"]
+            parts += [] if self.measured else ["one run each"]
+        return "; ".join(parts + ([] if self.scale == 1 else [length(self.scale)]))
+
+
+def length(scale: float) -> str:
+    """`full length`, `0.1 of the length`."""
+    return "full length" if scale == 1 else f"{scale:g} of the length"
+
 
 def scales(results: Sequence[Result]) -> list[float]:
     """Lengths of the runs, the longest first."""

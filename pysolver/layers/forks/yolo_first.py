@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
-from pysolver.layers.base import Layer, exactly
+from pysolver.layers.base import Layer, between
 from pysolver.layers.forks import boxes
 from pysolver.layers.forks.yolo_losses import corners
 from pysolver.layers.losses import Loss, passing
@@ -153,22 +153,23 @@ class FirstYoloEvaluation(Layer):
     The first numbers count the objects of each class that are not difficult; then, class after class by falling score
     (score_type), each box has four: class, score, and 1 for a true or a false positive: right if the object of its
     class that it overlaps most, by at least threshold, is not taken; neither if that is difficult. nms not below 0: of
-    boxes that overlap so much, of any class, the best one. The rest is 0. No gradient.
+    boxes that overlap so much, of any class, the best one. The rest is 0. A third
+    bottom is not looked at. No gradient.
     Errors: other shapes; a class that is not there.
     """
 
-    bottoms = exactly(2)
-    no_gradient_bottoms = frozenset({0, 1})
+    bottoms = between(2, 3)
+    no_gradient_bottoms = frozenset({0, 1, 2})
 
-    def set_up(self, values: Shape, label: Shape) -> None:
+    def set_up(self, values: Shape, label: Shape, *others: Shape) -> None:
         self.p = self.param.eval_detection_param
 
-    def top_shapes(self, values: Shape, label: Shape) -> list[Shape]:
+    def top_shapes(self, values: Shape, label: Shape, *others: Shape) -> list[Shape]:
         check_shapes(self, self.p, values, label)
         return [(values[0], self.p.num_class + 4 * self.p.side**2 * self.p.num_object)]
 
     @torch.no_grad()
-    def forward(self, values: Tensor, label: Tensor) -> Tensor:
+    def forward(self, values: Tensor, label: Tensor, *others: Tensor) -> Tensor:
         p, labels = self.p, read_labels(self.p, self, label.cpu())
         seen = read(p, values.cpu())
         most, kind = seen.classes.max(1, keepdim=True)

@@ -239,13 +239,13 @@ def is_running(process: int) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkout with one experiment, and a Caffe that says its process and trains for long."""
+    """A checkout with one experiment, and a Caffe without a GPU that says its process and trains for long."""
     monkeypatch.chdir(tmp_path)
     Path("experiments").mkdir()
     Path("experiments/table9.toml").write_text(EXPERIMENT)
     Path("net.prototxt").write_text(NET)
     make_data(Path("experiments/data"), "mnist", 60)
-    Path("caffe").write_text("#!/bin/sh\necho $$ > caffe_process\nexec sleep 60\n")
+    Path("caffe").write_text("#!/bin/sh\n[ $1 = train ] || exit 1\necho $$ > caffe_process\nexec sleep 60\n")
     Path("caffe").chmod(0o755)
 
 
@@ -257,6 +257,7 @@ def caffes_process() -> int:
 def test_what_ends_it_ends_its_training(folder: None, number: signal.Signals):
     ours = begin("table9", "--rows", "first", "--caffe", "./caffe")
     training = caffes_process()
+    assert "solver_mode: CPU" in Path("experiments/runs/table9/low/run_1/solver.prototxt").read_text()
     ours.send_signal(number)
     told, _ = ours.communicate(timeout=60)
     assert ours.returncode == 128 + number
