@@ -30,7 +30,7 @@ class Judged:
         """The verdict with all that belongs to it: within the noise, as claimed; one run each; 0.1 of the length."""
         if self.verdict == "not run":
             return self.verdict
-        parts = [self.verdict]
+        parts: list[str] = [self.verdict]
         if self.verdict == "within the noise":
             parts = [f"{self.verdict}, {'as claimed' if self.points else 'the other way'}"]
             parts += [] if self.measured else ["one run each"]
