@@ -145,7 +145,7 @@ def _fit(axes: Axes, lines: Lines) -> None:
     ys = [curve.y for runs in lines.values() for curve in runs if len(curve.y)]
     low, begin = min(y.min() for y in ys), max(y[0] for y in ys)
     high = min(max(y.max() for y in ys), 1.5 * begin)
-    axes.set_ylim(low * 0.85, max(high, low * 1.5))
+    axes.set_ylim(low * 0.85, 1.05 * max(high, low * 1.5))
 
 
 def _bars(decision: Decision) -> str:

@@ -130,6 +130,11 @@ REFUSED = {
     "a slope below 0": (
         layer("Convolution", "x", "c", CONV) + layer("ReLU", "c", "out", "relu_param { negative_slope: -1 }")
     ),
+    "a product": (
+        layer("Convolution", "x", "c", CONV)
+        + layer("Convolution", "x", "d", CONV)
+        + layer("Eltwise", "c d", "out", "eltwise_param { operation: PROD }")
+    ),
     "a blob that is an output too": layer("Convolution", "x", "c", CONV) + layer("Sigmoid", "c", "out"),
 }
 

@@ -52,8 +52,13 @@ def _decision(s: Situation, stage: str, ours: list[Plan], theirs: list[Plan], de
         better |= values["accuracy"] > values["accuracy_before"]
     table = (("tuned", _summary(tuned)), ("the file as it came", _summary(before)))
     reason = f"{ours[0].epochs:g} epochs: {table[0][1]}; the file as it came, in as many images: {table[1][1]}"
-    if stage == CHOICE:
-        reason = f"on {s.facts.set_aside} records set aside, {reason}"
+    if s.facts.set_aside:
+        where = (
+            f"{s.facts.set_aside} records set aside"
+            if stage == CHOICE
+            else "the test set, after training on all records"
+        )
+        reason = f"on {where}, {reason}"
     if decides and not better:
         reason += "; nothing was gained, so that stays"
     gap, error = _gap(*losses)
