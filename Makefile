@@ -40,7 +40,7 @@ test-caffe: install
 test-gpu: install  # golden layers, runs, resume, precision, compile on CUDA, and a table of speeds; fails where there is none
 	$(PY) -c "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 'test-gpu: NOTHING was tested: torch finds no CUDA device here')"
 	$(PY) -m pytest -q --override-ini addopts=--import-mode=importlib --timeout 600 tests/gpu
-	$(PY) benchmarks/training.py --device cuda --rounds 3
+	$(PY) benchmarks/training.py --device cuda --rounds 3 --seconds 1
 
 bench: install  # docs/results.md, "Speed of training"; a quiet machine tells more
 	$(PY) benchmarks/training.py --threads 1 2
@@ -49,6 +49,7 @@ demo: install
 	rm -rf demo
 	$(PY) -m pysolver data digits demo
 	$(PY) -m pysolver tune --solver=examples/digits/solver.prototxt --out demo/tuned --epochs 30
+	-@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || $(PY) -m webbrowser file://$(CURDIR)/demo/tuned/report.html
 
 pictures: demo  # those of the README; of both backends: python tests/real_caffe/backends.py docs/images/two_backends.png
 	mkdir -p docs/images

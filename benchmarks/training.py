@@ -9,7 +9,7 @@ one thread the clock is processor time, so that other work on the machine counts
 Prints a table: images/s of pysolver (median over the rounds, half their spread in per cent), pysolver's speed divided
 by each other's (median of the ratios within the rounds), and peak memory of an iteration beside the loops'. `kept` is
 the channels_last loop in a process that keeps its freed memory, as pysolver's does; `bf16 / fp32` is pysolver with
-`--precision bf16` beside itself. A name selects the rows with it.
+`--precision bf16` beside itself, and on a GPU `compiled` with `--compile`. A name selects the rows with it.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ def batch_of(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(DEVICE), labels.to(DEVICE)
 
 
-def pysolver_step(bench: Bench, precision: str = "fp32") -> Step:
+def pysolver_step(bench: Bench, precision: str = "fp32", compile: bool = False) -> Step:
     memory.keep_freed()  # as `pysolver train` does
     images, labels = batch_of(bench)
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
     param.net_param.CopyFrom(bench.param())
-    solver = Solver(param, Context(DEVICE, listener=lambda event: None, precision=precision), [])
+    context = Context(DEVICE, listener=lambda event: None, precision=precision, compile=compile)
+    solver = Solver(param, context, [])
     solver.net.blobs["data"].value = images
     solver.net.blobs["label"].value = labels.float()
     return lambda: solver.step(1)
@@ -94,6 +95,7 @@ LOOPS: dict[str, Callable[[Bench], Step]] = {
     "channels_last": lambda bench: torch_step(bench, True),
     "kept": kept_step,
     "bf16": lambda bench: pysolver_step(bench, "bf16"),
+    "compiled": lambda bench: pysolver_step(bench, compile=True),  # on a GPU
 }
 
 
@@ -186,9 +188,10 @@ def _status(field: str) -> int:
 
 def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
     torch.set_num_threads(threads)  # what Caffe is told
-    runners = {name: Runner(name, bench, threads) for name in LOOPS}
+    loops = [name for name in LOOPS if name != "compiled" or DEVICE.type == "cuda"]
+    runners = {name: Runner(name, bench, threads) for name in loops}
     speeds: dict[str, list[float]] = {name: [] for name in (*LOOPS, "Caffe")}
-    for _ in range(2):
+    for _ in range(4 if DEVICE.type == "cuda" else 2):  # compiling and recording take three
         for runner in runners.values():
             runner.speed(0)
     for _ in range(args.rounds):
@@ -201,8 +204,8 @@ def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
     mine = speeds.pop("pysolver")
     middle = statistics.median(mine)
     spread = 100 * (max(mine) - min(mine)) / middle
-    half = _ratio(speeds.pop("bf16"), mine)
-    ratios = [*(_ratio(mine, other) for other in speeds.values()), half]
+    own = [_ratio(speeds.pop(name), mine) for name in ("bf16", "compiled")]
+    ratios = [*(_ratio(mine, other) for other in speeds.values()), *own]
     no_memory = args.no_memory or threads > 1 or DEVICE.type != "cpu"
     peaks = ["-"] * 3 if no_memory else [f"{peak_mebibytes(loop, bench):.0f}" for loop in list(LOOPS)[:3]]
     cells = [bench.name, str(threads), f"{middle:.0f} ± {spread / 2:.0f} %", *ratios, " / ".join(peaks)]
@@ -210,7 +213,7 @@ def row(bench: Bench, args: argparse.Namespace, threads: int) -> str:
 
 
 def _ratio(mine: list[float], other: list[float]) -> str:
-    return f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if other else "-"
+    return f"{statistics.median(a / b for a, b in zip(mine, other)):.2f}" if mine and other else "-"
 
 
 def main() -> None:
@@ -237,7 +240,7 @@ def main() -> None:
     args.caffe = CAFFE.is_file() and not args.no_caffe and DEVICE.type == "cpu"
     print(f"torch {torch.__version__}; Caffe: {CAFFE if args.caffe else 'none'}; {args.rounds} rounds")
     titles = ["net", "threads", "pysolver, images/s", "/ NCHW loop", "/ channels_last loop", "/ kept", "/ Caffe"]
-    titles.append("bf16 / fp32")
+    titles += ["bf16 / fp32", "compiled / not"]
     titles.append("peak MiB: pysolver / NCHW / channels_last")
     print("| " + " | ".join(titles) + " |\n|" + " --- |" * len(titles), flush=True)
     for threads in args.threads:

@@ -16,8 +16,9 @@ from torch import nn
 
 from pysolver.blob import Shape
 from pysolver.context import Context
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, OutOfMemory
 from pysolver.logs import notices
+from pysolver.memory import shortage
 from pysolver.proto import caffe_pb2
 from pysolver.proto.caffe_pb2 import LayerParameter
 
@@ -141,10 +142,11 @@ def naming_layers() -> Iterator[None]:
         layer = _innermost(error)
         if layer is None or layer.type_name == "Python":
             raise
+        where = f"layer '{layer.name}' ({layer.type_name})"
+        if (short := shortage(error)) is not None:
+            raise OutOfMemory(f"{where}: {short}", layer.name) from error
         words = " ".join(str(error).split("\n")[0].split())
-        raise CaffeError(
-            f"layer '{layer.name}' ({layer.type_name}) cannot work on this: {type(error).__name__}: {words}", layer.name
-        ) from error
+        raise CaffeError(f"{where} cannot work on this: {type(error).__name__}: {words}", layer.name) from error
 
 
 def _innermost(error: BaseException) -> Component | None:

@@ -32,6 +32,10 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+class OutOfMemory(CaffeError):
+    """A net with its batch takes more memory than there is."""
+
+
 class UsageError(CaffeError):
     """Wrong arguments of a command: exit status 2."""
 
@@ -42,4 +46,4 @@ def about(what: object) -> Iterator[None]:
     try:
         yield
     except CaffeError as error:
-        raise CaffeError(f"{what}: {error}", error.layer) from None
+        raise type(error)(f"{what}: {error}", error.layer) from None

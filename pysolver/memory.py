@@ -1,12 +1,19 @@
-"""Freed memory stays with a process that computes: each iteration frees what the next one wants again."""
+"""What a process that computes does about memory: it keeps what it frees, and says when there is no more."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
+import re
+from collections.abc import Iterator
+
+from pysolver.errors import CaffeError, OutOfMemory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt (malloc.h)
 _LARGEST_KEPT = 32 << 20  # bytes; the most that glibc takes; above, gaps cost more memory than pages cost time
+_SHORTAGE = re.compile(r"out of memory|allocate memory|bad_alloc|new thread|host allocation of size", re.IGNORECASE)
 
 
 def keep_freed() -> None:
@@ -24,3 +31,29 @@ def keep_freed() -> None:
         return
     mallopt(_TRIM_THRESHOLD, -1)
     mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+
+
+def is_shortage(words: str) -> bool:
+    """Whether this is how torch, CUDA, C++ or a Caffe says that memory is at its end."""
+    return bool(_SHORTAGE.search(words))
+
+
+def shortage(error: BaseException) -> OutOfMemory | None:
+    """What says more than the error of Python, numpy or torch where memory is at its end; None for any other error."""
+    words = str(error).partition("\n")[0]
+    told = isinstance(error, MemoryError) or is_shortage(words) or getattr(error, "errno", None) == errno.ENOMEM
+    if isinstance(error, CaffeError) or not told:
+        return None
+    advice = "a smaller batch_size takes less, and iter_size makes up for it"
+    return OutOfMemory(f"out of memory; {advice}: {words or type(error).__name__}")
+
+
+@contextlib.contextmanager
+def shortage_told() -> Iterator[None]:
+    """OutOfMemory in place of each library's own error."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if (short := shortage(error)) is None:
+            raise
+        raise short from error

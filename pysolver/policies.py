@@ -150,6 +150,17 @@ def _multifixed(solver: Parameters, i: Any, current_step: Any) -> Any:
     return np.array(solver.stagelr, np.float32)[np.minimum(stage, len(solver.stagelr) - 1)]
 
 
+def _stepdecr(solver: Parameters, i: Any, current_step: Any) -> Any:
+    """Cysu's: down by gamma of base_lr at every step."""
+    return np.float32(solver.base_lr) * (_ONE - np.float32(solver.gamma) * np.float32(current_step))
+
+
+def _smoothstep(solver: Parameters, i: Any, current_step: Any) -> Any:
+    """Cysu's: "step" without the steps."""
+    exponent = np.float32(i) / np.float32(solver.stepsize)
+    return np.float32(solver.base_lr) * powf(np.full_like(exponent, solver.gamma), exponent)
+
+
 # ---- current_step of the policies that go down in steps ------------------------------------------------------------
 
 
@@ -262,7 +273,9 @@ POLICIES: dict[str, Policy] = {
     "plateau": Policy(_step, (_gamma,), lambda solver: 2 * sum(solver.plateau_winsize) or None, _AT_PLATEAUS),
     "poly": Policy(_poly, (_max_iter,)),
     "sigmoid": Policy(_sigmoid, (_stepsize, _gamma), _hundred_steps),
+    "smoothstep": Policy(_smoothstep, (_stepsize, _gamma), _hundred_steps),
     "step": Policy(_step, (_stepsize, _gamma), _hundred_steps, _EVERY_STEPSIZE),
+    "stepdecr": Policy(_stepdecr, (_stepsize, _gamma), _hundred_steps, _EVERY_STEPSIZE),
     "triangular": Policy(_triangular, (_stepsize, _max_lr), _ten_cycles),
     "triangular2": Policy(_triangular2, (_stepsize, _max_lr), _ten_cycles),
 }

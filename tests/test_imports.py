@@ -22,7 +22,7 @@ FLOORS = (
     ("data", "layers", "component", "blob", "context"),
     ("proto",),
     ("logs", "schedule", "policies", "solver_types"),
-    ("errors", "extras", "files", "lmdb_file", "cores", "memory", "checkout", "shelf"),
+    ("errors", "extras", "files", "lmdb_file", "cores", "memory", "lifetime", "checkout", "shelf"),
 )
 
 

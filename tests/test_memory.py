@@ -1,4 +1,4 @@
-"""Freed memory stays with the process."""
+"""Freed memory stays with the process; when there is no more, that is said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import ctypes
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+
+from pysolver import memory
+from pysolver.errors import CaffeError, OutOfMemory, about
 
 PROGRAM = """
 import mmap, resource, sys
@@ -37,3 +42,18 @@ def test_what_is_freed_is_used_again(monkeypatch):
     assert share("kept") < 0.05
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
     assert share("kept") > 0.9, "the environment decides"  # every block by itself: all go back
+
+
+@pytest.mark.parametrize("asks", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50), lambda: bytearray(1 << 60)])
+def test_a_shortage_says_what_helps(asks):
+    """8 PiB and more, which no allocator grants; each library has its own error for it."""
+    words = "^net.prototxt: out of memory; a smaller batch_size takes less"
+    with pytest.raises(OutOfMemory, match=words), about("net.prototxt"), memory.shortage_told():
+        asks()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), CaffeError("out of memory, says a layer's name")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error)) as told, memory.shortage_told():
+        raise error
+    assert told.value is error

@@ -72,6 +72,10 @@ def test_points_of_the_authors_logs(run):
         ('lr_policy: "step" base_lr: 1 gamma: 0.5 stepsize: 2', [1, 1, 0.5, 0.5, 0.25]),
         ('lr_policy: "step" base_lr: 1 stepsize: 2', [1, 1, 0, 0]),
         ('lr_policy: "sigmoid" base_lr: 2 gamma: 100 stepsize: 2', [0, 0, 1, 2, 2]),
+        ('lr_policy: "stepdecr" base_lr: 2 gamma: 0.375 stepsize: 2', [2, 2, 1.25, 1.25, 0.5, 0.5, -0.25]),
+        ('lr_policy: "stepdecr" base_lr: 2 gamma: 0.375 stepsize: 2 min_lr: 0.75', [2, 2, 1.25, 1.25, 0.75, 0.75]),
+        ('lr_policy: "smoothstep" base_lr: 2 gamma: 0.25 stepsize: 4', [2, 2**0.5, 1, 0.5**0.5, 0.5]),
+        ('lr_policy: "smoothstep" base_lr: 2 gamma: 0.25 stepsize: 2 min_lr: 0.75', [2, 1, 0.75, 0.75]),
         ('lr_policy: "fixed"', [0, 0]),
     ],
 )

@@ -51,6 +51,13 @@ def tool(file: str) -> int:
 
 
 def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
+    try:
+        return _call(name, words, program, speaker)
+    except KeyboardInterrupt:  # also while its modules are imported
+        return 130
+
+
+def _call(name: str, words: Sequence[str], program: str, speaker: str) -> int:
     from pysolver.logs.writer import CaffeLog, level_wanted  # not for --help: it leads to numpy
 
     module = importlib.import_module(f"{__name__}.{name}")
@@ -75,8 +82,6 @@ def _run(name: str, words: Sequence[str], program: str, speaker: str) -> int:
         status = module.call(args) or 0
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # `pysolver schedule ... | head`
         _to_nowhere(sys.stdout)
         return 0

@@ -1,7 +1,8 @@
 """Run the experiments of arXiv 1803.09820 again: its tables and figures, and what they claim.
 
 Without NAME: what there is, what has been run, and the verdicts. NAME is an experiment (table1, fig10) or the beginning
-of several (table2, fig7). What is kept of a run goes to experiments/results; one whose line is there is not repeated.
+of several (table2, fig7). What is kept of a run goes to experiments/results; one whose line is there is not repeated,
+and one that broke off goes on from its last snapshot (a Caffe's not exactly: its data begin anew).
 """
 
 from __future__ import annotations
@@ -46,16 +47,16 @@ def call(args: argparse.Namespace) -> None:
     results = args.folder / "results"
     if args.names:
         try:
-            backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command()
+            backend = Command(tuple(shlex.split(args.caffe))) if args.caffe else Command(arguments=("--keep=2",))
         except ValueError as error:  # a quote that does not end
             raise UsageError(f"--caffe {args.caffe}: {error}") from None
         wish = Wish(args.runs, args.jobs, tuple(args.rows), args.scale, args.folder / "runs", args.folder / "data",
-                    results, backend)  # fmt: skip
+                    results, backend, gpu=not args.caffe or backend.finds_gpu())  # fmt: skip
         chosen = choose(experiments, args.names)
         reproduce(chosen, wish, lambda line: print(line, flush=True))
         for experiment in filter(wish.curves, chosen):
             for judged in judge(experiment, _kept(results, experiment)):
-                print(f"{experiment.name}: {judged.claim.text}: {judged.verdict}")
+                print(f"{experiment.name}: {judged.claim.text}: {judged.words}")
     kept = {name: _kept(results, experiment) for name, experiment in experiments.items()}
     if args.page:
         args.page.parent.mkdir(parents=True, exist_ok=True)

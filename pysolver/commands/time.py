@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -264,6 +265,7 @@ def _resident(field: str) -> float:
 
 
 def _trace(net: Net, path: str) -> None:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines are of no use in a Caffe log
     activities = [torch.profiler.ProfilerActivity.CPU]
     if net.context.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -273,7 +275,7 @@ def _trace(net: Net, path: str) -> None:
         with replacing(path) as place:
             profiler.export_chrome_trace(str(place))
     except (OSError, RuntimeError) as error:
-        raise CaffeError(f"--profile={path}: cannot be written: {error}") from None
+        raise CaffeError(f"--profile={path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     net.context.emit(notices.WroteTrace(path))
 
 

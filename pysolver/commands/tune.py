@@ -31,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "quarter of max_iter on, doubled until the test accuracy stops to gain")  # fmt: skip
     add("--seeds", type=o.positive, default=4, metavar="N", help="of the final training (4)")
     add("--validation", type=o.positive, default=0, metavar="N", help="set N training records aside and decide "
-        "on them; the test set is touched once, at the end")  # fmt: skip
+        "on them, also between the cycle and the file; the test set is touched once, at the end")  # fmt: skip
     add("--compare_batch_sizes", action="store_true", help="choose the batch size by training with several for the "
         "same time, each with rates of its own (the paper's Fig. 6)")  # fmt: skip
     add("--from_snapshot", action="store_true", help="choose the weight decay by branches from the snapshot of one run "

@@ -29,14 +29,17 @@ class Data(BatchSource):
     """Records in key order, for ever. In training, rank r of n takes the records k with k % n == r.
 
     Every record a run passes counts for k, across the end of the database, so batch i is made of known records.
-    data_param.shuffle, of NVIDIA's and Intel's Caffe: in another random order in each pass through the database.
+    data_param.shuffle, of NVIDIA's and Intel's Caffe, or Cysu's shuffle_pool_size above 1: in another random order in
+    each pass through the database.
     """
 
     tops = between(1, 2)
+    deviations = "shuffle_pool_size shuffles all records, not a pool of some batches"
 
     def __init__(self, param: LayerParameter, context: Context) -> None:
         super().__init__(param, context)
         self._param = param.data_param
+        self._is_shuffled = param.data_param.shuffle or param.data_param.shuffle_pool_size > 1
         self.check(bool(self._param.source), "data_param.source is missing: the folder of an LMDB or LevelDB")
         with self.about():
             self._database = open_database(self._param.source, self._param.backend)
@@ -61,7 +64,7 @@ class Data(BatchSource):
         if transform.force_color and transform.force_gray:
             raise CaffeError("transform_param: cannot set both force_color and force_gray")
         wanted = Colour.COLOR if transform.force_color else Colour.GRAY if transform.force_gray else Colour.AS_STORED
-        records = DatabaseRecords(self._database, wanted, scattered=self._param.shuffle)
+        records = DatabaseRecords(self._database, wanted, scattered=self._is_shuffled)
         if wanted is not Colour.AS_STORED and not records.is_encoded:
             self.context.emit(notices.ForcedColour())
         return Store(
@@ -83,13 +86,13 @@ class Data(BatchSource):
         numbers = self.row_numbers(index, self._param.batch_size)
         self._log_restarts(numbers)
         with self.about():
-            images, labels = self._store.fetch(self.places(numbers, self._store.size, self._param.shuffle))
+            images, labels = self._store.fetch(self.places(numbers, self._store.size, self._is_shuffled))
             draws = self._transform.draw(lambda: self.generator("transform", index), len(images))
             tops = [self._transform(images, draws), to_device(labels, self.context.device)]
         return tops[: len(self.param.top)]
 
     def name_of(self, number: int) -> str:
-        place = self.places(np.array([number]), self._store.size, self._param.shuffle)[0]
+        place = self.places(np.array([number]), self._store.size, self._is_shuffled)[0]
         return f"record {place}, counted from 0, of {self._param.source}"
 
     def _log_restarts(self, numbers: np.ndarray) -> None:

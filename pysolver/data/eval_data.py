@@ -75,7 +75,7 @@ class EvalData(BatchSource):
 
     def _read(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """The pixels (3, H, W) and objects (G, 7: box, label, ignore, difficult) of one image."""
-        path, objects = self._images[place]
+        path, objects = self._images[place].path, self._images[place].objects
         try:
             image = images.read(self.p.root_folder + path, images.Colour.COLOR)
         except CaffeError as error:

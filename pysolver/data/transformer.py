@@ -43,9 +43,8 @@ class Transformer:
         self._device = context.device
         self._is_training = phase == caffe_pb2.TRAIN
         size = param.crop_size
-        self.crop: Shape | None = (size, size) if size else (param.crop_h, param.crop_w)
-        if not all(self.crop):
-            self.crop = None
+        sides = param.crop_h or param.crop_height, param.crop_w or param.crop_width  # SSD's and Cysu's
+        self.crop: Shape | None = (size, size) if size else sides if all(sides) else None
         self.resize = param.resize_param if param.HasField("resize_param") else None
         self._noise = param.noise_param if param.HasField("noise_param") else None
         if self.resize:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from pysolver.context import Context
 from pysolver.cores import usable_cores
 from pysolver.data import images
 from pysolver.data.batch_source import BatchSource, to_device
+from pysolver.data.place_truth import away
 from pysolver.data.source import exactly, register
 from pysolver.data.transformer import read_mean
 from pysolver.data.window_file import Window, read_window_file
@@ -200,18 +200,13 @@ def fit_window(
     if square:
         half_height = half_width = max(half_height, half_width)
     context = size / (size - 2 * param.context_pad)
-    x1, x2 = _round(centre_x - half_width * context), _round(centre_x + half_width * context)
-    y1, y2 = _round(centre_y - half_height * context), _round(centre_y + half_height * context)
+    x1, x2 = away(centre_x - half_width * context), away(centre_x + half_width * context)
+    y1, y2 = away(centre_y - half_height * context), away(centre_y + half_height * context)
     scale_y, scale_x = size / (y2 - y1 + 1), size / (x2 - x1 + 1)
     above, below = max(0, -y1), max(0, y2 - image[0] + 1)
     before, behind = max(0, -x1), max(0, x2 - image[1] + 1)
     x1, y1, x2, y2 = x1 + before, y1 + above, x2 - behind, y2 - below
-    top, left = _round(above * scale_y), _round((behind if mirrored else before) * scale_x)
-    height = min(_round((y2 - y1 + 1) * scale_y), size - top)
-    width = min(_round((x2 - x1 + 1) * scale_x), size - left)
+    top, left = away(above * scale_y), away((behind if mirrored else before) * scale_x)
+    height = min(away((y2 - y1 + 1) * scale_y), size - top)
+    width = min(away((x2 - x1 + 1) * scale_x), size - left)
     return Placement(x1, y1, x2, y2, top, left, height, width)
-
-
-def _round(value: float) -> int:
-    """C's round(): halves away from zero."""
-    return math.floor(abs(value) + 0.5) * (1 if value >= 0 else -1)

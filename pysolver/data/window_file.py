@@ -1,4 +1,4 @@
-"""The window files of WindowData and of Cascade R-CNN: images with labelled boxes."""
+"""The window files of WindowData, MS-CNN and Cascade R-CNN: images with labelled boxes."""
 
 from __future__ import annotations
 
@@ -60,35 +60,49 @@ def read_window_file(path: str) -> tuple[list[WindowImage], list[Window]]:
 
 
 class ObjectImage(NamedTuple):
-    """An image of Cascade R-CNN's window file, with rows of label, ignore, difficult, x1, y1, x2, y2."""
+    """An image of MS-CNN's or Cascade R-CNN's window file.
+
+    objects: rows of label, ignore, difficult, x1, y1, x2, y2. regions: rows of x1, y1, x2, y2 of no interest.
+    """
 
     path: str
+    height: int
+    width: int
     objects: list[list[int]]
+    regions: list[list[int]]
 
 
-_OBJECT_FIELDS = ("label", "ignore flag", "difficult flag", "x1", "y1", "x2", "y2")
+_CORNERS = ("x1", "y1", "x2", "y2")
 
 
-def read_object_file(path: str) -> list[ObjectImage]:
+def read_object_file(path: str, has_difficult: bool = True) -> list[ObjectImage]:
     """The images of a file of repeated
 
         # image_index  path  channels height width  number (label ignore difficult x1 y1 x2 y2)...
         number (x1 y1 x2 y2)...
 
-    in the order of their index; the last part, regions to be left out, is not kept. Raises CaffeError with the line.
+    in the order of their index; without the difficult flag (MS-CNN) in that of the file. Raises CaffeError with the
+    line.
     """
-    words, images = _Words(path, read_text(path)), {}
+    words, images, order = _Words(path, read_text(path)), [], []
+    flags = ("label", "ignore flag", *(("difficult flag",) if has_difficult else ()))
     while not words.at_end:
         words.take("'#'", lambda word: {"#": word}[word])
-        index, name = words.take("an image index", integer), words.take("a path", str)
-        count = [words.take(f"the {what}", integer) for what in _IMAGE_FIELDS][-1]
-        objects = [[words.take(f"an object's {what}", integer) for what in _OBJECT_FIELDS] for _ in range(count)]
-        for _ in range(4 * words.take("the number of regions", integer)):
-            words.take("a region's corner", integer)
-        images[index] = ObjectImage(name, objects)
-    if sorted(images) != list(range(len(images))) or not images:
+        order.append(words.take("an image index", integer))
+        name = words.take("a path", str)
+        _, height, width, count = (words.take(f"the {what}", integer) for what in _IMAGE_FIELDS)
+        objects = [
+            [words.take(f"an object's {what}", integer) for what in flags]
+            + ([] if has_difficult else [0])
+            + [words.take(f"an object's {what}", integer) for what in _CORNERS]
+            for _ in range(count)
+        ]
+        count = words.take("the number of regions", integer)
+        regions = [[words.take("a region's corner", integer) for _ in _CORNERS] for _ in range(count)]
+        images.append(ObjectImage(name, height, width, objects, regions))
+    if not images or (has_difficult and sorted(order) != list(range(len(images)))):
         raise CaffeError(f"{path}: needs images with the indices from 0 on, each once")
-    return [images[index] for index in range(len(images))]
+    return [image for _, image in sorted(zip(order, images), key=lambda pair: pair[0])] if has_difficult else images
 
 
 _IMAGE_FIELDS = ("number of channels", "height", "width", "number of windows")

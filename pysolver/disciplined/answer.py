@@ -7,7 +7,7 @@ import math
 import textwrap
 from typing import Any
 
-from pysolver.disciplined.plan import CYCLE, FINAL, Plan
+from pysolver.disciplined.plan import CHOICE, CYCLE, FINAL, Plan
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import changed, seconds
@@ -96,8 +96,8 @@ def judged_on(tuning: Tuning) -> str:
     words = "Judged on the test loss, as the paper does."
     if tuning.recipe.apart is not None:
         words = (
-            f"Judged on {aside} training records set aside; the test set is touched once, at the end, by the final "
-            "trainings beside the file as it came."
+            f"Judged on {aside} training records set aside, the choice between the cycle and the file as it came, too; "
+            "the test set is touched once, at the end, by the final trainings, and decides nothing."
         )
     return f"{words} {outputs_read(tuning)}".strip()
 
@@ -135,10 +135,10 @@ def solver_text(tuning: Tuning) -> str:
 
 def _compared(tuning: Tuning) -> list[str]:
     """Whether this is better than the file as it came."""
-    final = next((decision for decision in tuning.decisions if decision.stage == FINAL), None)
-    if final is None:
+    told = [decision for decision in tuning.decisions if decision.stage in (CHOICE, FINAL)]
+    if not told:
         return ["Not compared with the file as it came: that is what the stage `final` does."]
-    return [f"{'The file stays as it came: ' if final.file_stays else ''}{final.reason}."]
+    return [f"{'The file stays as it came: ' if decision.file_stays else ''}{decision.reason}." for decision in told]
 
 
 def _comment(decision: Decision) -> list[str]:

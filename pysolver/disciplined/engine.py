@@ -13,16 +13,16 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pysolver import memory
+from pysolver.disciplined.children import ended_by_signals
 from pysolver.disciplined.judges import Judge
 from pysolver.disciplined.trial import Trial
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, OutOfMemory
 from pysolver.files import write_atomic
 from pysolver.logs.run import Run
 
@@ -69,7 +69,7 @@ class Engine:
 
     def __init__(self, jobs: int, listener: Listener = lambda progress: None, executor: Executor | None = None) -> None:
         self._listener = listener
-        self._before: Any = None  # what SIGTERM did
+        self._signals = contextlib.ExitStack()
         self._ours = executor is None
         shares = share_cores(jobs)
         self._shares = list(zip(shares, share_gpus(jobs)))
@@ -77,8 +77,16 @@ class Engine:
             [_worker(*share) for share in self._shares] if executor is None else [executor] * jobs
         )
 
-    def run(self, trials: Sequence[Trial], judges: Mapping[Trial, Judge] | None = None) -> dict[Trial, Run]:
-        """The runs of all trials, in their order; a whole log is read, not run again. CaffeError if one fails."""
+    def run(
+        self,
+        trials: Sequence[Trial],
+        judges: Mapping[Trial, Judge] | None = None,
+        may_be_too_large: Collection[Trial] = (),
+    ) -> dict[Trial, Run]:
+        """The runs of all trials, in their order; a whole log is read, not run again. CaffeError if one fails.
+
+        may_be_too_large: those that are given up where memory is at its end, or their workers die again and again.
+        """
         results: dict[Trial, Run] = {}
         waiting: list[Trial] = []
         for trial in dict.fromkeys(trials):
@@ -100,19 +108,23 @@ class Engine:
             for future in done:
                 slot, trial = running.pop(future)
                 free.append(slot)
-                try:
-                    log = future.result()
-                except Exception as error:
-                    if not _is_death(error):
-                        raise
+                error = future.exception()
+                if error is not None and _is_death(error):
                     self._renew(slot)
                     deaths[trial] += 1
-                    if deaths[trial] > RETRIES:
-                        raise CaffeError(f"{trial.folder}: its worker process died {deaths[trial]} times") from None
-                    self._listener(Progress(trial, "again", "its worker died"))
-                    waiting.insert(0, trial)
-                    continue
-                results[trial] = self._take(trial, log)
+                    if deaths[trial] <= RETRIES:
+                        self._listener(Progress(trial, "again", "its worker died"))
+                        waiting.insert(0, trial)
+                        continue
+                    # most likely the kernel killed it, as it does when memory is at its end
+                    error = OutOfMemory(f"{trial.folder}: its worker process died {deaths[trial]} times")
+                if error is None:
+                    results[trial] = self._take(trial, future.result())
+                elif isinstance(error, OutOfMemory) and trial in may_be_too_large:
+                    self._renew(slot)  # the old one may hold what it had
+                    results[trial] = trial.give_up(str(error))
+                else:
+                    raise error
                 self._listener(Progress(trial, "done"))
         return {trial: results[trial] for trial in dict.fromkeys(trials)}  # not in the order of their ends
 
@@ -149,19 +161,12 @@ class Engine:
                 process.kill()
 
     def __enter__(self) -> Engine:
-        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
-            self._before = signal.signal(signal.SIGTERM, _end)
+        self._signals.enter_context(ended_by_signals())  # unheard they would leave the workers to find out
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-
-def _end(number: int, frame: object) -> None:
-    """SIGTERM ends the block, and so the workers; unheard it would leave them to find out, and their semaphores."""
-    raise SystemExit(128 + number)
+        self._signals.close()
 
 
 def share_cores(jobs: int) -> list[set[int]]:
@@ -181,7 +186,7 @@ def share_gpus(jobs: int) -> list[str]:
     return [gpus[job % len(gpus)] if gpus else "" for job in range(jobs)]
 
 
-def _is_death(error: Exception) -> bool:
+def _is_death(error: BaseException) -> bool:
     """Whether a worker is gone rather than its trial wrong; dask says so by a class of its own, which may be absent."""
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
 

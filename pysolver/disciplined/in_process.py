@@ -39,7 +39,7 @@ def train_into(solver: Path, log: Path, judge: Judge | None = None, start: Path 
 def _stderr_into(log: Path) -> Iterator[None]:
     """CaffeError names the log; also where the disk is full, which closing the file tells once more."""
     try:
-        with about(log), open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file):
+        with about(log), open(log, "a", buffering=1) as file, contextlib.redirect_stderr(file):
             yield
     except OSError as error:
         raise CaffeError(f"{error.filename or log}: cannot be written: {error.strerror}") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SCOUT, RAMP, CYCLE, SPEED, FIXED, OWN = "scout", "ramp", "cycle", "speed", "fixed", "own"
-FINAL, BESIDE = "final", "beside"
+CHOICE, FINAL, BESIDE = "choice", "final", "beside"
+WHOLE = (CHOICE, FINAL, BESIDE)  # stages whose trials are whole trainings, alike but for their seeds
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Facts:
     with weights.
     epochs: length of the final training, or where the search for it begins. runs: how many runs a comparison rests on.
     seeds: of the final training.
-    open_ended: whether the length is looked for.
+    open_ended: whether the length is looked for. set_aside: records of the training set that are decided on, and are
+    neither among `images` nor trained on, but by the final runs; 0 where the test set decides.
     """
 
     images: int
@@ -31,6 +33,7 @@ class Facts:
     seeds: int = 4
     open_ended: bool = False
     takes_momentum: bool = True
+    set_aside: int = 0
 
     @property
     def deep(self) -> bool:

@@ -38,6 +38,10 @@ def figure(
         panels[0].set_ylabel(" and ".join(dict.fromkeys(r.what for r in found.readings)))
         if bounds := style.limits([reading.loss for reading in found.readings]):
             panels[0].set_ylim(bounds)
+        elif any(reading.nan_from is not None for reading in found.readings):
+            panels[0].margins(y=0.12)  # room for the words at a last value
+        for number, reading in enumerate(found.readings):
+            _death(panels[0], reading, _colour(number, len(runs)))
         if with_accuracy:
             for number, run in enumerate(runs):
                 _accuracy(panels[1], run, _colour(number, len(runs)))
@@ -71,6 +75,17 @@ def _loss(axes: Axes, reading: Reading, label: str, colour: str) -> None:
     axes.plot(reading.lr, reading.loss, color=colour, linewidth=0.8, alpha=0.4, marker=".", markersize=3)
     axes.plot(reading.lr, np.where(np.isfinite(reading.loss), reading.smooth, np.nan), color=colour, linewidth=1.8,
               label=label)  # fmt: skip
+
+
+def _death(axes: Axes, reading: Reading, colour: str) -> None:
+    """A cross at the last loss that is a number, and from which iteration on there is none."""
+    alive = np.flatnonzero(np.isfinite(reading.loss))
+    if reading.nan_from is None or not len(alive):
+        return
+    x, y = reading.lr[alive[-1]], min(reading.loss[alive[-1]], axes.get_ylim()[1])
+    axes.plot([x], [y], "X", color=colour, markersize=8, zorder=4)
+    axes.annotate(f"NaN from iteration {reading.nan_from:,}", (x, y), color=colour, fontsize=8, xytext=(-7, -11),
+                  ha="right" if alive[-1] else "left", textcoords="offset points", annotation_clip=False)  # fmt: skip
 
 
 def _accuracy(axes: Axes, run: Run, colour: str) -> None:

@@ -12,7 +12,7 @@ moves with the threshold, the smoothing and from run to run tells how sure it is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,10 @@ MARGIN = 0.8  # of the smallest break: the rule that experiments chose, see docs
 
 @dataclass(frozen=True)
 class Reading:
-    """One run's curve and what it shows; rates are None where it does not show. `worked`: the loss ever fell."""
+    """One run's curve and what it shows; rates are None where it does not show.
+
+    worked: whether the loss ever fell. nan_from: the iteration from which on the loss is no number.
+    """
 
     name: str
     what: str
@@ -42,6 +45,7 @@ class Reading:
     best: float | None
     breaks: tuple[float, ...]  # of all thresholds and windows; empty if no break was seen
     worked: bool
+    nan_from: int | None = None
 
     @property
     def broke(self) -> float | None:
@@ -161,6 +165,7 @@ class RangeTest:
                     "best": r.best,
                     "break": r.broke,
                     "highest": r.highest,
+                    "nan_from": r.nan_from,
                 }
                 for r in self.readings
             ],
@@ -174,7 +179,7 @@ def analyse(runs: Sequence[Run]) -> RangeTest:
     """
     if not runs:
         raise CaffeError("no range test to analyse")
-    return RangeTest(tuple(read_curve(run.name, *loss_curve(run)) for run in runs))
+    return RangeTest(tuple(replace(read_curve(run.name, *loss_curve(run)), nan_from=run.nan_from) for run in runs))
 
 
 def loss_curve(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
@@ -318,4 +323,6 @@ def _line(reading: Reading) -> str:
         words += [f"falls from lr {reading.start:.3g}", f"is lowest at {reading.best:.3g}"]
         broke = reading.broke
         words.append(f"no break seen up to {reading.highest:.3g}" if broke is None else f"breaks at {broke:.3g}")
+    if reading.nan_from is not None:
+        words.append(f"NaN from iteration {reading.nan_from:,}")
     return f"{reading.name}: {reading.what} {', '.join(words)}"

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pysolver.disciplined.data_sets import data_layers, reader, size
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, SPEED, Facts, Plan
+from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
 from pysolver.solver_types import TYPES
 
 TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, FIXED: 10, OWN: 5, SPEED: 0}  # how many lie on a trial
-LAST_TESTS = 12  # on a final one: enough to read clues from
+WHOLE_TESTS = 12  # on a whole training: enough to read clues from
 TAIL = 0.1  # of a cycle's run, at far below the lowest rate
 FEW = 1000  # test images that do for a point of a ramp
 VARIED = (RAMP, CYCLE, FIXED)  # their runs differ in more than the seed
@@ -40,8 +40,7 @@ class Recipe:
 
     def trial(self, plan: Plan) -> Trial:
         """The trial of a plan, in its folder."""
-        swap = plan.run % 2 == 1 and plan.shape in VARIED and not is_last(plan)
-        net = self.with_batch(self.batch(plan), swap, self.net if is_last(plan) else self.apart)
+        net = self.with_batch(self.batch(plan), is_varied(plan), self.net if is_last(plan) else self.apart)
         return Trial.of(self.folder(plan), self.solver_of(plan), net, self.backend, self.start(plan))
 
     def folder(self, plan: Plan) -> Path:
@@ -64,13 +63,14 @@ class Recipe:
         return self.whole if self.whole and is_last(plan) else (self.facts.images, self.facts.tests)
 
     def batch(self, plan: Plan) -> int:
-        """Images an update of this run: every second one takes an eighth less (A.1), the final ones all."""
-        varied = plan.run % 2 == 1 and plan.shape in VARIED and not is_last(plan)
-        return max(1, round(plan.batch * 7 / 8)) if varied else plan.batch
+        """Images an update of this run: every second one takes an eighth less (A.1), whole trainings all."""
+        return max(1, round(plan.batch * 7 / 8)) if is_varied(plan) else plan.batch
 
     def solver_of(self, plan: Plan) -> SolverParameter:
         """The solver of a plan. Its run ends with a test."""
-        tests = TESTS[plan.shape] if not is_last(plan) else 1 if self.apart else LAST_TESTS
+        tests = WHOLE_TESTS if plan.stage in WHOLE else TESTS[plan.shape]
+        if self.apart and is_last(plan):
+            tests = 1  # the test set is touched once
         wanted = max(1, round(plan.epochs * self.sizes(plan)[0] / self.batch(plan)))
         interval = max(1, round(wanted / tests)) if tests else 0
         end = interval * max(1, round(wanted / interval)) if interval else wanted
@@ -151,8 +151,13 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     from pysolver.disciplined.validation import split
 
     apart, rest = split(net, validation, out / "data")
-    known = replace(facts, images=rest, tests=validation)
+    known = replace(facts, images=rest, tests=validation, set_aside=validation)
     return Recipe(solver, net, known, out, backend, apart, (images, tests), processes)
+
+
+def is_varied(plan: Plan) -> bool:
+    """Whether a run differs from others of its kind in filler and batch size, too, not in its seed alone."""
+    return plan.run % 2 == 1 and plan.shape in VARIED and plan.stage not in WHOLE
 
 
 def is_last(plan: Plan) -> bool:

@@ -8,7 +8,7 @@ from html import escape
 from pysolver.disciplined import report_plots
 from pysolver.disciplined.answer import judged_on, solver_text
 from pysolver.disciplined.clues import find_clues
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, Plan
+from pysolver.disciplined.plan import CHOICE, CYCLE, FINAL, FIXED, WHOLE, Plan
 from pysolver.disciplined.show import TITLES
 from pysolver.disciplined.stages import Decision, final_accuracy, final_loss, lowest_loss
 from pysolver.disciplined.trial import seconds
@@ -24,6 +24,7 @@ ABOUT = {
     "weight_decay": "Section 4.4: the rate rises and the momentum falls; the decay with the lowest test loss is best.",
     "cycle": "Section 5: short cycles to the bound and to lower rates, since a ramp may bear what a cycle does not.",
     "length": "Remark 4: the cycle's length is doubled until the test accuracy stops to gain.",
+    "choice": "Whole trainings beside the file as it came: the records set aside decide which is the answer.",
     "final": "The whole training with several seeds, beside the file as it came, in as many images.",
 }
 ABOUT_OTHERS = {  # with --compare_batch_sizes, with --from_snapshot
@@ -57,7 +58,7 @@ def page(tuning: Tuning) -> str:
 
 
 def _answer(tuning: Tuning) -> str:
-    final = next((d for d in tuning.decisions if d.stage == FINAL), None)
+    told = [decision.reason for decision in tuning.decisions if decision.stage in (CHOICE, FINAL)]
     values = tuning.values
     names = {"batch_size": "batch size", "max_lr": "max_lr", "base_lr": "base_lr", "momentum": "momentum",
              "momentum_low": "momentum at max_lr", "weight_decay": "weight decay",
@@ -69,7 +70,7 @@ def _answer(tuning: Tuning) -> str:
     ]
     cost = f"Tuning cost {tuning.tuning_epochs:.4g} epochs; with the final trainings {tuning.epochs():.4g} epochs and \
 {_time(tuning.seconds())} of training. {judged_on(tuning)}"
-    lead = f'<p class="lead">{escape(_sentence(final.reason))}</p>' if final else ""
+    lead = "".join(f'<p class="lead">{escape(_sentence(reason))}</p>' for reason in told)
     return (
         f'<section class="answer"><h2>The answer</h2>{lead}{_table(("", "value", "how sure"), rows)}'
         f"<p>{escape(cost)}</p><pre>{escape(solver_text(tuning))}</pre></section>"
@@ -97,7 +98,7 @@ def _section(tuning: Tuning, decision: Decision) -> str:
 
 def _clues(runs: dict[Plan, Run]) -> Iterable[str]:
     """What the curves of the first final run, or of the first cycle, tell about its values."""
-    first = next((run for plan, run in runs.items() if plan.stage == FINAL), None)
+    first = next((run for plan, run in runs.items() if plan.stage in (CHOICE, FINAL)), None)
     if first is None:
         return []
     try:
@@ -117,7 +118,7 @@ def _trials(tuning: Tuning) -> str:
                 f"{epochs_of(tuning.recipe, plan, run):.3g}",
                 _time(seconds(run)),
                 "given up" if "GaveUp" in run.counts else f"{loss:.4g}" if loss < float("inf") else "",
-                f"{100 * accuracy:.2f}" if accuracy is not None and plan.stage in (FINAL, BESIDE) else "",
+                f"{100 * accuracy:.2f}" if accuracy is not None and plan.stage in WHOLE else "",
             )
         )
     head = ("again with", "epochs", "time", "test loss", "accuracy, %")
@@ -141,7 +142,8 @@ def _time(value: float) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    begins_with_a_name = "_" in text.partition(" ")[0]
+    return (text if begins_with_a_name else text[:1].upper() + text[1:]) + ("" if text.endswith(".") else ".")
 
 
 _STYLE = """

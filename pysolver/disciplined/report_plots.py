@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, OWN, RAMP, Plan
+from pysolver.disciplined.plan import CYCLE, OWN, RAMP, WHOLE, Plan
 from pysolver.disciplined.stages import Decision
 from pysolver.logs.plot import legend_below
 from pysolver.logs.run import Run
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 INK = "#010203"  # stands for the colour of the page's text
 COLOURS = ("#3b82d6", "#e07b39", "#3fa45b", "#c24d8d", "#8a6fd1", "#b59b2b", "#4aa9b5", "#cf4b4b")  # on white and black
+
+
+class Curve(NamedTuple):
+    """One run. dead: whether its loss became no number, or it was given up."""
+
+    x: np.ndarray
+    y: np.ndarray
+    dead: bool
+
+
+Lines = dict[str, list[Curve]]  # by label, one curve for each run, whose pieces are joined
 
 
 def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
@@ -36,10 +47,11 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     axes = figure.subplots()
     _curves(axes, lines)
     axes.set_xlabel(_axis(decision.stage, runs))
-    accuracy = decision.stage == FINAL and _has_accuracy(runs)
+    accuracy = decision.stage in WHOLE and _has_accuracy(runs)
     axes.set_ylabel("test error, %" if accuracy else "test loss")
     axes.set_yscale("log")
     _fit(axes, lines)
+    _deaths(axes, lines)
     if decision.stage == "range" and "max_lr" in decision.values:
         rate = decision.values["max_lr"]
         axes.axvline(rate, color=INK, linewidth=1, linestyle=":", label=f"max_lr {rate:.3g}")
@@ -53,10 +65,9 @@ def _axis(stage: str, runs: Mapping[Plan, Run]) -> str:
     return "seconds" if stage == "batch" else "epoch"
 
 
-def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Curves by label, one for each run, whose pieces are joined."""
-    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
-    accuracy, recipe = stage == FINAL and _has_accuracy(runs), tuning.recipe
+def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> Lines:
+    found: dict[str, dict[int, Curve]] = {}
+    accuracy, recipe = stage in WHOLE and _has_accuracy(runs), tuning.recipe
     trunks = {plan.after for plan in runs} - {None}
     for plan, run in runs.items():
         if stage == "range" and plan.shape != RAMP or stage == "momentum" and plan.shape == RAMP:
@@ -69,17 +80,17 @@ def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> dict[str, li
         y = 100 * (1 - table.main_accuracy) if accuracy else table.main_loss
         good = np.isfinite(x) & np.isfinite(y) & (y > 0)
         label = "to the plateau" if plan in trunks else _label(stage, plan)
-        piece = x[good], y[good]
         runs_of = found.setdefault(label, {})
-        begun = runs_of.get(plan.run)
-        runs_of[plan.run] = (np.append(begun[0], piece[0]), np.append(begun[1], piece[1])) if begun else piece
+        begun = runs_of.get(plan.run, Curve(np.zeros(0), np.zeros(0), False))
+        dead = run.nan_from is not None or "GaveUp" in run.counts
+        runs_of[plan.run] = Curve(np.append(begun.x, x[good]), np.append(begun.y, y[good]), dead)
     return {label: list(runs_of.values()) for label, runs_of in found.items()}
 
 
 def _label(stage: str, plan: Plan) -> str:
     if stage == "range":
         return f"run {plan.run}, {plan.epochs:.3g} epochs"
-    if stage in (FINAL, BESIDE):
+    if stage in WHOLE:
         return "as it came" if plan.shape == OWN else "tuned"
     name, value = {
         "batch": ("batch size", plan.batch),
@@ -95,33 +106,46 @@ def _has_accuracy(runs: Mapping[Plan, Run]) -> bool:
     return all(len(run.test) and run.test.accuracy_name is not None for run in runs.values())
 
 
-def _curves(axes: Axes, lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+def _curves(axes: Axes, lines: Lines) -> None:
     """Thin: each run; thick: their mean where there are several. A single test is a dot."""
     for colour, (label, runs) in zip(COLOURS * 3, lines.items()):
-        runs = [(x, y) for x, y in runs if len(x)]
+        runs = [curve for curve in runs if len(curve.x)]
         if not runs:
             continue
         if len(runs) == 1:
-            axes.plot(*runs[0], color=colour, linewidth=1.6, marker=_marker(runs[0][0]), label=label)
+            axes.plot(runs[0].x, runs[0].y, color=colour, linewidth=1.6, marker=_marker(runs[0].x), label=label)
             continue
-        for x, y in runs:
+        for x, y, _ in runs:
             axes.plot(x, y, color=colour, linewidth=0.6, marker=_marker(x), markersize=3, alpha=0.7)
-        end = min(x[-1] for x, _ in runs)
-        grid = np.linspace(max(x[0] for x, _ in runs), end, 60)
-        mean = np.exp(np.mean([np.interp(grid, x, np.log(y)) for x, y in runs], axis=0))
+        end = min(curve.x[-1] for curve in runs)
+        grid = np.linspace(max(curve.x[0] for curve in runs), end, 60)
+        mean = np.exp(np.mean([np.interp(grid, curve.x, np.log(curve.y)) for curve in runs], axis=0))
         axes.plot(grid, mean, color=colour, linewidth=2, marker=_marker(np.unique(grid)), label=label)
+    if any(sum(bool(len(curve.x)) for curve in runs) > 1 for runs in lines.values()):
+        axes.plot([], [], color=INK, linewidth=0.6, label="one run (thin)")
 
 
 def _marker(x: np.ndarray) -> str | None:
     return "o" if len(x) == 1 else None
 
 
-def _fit(axes: Axes, lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+def _deaths(axes: Axes, lines: Lines) -> None:
+    """A cross where a curve ends before its run would have, at the edge if that is beyond."""
+    top = axes.get_ylim()[1]
+    for colour, runs in zip(COLOURS * 3, lines.values()):
+        for curve in runs:
+            if curve.dead and len(curve.x):
+                axes.plot(curve.x[-1:], np.minimum(curve.y[-1:], top), "X", color=colour, markersize=6, clip_on=False)
+    if any(curve.dead for runs in lines.values() for curve in runs):
+        axes.plot([], [], "X", color=INK, markersize=6, label="NaN, or given up")
+
+
+def _fit(axes: Axes, lines: Lines) -> None:
     """Diverged losses do not squeeze the rest: the axis ends a little above where the curves begin."""
-    ys = [y for runs in lines.values() for _, y in runs if len(y)]
+    ys = [curve.y for runs in lines.values() for curve in runs if len(curve.y)]
     low, begin = min(y.min() for y in ys), max(y[0] for y in ys)
     high = min(max(y.max() for y in ys), 1.5 * begin)
-    axes.set_ylim(low * 0.85, max(high, low * 1.5))
+    axes.set_ylim(low * 0.85, 1.05 * max(high, low * 1.5))
 
 
 def _bars(decision: Decision) -> str:

@@ -26,6 +26,7 @@ TITLES = {
     "weight_decay": "Weight decay",
     "cycle": "The cycle",
     "length": "Its length",
+    "choice": "The choice",
     "final": "Final training",
 }
 LOOK = 2.0  # seconds between two looks at the logs of the trials that run
@@ -141,8 +142,8 @@ def cost(stage: str, plans: Sequence[Plan], tuning: Tuning) -> str:
     """What these trials cost, what was spent before, and what the final runs still will."""
     spent, minutes = tuning.epochs(), tuning.seconds() / 60
     words = f"{sum(plan.epochs for plan in plans):.3g} epochs, {spent:.4g} ({minutes:.2g} minutes of training) so far"
-    rest = last_epochs(tuning)
-    return words if stage == "final" or not rest else f"{words}, {rest:.4g} for the final runs"
+    rest = last_epochs(tuning, stage)
+    return words if not rest else f"{words}, {rest:.4g} for the final runs"
 
 
 def latest(trial: Trial) -> str:

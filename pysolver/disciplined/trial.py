@@ -8,40 +8,48 @@ All paths in these files are seen from the working directory, as in every protot
 
     pysolver train --solver=folder/solver.prototxt
 
-does the same again, and so does a Caffe.
+does the same again, and so does a Caffe. A trial that broke off goes on from its newest snapshot, if its solver has any
+written on the way; its log goes on, too.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from pysolver.cores import usable_cores
+from pysolver.disciplined.children import Children
 from pysolver.disciplined.judges import Judge
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, OutOfMemory
 from pysolver.files import write_atomic
+from pysolver.lifetime import end_with_parent
 from pysolver.logs.events import GaveUp
 from pysolver.logs.reader import read_log
 from pysolver.logs.run import Run
 from pysolver.logs.writer import CaffeLog
+from pysolver.memory import is_shortage
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import to_text
 from pysolver.proto.upgrade import read_net, read_solver
 
 M = TypeVar("M", bound=Message)
 LOOK = 2.0  # seconds between two looks at the log of another process
+PATIENCE = 30.0  # seconds that a training has to stop: it does so between iterations, or within a test
+SNAPSHOT = "snapshot"  # how the names of a trial's snapshots begin
 
 
 class Backend(Protocol):
-    """Trains a solver file and writes its log; CaffeError if that fails.
+    """Trains a solver file and writes its log, behind what is there; CaffeError if that fails.
 
     judge: asked after each test. start: the solver state that it goes on from.
     """
@@ -75,12 +83,26 @@ class Command:
 
     argv: what `train --solver=FILE` and the arguments are appended to. folder: the working directory.
     processes: of pysolver's that train each net together, on the cores that this one may use.
+    keeps: descriptors that its process keeps open, of a lock for instance, which is held as long as it lives.
     """
 
     argv: Sequence[str] = (sys.executable, "-m", "pysolver")
     arguments: Sequence[str] = ()
     folder: Path | None = None
     processes: int = 1
+    keeps: tuple[int, ...] = ()
+    children: Children = field(default_factory=Children, compare=False, repr=False)
+
+    def end(self) -> None:
+        """Stop what it is training, from another thread, and train nothing any more."""
+        self.children.end(PATIENCE)
+
+    def finds_gpu(self) -> bool:
+        """Whether there is a GPU, and it is built for one."""
+        try:
+            return subprocess.run([*self.argv, "device_query", "-gpu", "0"], capture_output=True).returncode == 0
+        except OSError:  # which is told when it shall train
+            return False
 
     @property
     def words(self) -> list[str]:
@@ -97,28 +119,26 @@ class Command:
         environment = {**os.environ, "GLOG_logtostderr": "1"}  # else a Caffe logs into files of glog's
         if self.processes > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.processes))
-        with open(log, "w") as file:
+        with open(log, "a") as file:
             try:
-                process = subprocess.Popen(
+                with self.children.start(
                     command,
                     env=environment,
                     stdout=subprocess.DEVNULL,
                     stderr=file,
                     cwd=self.folder,
-                    start_new_session=True,
-                )  # in a session of its own, so that Ctrl-C is ours alone to answer
+                    pass_fds=self.keeps,
+                    preexec_fn=None if self.keeps else end_with_parent,  # to whom a lock is handed may go on alone
+                ) as process:
+                    reason = self._watch(process, log, judge)
             except OSError as error:
                 raise CaffeError(f"{self.argv[0]}: cannot be started: {error.strerror}") from None
-            try:
-                reason = self._watch(process, log, judge)
-            finally:
-                process.kill()
-                process.wait()
         if reason:
             with open(log, "a") as file:
                 CaffeLog(file)(GaveUp(reason))
         elif process.returncode:
-            raise CaffeError(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
+            kind = OutOfMemory if _is_short_of_memory(process.returncode, log) else CaffeError
+            raise kind(f"{log}: {command[0]} ended with status {process.returncode}: {_last_words(log)}")
 
     def _watch(self, process: subprocess.Popen, log: Path, judge: Judge | None) -> str | None:
         """Wait for the end, or for the judge's reason to end it."""
@@ -155,7 +175,7 @@ class Trial:
     ) -> Trial:
         """The trial of a solver in a folder; with a net it is that one that is trained. Snapshots go to the folder."""
         folder = Path(folder)
-        fields: dict[str, object] = {"snapshot_prefix": str(folder / "snapshot")}
+        fields: dict[str, object] = {"snapshot_prefix": str(folder / SNAPSHOT)}
         if net is not None:
             fields |= {name: None for name in _NETS} | {"net": str(folder / "train_test.prototxt")}
         text = to_text(changed(solver, **fields))
@@ -178,14 +198,11 @@ class Trial:
     def result(self) -> Run | None:
         """What the log says if this very trial has run to its end or was given up; else None: it must be run."""
         try:
-            for name, text in self._files():
-                if text is not None and (self.folder / name).read_bytes() != text.encode():
-                    return None
-            run = read_log(self.log)
-        except (CaffeError, OSError):
+            run = read_log(self.log) if self._is_written() else None
+        except CaffeError:
             return None
-        interrupted = "StoppedEarly" in run.counts and "GaveUp" not in run.counts
-        return run if (run.finished or "GaveUp" in run.counts) and not interrupted else None
+        whole = run is not None and ("GaveUp" in run.counts or run.finished and not run.stopped)
+        return run if whole else None
 
     def run(self, judge: Judge | None = None) -> Run:
         """Train, unless that is done already; what the log says. CaffeError if the training fails.
@@ -195,20 +212,63 @@ class Trial:
         known = self.result()
         if known is not None:
             return known
-        self.write()
-        self.backend(self.folder / "solver.prototxt", self.log, judge, self.start)
+        state = self._state()
+        if state is None:
+            self.write()
+        else:
+            self._cut_log()
+        self.backend(self.folder / "solver.prototxt", self.log, judge, state or self.start)
+        return read_log(self.log)
+
+    def give_up(self, reason: str) -> Run:
+        """End its log with the reason why there is no more of it: then it is not run again."""
+        if self.log.exists():
+            self._cut_log()
+        else:  # it ran on another machine
+            self.write()
+        with open(self.log, "a") as file:
+            CaffeLog(file)(GaveUp(reason))
         return read_log(self.log)
 
     def write(self) -> None:
-        """Make the folder ready to be trained, without an old log."""
+        """Make the folder ready to be trained: without an old log, and without snapshots that are another trial's."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.log.unlink(missing_ok=True)
+            for old in (self.log, *self.folder.glob(f"{SNAPSHOT}_iter_*")):
+                old.unlink(missing_ok=True)
         except OSError as error:
             raise CaffeError(f"{error.filename}: cannot be written: {error.strerror}") from None
         for name, text in self._files():
             if text is not None:
                 write_atomic(self.folder / name, text.encode())
+
+    def remove_snapshots(self, but: int) -> None:
+        """All but those of iteration `but`."""
+        for path in self.folder.glob(f"{SNAPSHOT}_iter_*"):
+            if not path.name.startswith(f"{SNAPSHOT}_iter_{but}."):
+                path.unlink(missing_ok=True)
+
+    def _is_written(self) -> bool:
+        """Whether the folder is this very trial's, and it has a log."""
+        try:
+            files = [(self.folder / name, text) for name, text in self._files() if text is not None]
+            return self.log.exists() and all(path.read_bytes() == text.encode() for path, text in files)
+        except OSError:
+            return False
+
+    def _state(self) -> Path | None:
+        """The newest intact snapshot of a training that broke off."""
+        if not self._is_written() or not any(self.folder.glob(f"{SNAPSHOT}_iter_*.solverstate*")):
+            return None
+        from pysolver.solver.snapshots import newest  # brings torch
+
+        state = newest(str(self.folder / SNAPSHOT), lambda event: None)
+        return None if state is None else Path(state)
+
+    def _cut_log(self) -> None:
+        """Without the last line, if it broke off: what follows would be taken for its rest."""
+        with open(self.log, "rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
     def _files(self) -> tuple[tuple[str, str | None], ...]:
         return ("solver.prototxt", self.solver), ("train_test.prototxt", self.net)
@@ -235,7 +295,13 @@ def seconds(run: Run) -> float:
     return max((float(table.seconds[-1]) for table in tables if len(table)), default=0.0)
 
 
+def _is_short_of_memory(status: int, log: Path) -> bool:
+    """Whether the kernel killed it, as it does then, or its last lines say so."""
+    end = log.read_text(errors="replace").splitlines()[-40:]  # a stack trace may follow
+    return status == -signal.SIGKILL or is_shortage("\n".join(end))
+
+
 def _last_words(log: Path) -> str:
-    """The last line of a log that broke off."""
+    """The last line of a log that broke off; of a Caffe the failed check, which a list of addresses follows."""
     lines = log.read_text(errors="replace").splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return ([line for line in lines if re.match(r"F\d{4,8} ", line)] or lines or ["it said nothing"])[-1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from pysolver.disciplined.engine import Engine, Listener, locked
 from pysolver.disciplined.judges import Behind, Diverged, Judge
-from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, Plan
+from pysolver.disciplined.plan import BESIDE, CHOICE, CYCLE, FINAL, FIXED, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import (
     Decision,
@@ -22,6 +22,7 @@ from pysolver.disciplined.stages import (
     batch_sizes,
     branches,
     cycle,
+    final,
     learning_rate,
     length,
     momentum,
@@ -38,7 +39,7 @@ STAGES: dict[str, Stage] = {  # in the order in which they build on each other
     decay.NAME: decay.decide,
     cycle.NAME: cycle.decide,
     length.NAME: length.decide,
-    FINAL: cycle.final,
+    FINAL: final.decide,
 }
 
 
@@ -83,27 +84,33 @@ class Tuning:
     @property
     def values(self) -> dict[str, float]:
         """What the decisions so far amount to; the person's own where nothing was decided."""
-        values = self.tried
+        values = self._values(self.reasons)
         if not self.cycles:
             values |= {"base_lr": self.recipe.facts.rate, "momentum_low": values["momentum"]}
         return values
 
     @property
     def tried(self) -> dict[str, float]:
-        """The same for the next stage, which tries it as a cycle."""
+        """What the next stage tries, as a cycle: what was found, even if the file turned out to be better."""
+        return self._values(self._found)
+
+    def _values(self, found: Mapping[str, Decision]) -> dict[str, float]:
         f = self.recipe.facts
         values = {"batch_size": f.batch, "max_lr": f.rate, "momentum": f.momentum, "weight_decay": f.weight_decay,
                   "epochs": f.epochs}  # fmt: skip
-        values |= {name: decision.values[name] for name, decision in self.reasons.items()}
+        values |= {name: decision.values[name] for name, decision in found.items()}
         default = {"base_lr": float(f"{values['max_lr'] / cycle.RATIO:.3g}"),
                    "momentum_low": min(values["momentum"], momentum.LOWEST)}  # fmt: skip
         return default | values
 
     @property
     def reasons(self) -> dict[str, Decision]:
-        """By each value that was decided: the decision that it is from."""
-        reasons = {name: d for d in self.decisions if d.stage != FINAL for name in d.values}
-        return {name: d for name, d in reasons.items() if name == "epochs"} if self.file_stays else reasons
+        """By each value of the answer that was decided: the decision that it is from."""
+        return {name: d for name, d in self._found.items() if name == "epochs" or not self.file_stays}
+
+    @property
+    def _found(self) -> dict[str, Decision]:
+        return {name: d for d in self.decisions if d.stage not in (CHOICE, FINAL) for name in d.values}
 
     @property
     def file_stays(self) -> bool:
@@ -113,7 +120,7 @@ class Tuning:
     @property
     def cycles(self) -> bool:
         """Whether the answer is a cycle; else it has the schedule of the person's file."""
-        compared = any(decision.stage == FINAL and decision.values for decision in self.decisions)
+        compared = any(decision.stage in (CHOICE, FINAL) and decision.values for decision in self.decisions)
         return not self.file_stays and (compared or not self.reasons.keys().isdisjoint({"max_lr", "momentum"}))
 
     def epochs(self, plans: Sequence[Plan] | None = None) -> float:
@@ -176,9 +183,7 @@ def tune_recipe(
     budget = budget or Budget()
     tuning = Tuning(recipe)
     with locked(recipe.out), Engine(jobs, listener, executor) as engine:
-        for name, stage in stages.items():
-            if name == length.NAME and not recipe.facts.open_ended:
-                continue
+        for name, stage in _wanted(stages, recipe.facts):
             decision: Decision | list[Plan] = []
             more = True
             while not isinstance(decision, Decision):
@@ -192,19 +197,30 @@ def tune_recipe(
                     announce(name, decision, tuning)
                     trials = {recipe.trial(plan): plan for plan in decision}
                     judges = {trial: judge(plan, tuning) for trial, plan in trials.items()}
-                    runs = engine.run(list(trials), {t: j for t, j in judges.items() if j})
+                    larger = {trial for trial, plan in trials.items() if plan.batch > recipe.facts.batch}
+                    beyond = {trial for trial in larger if trials[trial].shape == SPEED}
+                    runs = engine.run(list(trials), {t: j for t, j in judges.items() if j}, beyond)
                     tuning.results |= {trials[trial]: run for trial, run in runs.items()}
             tuning.decisions.append(decision)
             yield replace(tuning, decisions=list(tuning.decisions), results=dict(tuning.results))
 
 
+def _wanted(stages: Mapping[str, Stage], facts: Facts) -> Iterator[tuple[str, Stage]]:
+    """No search for a length that is given; before the final training what decides without the test set."""
+    for name, stage in stages.items():
+        if name == FINAL and facts.set_aside:
+            yield CHOICE, final.choose
+        if name != length.NAME or facts.open_ended:
+            yield name, stage
+
+
 def bearable(tuning: Tuning, plans: list[Plan], budget: Budget, stage: str) -> list[Plan]:
-    """The plans if the budget bears them, else none; of the final runs, which are pairs, as many as it bears.
+    """The plans if the budget bears them, else none; of whole trainings, which are pairs, as many as it bears.
 
     As long as nobody knows how long an epoch takes, a budget of time begins with one trial.
     """
     bears = partial(affordable, tuning, budget=budget, stage=stage)
-    if stage == FINAL:
+    if stage in (CHOICE, FINAL):
         return next((plans[:count] for count in range(len(plans), 0, -2) if bears(plans[:count])), [])
     if budget.seconds is not None and not tuning.results:
         plans = plans[:1]
@@ -214,11 +230,8 @@ def bearable(tuning: Tuning, plans: list[Plan], budget: Budget, stage: str) -> l
 def affordable(tuning: Tuning, plans: Sequence[Plan], budget: Budget, stage: str) -> bool:
     """Whether the budget bears these plans, and after them the final runs, which half of it is kept for at most."""
     cost = sum(plan.epochs for plan in plans)
-    rest = (
-        0.0
-        if stage == FINAL
-        else last_epochs(tuning, max(plan.epochs for plan in plans) if stage == length.NAME else 0)
-    )
+    longest = max(plan.epochs for plan in plans) if stage == length.NAME else 0
+    rest = last_epochs(tuning, stage, longest)
     spent, time = tuning.epochs(), tuning.seconds()
     if budget.epochs is not None and spent + cost + min(rest, budget.epochs / 2) > budget.epochs:
         return False
@@ -228,9 +241,13 @@ def affordable(tuning: Tuning, plans: Sequence[Plan], budget: Budget, stage: str
     return time + cost * pace + min(rest * pace, budget.seconds / 2) <= budget.seconds
 
 
-def last_epochs(tuning: Tuning, longest: float = 0.0) -> float:
-    """Epochs of the final runs and those beside them; longest: what their length may yet become."""
-    return max(tuning.values["epochs"], longest) * 2 * tuning.recipe.facts.seeds
+def last_epochs(tuning: Tuning, stage: str, longest: float = 0.0) -> float:
+    """Epochs of the whole trainings after a stage, and of those beside them; longest: what their length may become."""
+    if stage == FINAL:
+        return 0.0
+    facts = tuning.recipe.facts
+    pairs = facts.seeds + (facts.runs if facts.set_aside and facts.seeds and stage != CHOICE else 0)
+    return max(tuning.values["epochs"], longest) * 2 * pairs
 
 
 def judge(plan: Plan, tuning: Tuning) -> Judge | None:
@@ -238,7 +255,7 @@ def judge(plan: Plan, tuning: Tuning) -> Judge | None:
     alike."""
     if plan.shape in (RAMP, SCOUT, FIXED):
         return Diverged()
-    if plan.shape == OWN or plan.stage == FINAL or plan.shape != CYCLE:
+    if plan.shape != CYCLE or plan.stage in WHOLE:
         return None
     others = [run.test.main_loss for other, run in tuning.results.items()
               if (other.stage, other.shape, other.epochs, other.run) == (plan.stage, CYCLE, plan.epochs, plan.run)

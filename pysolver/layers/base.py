@@ -33,6 +33,7 @@ class Layer(Component, nn.Module):
 
     blobs: nn.ParameterList
     is_opaque: bool = False  # torch.compile cannot look into forward
+    keeps_tensors: bool = False  # of one forward for the next, other than its blobs and buffers
     takes_half: bool = False  # bottoms may come in half precision; else they are made float32 before
     can_overwrite: bool = False  # `overwrite` exists
     top_is_free: bool = False  # the single top is a new tensor that backward does not read: others may overwrite it

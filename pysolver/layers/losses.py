@@ -130,11 +130,12 @@ class SoftmaxWithLoss(Classes):
     """-sum of log(max(p[label], FLT_MIN)) over labels that count / normaliser, p = softmax (softmax_loss_layer.cpp).
 
     Bottoms: scores, labels; the classes are on softmax_param.axis. dx = (p - onehot) / normaliser, also below FLT_MIN.
-    A second top is p. weight_by_label_freqs, of SegNet: a label's term counts class_weighting[label] times, the
+    A second top is p; a third, of R-FCN and Cascade R-CNN, the loss of each place, of the labels' shape, 0 where the
+    label is ignored. weight_by_label_freqs, of SegNet: a label's term counts class_weighting[label] times, the
     normaliser stays. Errors: see Classes; class_weighting not one number a class.
     """
 
-    tops = between(1, 2)
+    tops = between(1, 3)
     deviations = "a second top (the probabilities) works; a label outside the classes is an error"
 
     def set_up(self, data: Shape, label: Shape) -> None:
@@ -150,12 +151,14 @@ class SoftmaxWithLoss(Classes):
 
     def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
         super().top_shapes(data, label)
-        return [(), data][: max(1, self.top_count)]
+        return [(), data, label][: max(1, self.top_count)]
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         each, log_p, index, valid = self.losses(x, label)
         loss = each.sum() / self.divisor(index, valid)
-        return (loss, log_p.exp().reshape(x.shape)) if self.top_count == 2 else loss
+        if self.top_count < 2:
+            return loss
+        return (loss, log_p.exp().reshape(x.shape), each.detach().reshape(label.shape))[: self.top_count]
 
     def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """The loss of each place, log p, the labels and which of them count (None: all)."""

@@ -172,7 +172,7 @@ class BatchNorm(Layer):
             now = torch.var_mean(x.detach(), (0, *range(2, x.dim())), correction=0)
             for running, value in zip((var, mean), now, strict=True):
                 running.lerp_(value, 1 - self.fraction if self.batches_seen > 1 else 1.0)
-        self.batches_seen += 1
+        self.batches_seen = min(self.batches_seen + 1, 2)  # a number that rose would be compiled anew each time
         return F.batch_norm(x, None, None, scale, bias, training=True, eps=self.eps)
 
 

@@ -35,7 +35,7 @@ class Recurrent(Layer):
         exposed = self.states if p.expose_hidden else 0
         self.bottoms, self.tops = between(2 + exposed, 3 + exposed), exactly(1 + exposed)
         self.no_gradient_bottoms = frozenset({1})
-        self.exposed = exposed
+        self.exposed, self.keeps_tensors = exposed, not exposed
         self.carried: tuple[Tensor, ...] | None = None
 
     def set_up(self, x: Shape, cont: Shape, *others: Shape) -> None:

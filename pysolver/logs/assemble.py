@@ -86,7 +86,7 @@ class Assembler:
         self.counts: Counter[str] = Counter()
         self.displays, self.norm_lines = 0, 0
         self.failure: str | None = None
-        self.finished = False
+        self.finished, self.stopped = False, False
         self.dump: list[str] | None = None  # the record that spans lines, while it lasts
         self.dump_size = 0  # its characters
 
@@ -183,6 +183,7 @@ class Assembler:
                 self.images = self.images or count
             case e.Done() | e.StoppedEarly():
                 self.finished = True
+                self.stopped |= isinstance(event, e.StoppedEarly)
 
     # -- parts of a resumed run --------------------------------------------------------------------------------------
 
@@ -190,7 +191,8 @@ class Assembler:
         if self.first[-1] is not None:
             self.first.append(None)
             self.last.clear()
-            self.testing, self.failure, self.finished = None, None, False
+            self.testing, self.failure = None, None
+        self.finished, self.stopped = False, False
 
     def _reach(self, kind: str, iteration: int, seconds: float) -> None:
         shown_again = kind == "display" and iteration == self.last.get("display") == self.last.get("rate")
@@ -266,6 +268,7 @@ class Assembler:
             counts=dict(self.count()),
             failure=self.failure,
             finished=self.finished,
+            stopped=self.stopped,
         )
 
     def _tables(self, rows: Rows, complete: bool = False) -> tuple[Table, Table]:

@@ -316,6 +316,15 @@ NotCompiled = _notice(
     "--compile: compiled nets are slower on a CPU, this one goes on uncompiled",
     "W",
 )
+NotRecorded = _notice(
+    "NotRecorded",
+    "net.cpp:1",
+    "--compile: no CUDA graphs, since layer '{layer}' keeps its state from one pass to the next",
+    "W",
+)
+HalfPrecision = _notice(
+    "HalfPrecision", "caffe.cpp:1", "Precision: {name}; parameters, gradients and history stay in float32"
+)
 ExtractingOnCpu = _notice("ExtractingOnCpu", "extract_features.cpp:59", "Using CPU", "E")
 ExtractingOnGpu = _notice("ExtractingOnGpu", "extract_features.cpp:52", "Using Device_id={device:int}", "E")
 Extracting = _notice("Extracting", "extract_features.cpp:126", "Extracting Features", "E")

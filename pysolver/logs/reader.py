@@ -91,7 +91,7 @@ class Reader:
         self.recent = text
 
     def finish(self) -> Run:
-        """The end of the log; CaffeError if there was no iteration in it."""
+        """The end of the log; CaffeError if there was no iteration in it, and no word that it was given up."""
         if self.rest and self._cut_off(self.rest):
             self.lines += 1
             self._odd(self.rest, self.lines)
@@ -99,7 +99,7 @@ class Reader:
             self._take(self.rest + "\n")
         self._decide(at_end=True)
         self.rest = ""
-        if not self.has_rows:
+        if not self.has_rows and not any(a.counts["GaveUp"] for a in self.ranks.values()):
             raise CaffeError(self._nothing())
         return self.run()
 

@@ -160,6 +160,7 @@ class Run:
     other_ranks: int = 0  # lines of other ranks of a run over MPI
     failure: str | None = None  # the text of a failed check
     finished: bool = False
+    stopped: bool = False  # it was asked to end before its time
 
     @property
     def test(self) -> Table:

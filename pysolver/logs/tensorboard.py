@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pysolver.logs.run import Run
 
 
 def _writer(folder: str | Path) -> Any:
+    """tensorboardX's writer, without its warning at each value that is no number: of a dead run NaN is what is told."""
+    logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
     return require("tensorboardX").SummaryWriter(str(folder))
 
 

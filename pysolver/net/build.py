@@ -16,6 +16,7 @@ from pysolver.data.source import Source
 from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.logs import notices
+from pysolver.net.auto_crop import set_offsets as set_auto_crops
 from pysolver.net.filter import filter_net
 from pysolver.net.nodes import LayerNode, Node, SourceNode
 from pysolver.net.parameters import Parameters
@@ -43,6 +44,8 @@ def build_graph(param: NetParameter, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
     filtered = filter_net(param, context)
     context.emit(e.InitializingNet(to_text(filtered)))
+    dialects.hand_on_fillers(filtered)
+    set_auto_crops(filtered)
     ignored = dialects.check_net(filtered)
     if ignored:
         context.emit(notices.IgnoredFields(dialects.sentence(ignored)))
@@ -95,6 +98,7 @@ class _Builder:
             )
         declared_specs = len(layer_param.param)
         layer = create(layer_param, self.context)
+        dialects.check_foreign(layer_param)
         self.context.emit(notices.AddingLayer(name))
         kind: Any = SourceNode if isinstance(layer, Source) else LayerNode
         node: Node = kind(layer, list(layer_param.bottom), list(layer_param.top), self._take_bottoms(layer_param))

@@ -22,6 +22,7 @@ import pysolver.layers  # noqa: F401  registers the others
 from pysolver.blob import Blob
 from pysolver.component import Component
 from pysolver.context import Context
+from pysolver.logs import notices
 from pysolver.net import weights, weights_hdf5
 from pysolver.net.build import build_graph
 from pysolver.net.function import NetFunction
@@ -71,10 +72,11 @@ class Net:
         self.inputs = [name for node in self.nodes if node.layer.type_name == "Input" for name in node.top_names]
         self.sources = {node.layer.name: node.layer for node in self.nodes if isinstance(node, SourceNode)}
         self._call: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = self.function
+        self._is_recorded = False  # as CUDA graphs: each pass writes into the same memory
         if self.context.compile and self.context.device.type != "cpu":
-            self.compile()
+            self.compile(graphs=True)
         self.layer_by_layer = False
-        self.loss_scale = LossScale() if self.context.precision == "fp16" else None
+        self.loss_scale = LossScale(self.context.device) if self.context.precision == "fp16" else None
         self._callbacks: dict[str, list[Callback]] = {moment: [] for moment in MOMENTS}
         self._param_blobs: dict[int, Blob] = {}
 
@@ -161,7 +163,7 @@ class Net:
             return torch.tensor(self.forward(), device=self.context.device)
         batch = self._next_batch()
         with torch.inference_mode():
-            loss, values = self._call(*batch)
+            loss, values = self._compute(batch)
         self._show([value.clone() for value in values])  # which autograd may meet again, unlike those of inference
         return loss.clone()
 
@@ -172,18 +174,37 @@ class Net:
             loss = self.run()
             self.backward()
             return loss
-        loss, values = self._call(*self._next_batch())
-        self._show([value.detach() for value in values])
+        loss, values = self._compute(self._next_batch())
+        self._show([self._own(value) for value in values])
         if loss.requires_grad:
             (self.loss_scale.scaled(loss) if self.loss_scale else loss).backward()
-        return loss.detach()
+        return self._own(loss)
 
-    def compile(self, backend: str = "inductor") -> None:
-        """Let torch.compile make kernels of the function at its next passes, once for each set of blobs looked at."""
+    def compile(self, backend: str = "inductor", graphs: bool = False) -> None:
+        """Let torch.compile make kernels of the function at its next passes, once for each set of blobs looked at.
+
+        graphs: and record them as CUDA graphs, unless a layer keeps a tensor from one pass to the next, which the next
+        would overwrite. Parameters are read, and statistics written, where they lie; inputs are copied.
+        """
         for layer in self.function.layers:
             if layer.is_opaque:
                 layer.forward = torch.compiler.disable(layer.forward)  # here, since it imports for seconds
-        self._call = torch.compile(self.function, backend=backend, dynamic=False)
+        keeping = [layer.name for layer in self.function.layers if layer.keeps_tensors]
+        if graphs and keeping:
+            self.context.emit(notices.NotRecorded(keeping[0]))
+        self._is_recorded = graphs and not keeping
+        mode = "reduce-overhead" if self._is_recorded else None
+        self._call = torch.compile(self.function, backend=backend, mode=mode, dynamic=False)
+
+    def _compute(self, batch: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The function of the batch; what it returns is to be copied, if it is recorded, before the next one."""
+        if self._is_recorded:
+            torch.compiler.cudagraph_mark_step_begin()  # nobody needs what the last pass has left
+        return self._call(*batch)
+
+    def _own(self, value: Tensor) -> Tensor:
+        """A value of the function without its history, and in memory that the next pass leaves alone."""
+        return value.detach().clone() if self._is_recorded else value.detach()
 
     def _next_batch(self) -> list[Tensor]:
         """What the function takes, from the sources; the blobs that nobody looks at are let go."""

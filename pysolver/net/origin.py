@@ -24,7 +24,7 @@ def telling_records(sources: Iterable[Source]) -> Iterator[None]:
         found = [source.where(*error.item) for source in sources] if error.item else []
         if not any(found):
             raise
-        raise CaffeError(f"{error} ({', '.join(filter(None, found))})", error.layer) from error.__cause__
+        raise type(error)(f"{error} ({', '.join(filter(None, found))})", error.layer) from error.__cause__
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Origin:
         except CaffeError as error:
             if not self.name or str(error).startswith(f"{self.name}:"):  # a pass within a pass
                 raise
-            raise CaffeError(f"{self.name}{self._line(error.layer, state)}: {error}") from error.__cause__
+            raise type(error)(f"{self.name}{self._line(error.layer, state)}: {error}") from error.__cause__
 
     def _line(self, layer: str | None, state: NetState) -> str:
         """`:12`, or nothing where that cannot be said."""

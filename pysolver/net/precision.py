@@ -6,6 +6,7 @@ Parameters, their gradients, history and updates stay in float32 throughout.
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import torch
@@ -40,40 +41,33 @@ class LossScale:
     """The factor 2^exponent on the loss (Micikevicius et al., arXiv:1710.03740, section 3.2), as torch's GradScaler.
 
     An overflow halves it and no update is made; 2000 updates in a row double it. It is part of a snapshot, as the
-    layers are that have a state.
+    layers are that have a state. It lives on the device, so that nobody waits for it.
     """
 
     name, type_name = "loss_scale", "LossScale"
 
-    def __init__(self) -> None:
-        self.exponent, self.clean_steps = _START, 0
-        self.is_overflow = False  # the last unscale() found one
-        self._applied = 1.0  # what is in the gradients: passes that go layer by layer have no factor
-
-    @property
-    def factor(self) -> float:
-        return 2.0**self.exponent
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.factor = torch.full((), 2.0**_START, device=device)
+        self._clean_steps = torch.zeros((), dtype=torch.int32, device=device)
+        self._applied = self._one = torch.ones((), device=device)  # what is in the gradients: 1 after passes by layer
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate."""
         self._applied = self.factor
-        return loss * self._applied
+        return loss * self.factor
 
-    def unscale(self, gradients: list[Tensor]) -> bool:
-        """Take the factor out of the gradients; False if one of them is not finite, so that no update may be made."""
-        found = gradients[0].new_zeros(1)
-        inverse = gradients[0].new_full((1,), 1 / self._applied)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, inverse)
-        self.is_overflow, self._applied = bool(found), 1.0
-        self.clean_steps = 0 if self.is_overflow else self.clean_steps + 1
-        if self.is_overflow:
-            self.exponent = max(0, self.exponent - 1)
-        elif self.clean_steps == _CLEAN_STEPS:
-            self.exponent, self.clean_steps = self.exponent + 1, 0
-        return not self.is_overflow
+    def unscale(self, gradients: list[Tensor]) -> Tensor:
+        """Take the factor out of the gradients; 0-d, 1 if one is not finite, so that no update may be made, else 0."""
+        overflow = torch.zeros_like(self.factor)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflow, self._applied.reciprocal())
+        self._applied = self._one
+        torch._amp_update_scale_(self.factor, self._clean_steps, overflow, 2.0, 0.5, _CLEAN_STEPS)
+        self.factor.clamp_(min=1)
+        return overflow
 
     def state(self) -> dict[str, int]:
-        return {"exponent": self.exponent, "clean_steps": self.clean_steps}
+        return {"exponent": math.frexp(float(self.factor))[1] - 1, "clean_steps": int(self._clean_steps)}
 
     def load_state(self, state: dict[str, int]) -> None:
-        self.exponent, self.clean_steps = state["exponent"], state["clean_steps"]
+        self.factor.fill_(2.0 ** state["exponent"])
+        self._clean_steps.fill_(state["clean_steps"])

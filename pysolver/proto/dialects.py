@@ -18,7 +18,7 @@ STEERS = {
     "NetParameter": """
         default_forward_type default_backward_type default_forward_math default_backward_math global_grad_scale
         global_grad_scale_adaptive default_conv_algos_override reduce_buckets default_cudnn_math_override
-        eltwise_mem_sharing compile_net_state engine multinode mem_param""",
+        eltwise_mem_sharing compile_net_state engine multinode mem_param richness auto_insert_gathers""",
     "LayerParameter": """
         forward_type backward_type forward_math backward_math debug cudnn_math_override engine multinode
         mn_activation_param mn_grad_compress_param quantization_param split_param display""",
@@ -37,6 +37,8 @@ STEERS = {
     "ImageDataParameter": "threads cache precache show_data",
     "InnerProductParameter": "engine gemm_mode spmdm_transpose_in spmdm_transpose_out dump_parameter dump_activation",
     "VideoDataParameter": "show_data",
+    "DetectionDataParameter": "cache_images resize_param",
+    "ImageGtDataParameter": "cache_images",
     "SolverParameter": """
         device_id_again engine group_id richness show_per_class_result solver_data_type store_blobs_in_old_format
         test_offset measure_threshold winograd_adjust_threshold max_threshold_factor force_type force_iter
@@ -127,8 +129,8 @@ OF_TYPES = {
         "TransformationParameter": "scale_factors crop_width crop_height",
         "ImageDataParameter": "label_type ignore_label",
     },
-    "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
-    "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param"},
+    "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param crop_width crop_height"},
+    "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param crop_width crop_height"},
     "PriorBoxClustered": {"PriorBoxParameter": "width height"},
     "VideoData": {
         "TransformationParameter": "fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow",
@@ -145,7 +147,7 @@ COMPUTED = {
     "NetParameter": "bn_stats_batch_size",
     "TransformationParameter": "resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param",
     "BatchNormParameter": "scale_filler bias_filler scale_bias stats_batch_size",
-    "DataParameter": "shuffle",
+    "DataParameter": "shuffle shuffle_pool_size",
     "ConvolutionParameter": "relu negative_slope",
     "DropoutParameter": "scale_train sample_weights_test",
     "ELUParameter": "lambda",
@@ -190,6 +192,36 @@ def check(message: Message, owner: str, of_type: str = "", is_trained: bool = Tr
         elif field.name == "engine" and (name := field.enum_type.values_by_number[value].name) in _ENGINES:
             ignored[f"engine {name}"] += 1
     return ignored
+
+
+def hand_on_fillers(net: caffe_pb2.NetParameter) -> None:
+    """Put the filler of a BatchNorm, as Intel has it, where Caffe has it, in the net itself: into the Scale behind it,
+    which Intel's Caffe merges with the BatchNorm (net.cpp, CompilationRuleRemoveScale)."""
+    for index, layer in enumerate(net.layer):
+        if layer.type != "BatchNorm" or not layer.batch_norm_param.HasField("filler"):
+            continue
+        reader = next((other for other in net.layer[index + 1 :] if set(layer.top) & set(other.bottom)), None)
+        if reader is not None and _takes_filler(reader):
+            reader.scale_param.filler.CopyFrom(layer.batch_norm_param.filler)
+            layer.batch_norm_param.ClearField("filler")
+
+
+def _takes_filler(layer: caffe_pb2.LayerParameter) -> bool:
+    return layer.type == "Scale" and len(layer.bottom) == 1 and not layer.scale_param.HasField("filler")
+
+
+def foreign_names(layer: Message) -> list[str]:
+    """The fields of a layer that the schema does not know."""
+    return [text.split(maxsplit=1)[0].rstrip(":") for text in layer.foreign_text]  # type: ignore[attr-defined]
+
+
+def check_foreign(layer: caffe_pb2.LayerParameter) -> None:
+    """CaffeError for a layer, of a type that is computed, with fields that nobody here knows."""
+    if names := foreign_names(layer):
+        raise CaffeError(
+            f"layer '{layer.name}' ({layer.type}): nobody here knows {', '.join(names)}: take it out to run without it",
+            layer.name,
+        )
 
 
 def check_net(net: caffe_pb2.NetParameter) -> Counter[str]:

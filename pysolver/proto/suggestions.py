@@ -10,9 +10,16 @@ from google.protobuf.descriptor import Descriptor
 
 # A field of this ending takes the further values of one that Caffe has once and a fork more often.
 AGAIN = "_again"
+# Fields that no file names: what they hold is written as it stood in the file.
+HIDDEN = {"foreign_text", "foreign_type", "present"}
 _PLACEHOLDER = re.compile(
     r"[$%@&][^\s;,}]{1,40}\}{0,2}|\{\{?\s*\w+\s*\}\}?|<\w+>"
 )  # ${N}, $#n#$, @N@, %d, {{ n }}, <N>
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a field of the schema is not one of any file."""
+    return name.endswith(AGAIN) or name in HIDDEN
 
 
 def suggestion(name: str, owner: Descriptor) -> str:
@@ -27,7 +34,7 @@ def suggestion(name: str, owner: Descriptor) -> str:
     place = _where_it_belongs(name, owner)
     if place:
         return f"; it belongs inside {place}"
-    known = [field.name for field in owner.fields if not field.name.endswith(AGAIN)]
+    known = [field.name for field in owner.fields if not is_hidden(field.name)]
     words = name.lower().split("_")
     parts = {*words, "".join(word[:1] for word in words)}  # learning_rate: lr
     near = [other for other in known if _is_short_for(words, other.split("_"))]

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes, seems_to_be
 from pysolver.proto.caffe_pb2 import NetParameter
+from pysolver.proto.foreign import checked_foreign
 from pysolver.proto.parser import AGAIN, Parser
 
 LARGEST_TEXT = 64 << 20  # bytes; the longest published prototxts have less than one MB
@@ -64,6 +65,10 @@ def to_text(message: Message) -> str:
 
 def _lines(message: Message, indent: str) -> Iterator[str]:
     for field, value in message.ListFields():
+        if field.name == "foreign_text":
+            for text in value:
+                yield from (f"{indent}{line}\n" for line in checked_foreign(text).split("\n"))
+            continue
         name = field.name.removesuffix(AGAIN)
         for item in value if field.is_repeated else [value]:
             if field.message_type:

@@ -8,22 +8,18 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pysolver.proto import dialects
+from pysolver.proto.bvlc_types import BVLC_TYPES
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
 
 _ENGINES = {"MKL2017", "MKLDNN"}
 # Types that compute what a type of BVLC's computes, under the same fields or those that _renamed sets.
 TYPES = {"DepthwiseConvolution": "Convolution", "ConvolutionDepthwise": "Convolution", "ReLU6": "Clip"}
 
-_BVLC = """AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data
-Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col
-ImageData InfogainLoss InnerProduct Input LRN LSTM Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter Pooling
-Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss
-Split Swish TanH Threshold Tile WindowData"""
-
 
 def convert(net: NetParameter) -> tuple[Counter[str], Counter[str]]:
     """Change the net in place; the numbers of what was taken out, and of what BVLC cannot say and is still there."""
     taken, left = Counter[str](), Counter[str]()
+    dialects.hand_on_fillers(net)
     _strip(net, "", taken, left)
     for index in reversed(range(len(net.layer))):
         layer = net.layer[index]
@@ -34,7 +30,7 @@ def convert(net: NetParameter) -> tuple[Counter[str], Counter[str]]:
             net.layer.insert(index + 1, behind)
     for layer in net.layer:
         _strip(layer, "", taken, left)
-        if layer.type not in _BVLC.split():
+        if layer.type not in BVLC_TYPES:
             left[f"type {layer.type}"] += 1
     return taken, left
 
@@ -92,6 +88,9 @@ def _strip(message: Message, where: str, taken: Counter[str], left: Counter[str]
     for field, value in message.ListFields():
         key = f"{field.containing_type.name}.{field.name}"
         if field.name in ("layer", "layers", "blobs"):
+            continue
+        if field.name == "foreign_text":
+            left.update(dialects.foreign_names(message))
             continue
         is_foreign = dialects.is_foreign(key)
         says_nothing = is_foreign and dialects.is_default(field, value)

@@ -7,6 +7,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
+from pysolver.proto.bvlc_types import BVLC_TYPES
 from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 
 TYPES = {
@@ -129,6 +130,10 @@ def _upgrade_layer(old: V1LayerParameter, new: LayerParameter, emit: Emit) -> bo
                 while len(new.param) <= index:
                     new.param.add()
                 setattr(new.param[index], _PER_BLOB[field.name], entry)
+        elif field.name == "present":
+            new.MergeFrom(value)
+        elif field.name == "foreign_type":
+            new.type = _present_name(value)
         elif field.name == "type":
             new.type = TYPES[V1LayerParameter.LayerType.Name(value)]
         elif field.name == "layer":
@@ -143,6 +148,12 @@ def _upgrade_layer(old: V1LayerParameter, new: LayerParameter, emit: Emit) -> bo
         else:
             setattr(new, field.name, value)
     return clean
+
+
+def _present_name(old: str) -> str:
+    """Of a type that only another Caffe has had: BVLC's, or by the rule IMAGE_DATA: ImageData."""
+    known = {name.lower(): name for name in BVLC_TYPES}
+    return known.get(old.lower().replace("_", "")) or "".join(word.capitalize() for word in old.split("_"))
 
 
 def _has_place(field: FieldDescriptor) -> bool:

@@ -7,10 +7,8 @@ What has to be decided is decided once: the ranks agree on actions, rank 0 reads
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pysolver import lifetime
 from pysolver.errors import CaffeError
 from pysolver.net.parameters import Parameters
 from pysolver.solver.buckets import Buckets
@@ -229,8 +228,9 @@ def as_rank() -> Iterator[None]:
     If starter.start() did, an error of the block ends the process, and start() tells it; else it is told here.
     """
     if place() and "TORCHELASTIC_RUN_ID" in os.environ:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        lifetime.end_with_parent()
+        if STARTER in os.environ and not lifetime.is_alive(int(os.environ[STARTER])):
+            sys.exit(1)  # it died while this process began
     if place() is None or os.environ.get(STARTER) != str(os.getppid()):
         yield
         return

@@ -9,6 +9,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from pysolver.solver.note import Note, Point
 from pysolver.solver.parameters import check_parameters
 from pysolver.solver.plateau import Plateau
 from pysolver.solver.ranks import Alone
+from pysolver.solver.readings import Readings
 from pysolver.solver.signals import Action, ActionFunction
 from pysolver.solver.smoothing import Smoothing
 from pysolver.solver.state_file import State
@@ -83,6 +85,7 @@ class Solver:
         self._continues = False  # the next step() goes on with the smoothed loss of the snapshot
         self._last_display: int | None = None
         self._timer = time.perf_counter()
+        self._readings = Readings(stop_on_nan or self.context.device.type == "cpu")
 
         self._emit(e.InitializingSolver(to_text(param)))
         check_parameters(param, self.type, self._emit)
@@ -160,7 +163,7 @@ class Solver:
             if action in (Action.STOP, Action.PREEMPT):
                 self.is_stopped = True
                 break
-        self.losses.settle()
+        self._readings.settle()
 
     def _passes(self, debug: bool) -> Tensor:
         """iter_size times forward and backward: gradients add up in the diffs, the mean loss is returned."""
@@ -195,14 +198,27 @@ class Solver:
         values = [parameter.data for parameter in net.learnable_params]
         diffs = [parameter.grad for parameter in net.learnable_params]
         hyper = updates.hyper_of(param, row, net.lr_mults, net.decay_mults)
-        links: dict[str, Callable] = {"unscale": net.loss_scale.unscale} if net.loss_scale else {}
+        links: dict[str, Callable] = {"unscale": self._unscale} if net.loss_scale else {}
         links |= {"average": self.ranks.average, "adapt": self._adapt(row.lr)}
-        clipped = updates.step(self.type, values, diffs, self.history, hyper, **links)
-        if clipped:
-            self._emit(e.Clipping(*clipped))
-        if net.loss_scale and net.loss_scale.is_overflow:
-            self._emit(e.Overflow(self.iter, net.loss_scale.factor))
+        norm = updates.step(self.type, values, diffs, self.history, hyper, **links)
+        if norm is not None:
+            self._readings.put(norm, self._tell_clipping)
         self.iter += 1
+
+    def _tell_clipping(self, norm: float) -> None:
+        limit = self.param.clip_gradients
+        if norm > limit:
+            self._emit(e.Clipping(norm, limit, float(np.float32(limit) / np.float32(norm))))
+
+    def _unscale(self, gradients: list[Tensor]) -> Tensor:
+        scale = self.net.loss_scale
+        overflow = scale.unscale(gradients)
+        self._readings.put(overflow * scale.factor, partial(self._tell_overflow, self.iter))
+        return overflow
+
+    def _tell_overflow(self, iteration: int, factor: float) -> None:
+        if factor:
+            self._emit(e.Overflow(iteration, factor))
 
     def _row(self) -> tuple[schedule.Row, int, Plateau]:
         """The hyper-parameters of the next update, the current_step that goes with them, and what is remembered."""
@@ -229,7 +245,7 @@ class Solver:
         return self.param.display != 0 and self.iter % self.param.display == 0
 
     def _display(self) -> None:
-        self.losses.settle()
+        self._readings.settle()
         now = time.perf_counter()
         seconds = now - self._timer
         speed = 0.0 if self._last_display is None else (self.iter - self._last_display) / (seconds or 1)
@@ -239,9 +255,9 @@ class Solver:
         self._timer, self._last_display = now, self.iter
 
     def _take_loss(self, loss: Tensor) -> None:
-        self.losses.put(self.iter, loss)
+        self._readings.put(loss, partial(self.losses.take, self.iter))
         if self.param.lr_policy == "plateau":  # one rate for all ranks: by the loss of rank 0
-            self.losses.settle()
+            self._readings.settle()
             self._loss = np.frombuffer(self.ranks.spread(self.losses.smoothing.value.tobytes()), np.float32)[0]
 
     # ---- testing ---------------------------------------------------------------------------------------------
@@ -297,7 +313,7 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write model and state of this iteration, each whole or not at all, the model first."""
-        self.losses.settle()
+        self._readings.settle()
         points = self.ranks.gather(notes.point_to_json(self._point()))
         self._saved.add(self.iter)
         if not self.context.is_root:
@@ -315,7 +331,7 @@ class Solver:
         """Where a run that is resumed from a snapshot of this moment goes on."""
         if self._resume_point is not None:
             return self._resume_point
-        self.losses.settle()
+        self._readings.settle()
         return resume.capture(self.net, self.test_nets, self.losses.smoothing.state())
 
     def restore(self, file: str, always_continue: bool = False) -> None:
@@ -343,7 +359,7 @@ class Solver:
         self.ranks.share([*self._weights(), *self.history])
         self.iter, self.current_step, self.plateau = start.iteration, start.step, start.plateau
         self._resume_point = None
-        self.losses.forget()
+        self._readings.forget()
         self._found_intact, self._continues = start.iteration, point is not None
         if point:
             resume.restore(point, self.net, self.test_nets)
@@ -360,6 +376,7 @@ class Solver:
             net.close()
 
     def _emit(self, event: e.Event) -> None:
+        self._readings.settle()  # what has been on its way comes first
         self._channel(event)
 
     @property

@@ -110,6 +110,7 @@ def main(
         train(options, log=log, subscribers=subscribers, action=action, advise=advise)
 
 
+@memory.shortage_told()
 def train(
     options: TrainOptions,
     *,
@@ -147,6 +148,8 @@ def train(
             emit(notices.Advice(str(advice)))
         if group.is_root and (param.snapshot or param.snapshot_after_train):
             stack.enter_context(snapshots.claim(param.snapshot_prefix))
+        if options.precision != "fp32":
+            emit(notices.HalfPrecision(options.precision))
         if options.compile and device.type == "cpu":
             emit(notices.NotCompiled())
         snapshot = _choose_start(param, options, group, emit)

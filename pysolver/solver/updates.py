@@ -10,10 +10,10 @@ parameters. The rules are in pysolver/solver_types.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import SolverParameter
@@ -47,57 +47,50 @@ def step(
     hyper: Hyper,
     *,
     average: Link = lambda grads: None,
-    unscale: Callable[[Tensors], bool] = lambda grads: True,
+    unscale: Callable[[Tensors], Tensor | None] = lambda grads: None,
     adapt: Callable[[Tensors, Tensors, Hyper], Hyper] = lambda params, grads, hyper: hyper,
-) -> Clip | None:
-    """The whole chain for a solver type; what the clipping did, if it did.
+) -> Tensor | None:
+    """The whole chain for a solver type; the gradient's norm, 0-d, 0 without an update, if it is to be clipped.
 
     average: turns the gradients of this rank into their mean over all ranks. unscale: takes out the factor that mixed
     precision puts into the loss. It comes second, since the sum over the ranks already runs during backward, and so
-    that a gradient that overflowed on one rank is seen by all. It says whether the gradients are finite; if they are
-    not, there is no update. adapt: gives each parameter another rate by its gradient, of (params, grads, hyper).
+    that a gradient that overflowed on one rank is seen by all. What it gives, 0-d, is 1 if the gradients are not
+    finite, and then there is no update, else 0. adapt: gives each parameter another rate by its gradient, of (params,
+    grads, hyper).
+
+    Nothing here waits for a GPU, but what `adapt` reads, and whether to update by a rule that is not sgd_at_once.
     """
     if not params:
         return None
     average(grads)
-    if not unscale(grads):
-        return None
-    clipped = clip(grads, hyper.clip_gradients)
+    overflow = unscale(grads)
+    norm = clip(grads, hyper.clip_gradients)
     normalise(grads, hyper.iter_size)
     hyper = adapt(params, grads, hyper)
     if kind == "SGD" and is_at_once(hyper):
-        sgd_at_once(params, grads, history, hyper)
-    else:
+        sgd_at_once(params, grads, history, hyper, overflow)
+    elif overflow is None or not overflow:
         regularise(grads, params, hyper.decays, hyper.regularization_type)
         TYPES[kind].rule(grads, history, hyper)
         apply(params, grads)
-    return clipped
-
-
-class Clip(NamedTuple):
-    """What clip did: the gradient's norm, the limit, and the factor between them."""
-
-    norm: float
-    limit: float
-    scale: float
+    return norm if norm is None or overflow is None else norm.where(overflow == 0, 0)
 
 
 # ---- before the rule ----------------------------------------------------------------------------------------------
 
 
-def clip(grads: Tensors, limit: float) -> Clip | None:
-    """Scale the whole gradient down to an L2 norm of `limit`; None if it is not longer. A negative limit: off.
+def clip(grads: Tensors, limit: float) -> Tensor | None:
+    """Scale the whole gradient down to an L2 norm of `limit` if it is longer; its norm, 0-d. A negative limit: off.
 
     It looks at the raw gradient: summed over iter_size, without weight decay. A NaN norm does not clip.
     """
     if limit < 0 or not grads:
         return None
-    norm = float(torch.stack(torch._foreach_norm(grads)).square().sum().sqrt())
-    if not norm > limit:
-        return None
-    scale = float(np.float32(limit) / np.float32(norm))
-    torch._foreach_mul_(grads, scale)
-    return Clip(norm, limit, scale)
+    norm = torch.stack(torch._foreach_norm(grads)).square().sum().sqrt()
+    is_long = norm > limit
+    if norm.device.type != "cpu" or is_long:  # elsewhere than on the CPU nobody knows yet
+        torch._foreach_mul_(grads, torch.where(is_long, torch.full_like(norm, limit) / norm, 1))
+    return norm
 
 
 def normalise(grads: Tensors, iter_size: int) -> None:
@@ -128,8 +121,10 @@ def is_at_once(hyper: Hyper) -> bool:
     return hyper.regularization_type == "L2" and hyper.momentum != 0 and all(1 - (1 - rate) == rate for rate in rates)
 
 
-def sgd_at_once(params: Tensors, grads: Tensors, history: Tensors, hyper: Hyper) -> None:
-    """L2 regularise, sgd and apply in one pass over the memory, where is_at_once says so.
+def sgd_at_once(
+    params: Tensors, grads: Tensors, history: Tensors, hyper: Hyper, overflow: Tensor | None = None
+) -> None:
+    """L2 regularise, sgd and apply in one pass over the memory, where is_at_once says so; nothing if overflow is 1.
 
     torch's SGD computes h = m h + (1 - dampening) (g + decay w), w -= lr h: Caffe's with lr = 1 and the rate as
     1 - dampening, which a double holds exactly down to rates of 2^-29.
@@ -141,7 +136,7 @@ def sgd_at_once(params: Tensors, grads: Tensors, history: Tensors, hyper: Hyper)
         columns = ([column[index] for index in chosen] for column in (params, grads, history))
         torch._fused_sgd_(
             *columns, weight_decay=decay, momentum=float(hyper.momentum), lr=1.0, dampening=1 - rate,
-            nesterov=False, maximize=False, is_first_step=False,
+            nesterov=False, maximize=False, is_first_step=False, found_inf=overflow,
         )  # fmt: skip
     torch._foreach_copy_(grads, history)
 

@@ -304,11 +304,13 @@ def test_fields_that_no_data_layer_reads_are_pointed_out(counted_lmdb, make_sour
     assert "data_param.scale is not read" in log
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_shuffled_records(tmp_path, monkeypatch, make_source, counted_lmdb, cached) -> None:
+@pytest.mark.parametrize(
+    "cached, field", [(True, "shuffle: true"), (False, "shuffle: true"), (False, "shuffle_pool_size: 2")]
+)
+def test_shuffled_records(tmp_path, monkeypatch, make_source, counted_lmdb, cached, field) -> None:
     """data_param.shuffle: each pass holds every record once, in its own order; the ranks share a pass among them."""
     counted_lmdb(12)
-    text = DATA.format("", 3).replace("batch_size: 3", "batch_size: 3 shuffle: true")
+    text = DATA.format("", 3).replace("batch_size: 3", f"batch_size: 3 {field}")
     context = {"cache_bytes": 1 << 20 if cached else 0, "seed": 7}
     source = make_source(text, **context)
     passes = [list(itertools.chain(*labels_of(source, 4))) for _ in range(3)]
@@ -330,3 +332,14 @@ def test_a_later_image_that_is_smaller_than_the_crop(write_lmdb, make_source, ca
     source = make_source(DATA.format("transform_param { crop_size: 4 }", 2), cache_bytes=cache_bytes)
     with pytest.raises(CaffeError, match=r"'d'.*: an image of 1 x 3 x 6 .* is smaller than the crop of 4 x 4"):
         source.next_batch()
+
+
+@pytest.mark.parametrize("fields", ["crop_h: 3 crop_w: 5", "crop_height: 3 crop_width: 5"])
+def test_a_crop_that_is_no_square(fields, write_lmdb, make_source) -> None:
+    """SSD's and Cysu's: in TEST from the middle."""
+    image = np.arange(2 * 8 * 9, dtype=np.uint8).reshape(2, 8, 9)
+    write_lmdb("db", [raw_record(image)])
+    text = f"""name: "d" type: "Data" top: "data" data_param {{ source: "db" batch_size: 1 backend: LMDB }}
+               transform_param {{ {fields} }}"""
+    (data,) = make_source(text, "TEST").next_batch()
+    np.testing.assert_array_equal(data[0], image[:, 2:5, 2:7])

@@ -50,6 +50,22 @@ def test_a_worker_that_dies_costs_its_trial_one_retry(tmp_path):
         engine.run([trial(tmp_path / "twice", deaths=2)])
 
 
+def test_what_may_be_too_large_for_memory_is_given_up_and_not_tried_again(tmp_path):
+    """Where torch says so, and where the kernel kills. The log says it; another trial's end is an error."""
+    told = trial(tmp_path / "told", words="out of memory; so and so", memory=True)
+    killed, other = trial(tmp_path / "killed", deaths=9), trial(tmp_path / "other")
+    with Engine(1) as engine:
+        found = engine.run([told, killed, other], may_be_too_large={told, killed})
+        assert [run.counts.get("GaveUp", 0) for run in found.values()] == [1, 1, 0]
+        again = engine.run([told, killed], may_be_too_large={told, killed})
+    assert (len(calls(told)), len(calls(killed))) == (1, 2) and set(again) == {told, killed}
+    words = [made.log.read_text().splitlines()[-1].partition("] ")[2] for made in (told, killed)]
+    assert words == ["Gave up: out of memory; so and so", f"Gave up: {killed.folder}: its worker process died 2 times"]
+    small = trial(tmp_path / "small", words="out of memory; so and so", memory=True)
+    with Engine(1) as engine, pytest.raises(CaffeError, match="out of memory; so and so"):
+        engine.run([small], may_be_too_large={told})
+
+
 def test_a_worker_that_dies_while_it_has_nothing_to_do_costs_nothing(tmp_path):
     told: list[Progress] = []
     before, after = trial(tmp_path / "before"), trial(tmp_path / "after")
@@ -99,27 +115,40 @@ def test_cores_are_dealt_out(monkeypatch):
     assert len(share_cores(12)) == 12 and all(len(share) == 1 for share in share_cores(12))
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_workers_do_not_outlive_their_parent(number, status, tmp_path):
-    """A tuning that is ended leaves nobody behind who would write into the trials' folders; SIGTERM without a word
-    (of Python's, about semaphores)."""
+@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_nobody_outlives_a_tuning(number, status, tmp_path):
+    """Neither its two workers nor what these started (a Caffe, say), who would write into the trials' folders; SIGTERM
+    and Ctrl-C, which all of a terminal's processes get, without a word (of Python's, about semaphores)."""
+    (tmp_path / "caffe").write_text('#!/bin/sh\necho $$ > "${2#--solver=}.pid"\nexec sleep 600\n')
+    (tmp_path / "caffe").chmod(0o755)
     code = f"""
+import signal, sys
 from pathlib import Path
-from pretend import Pretend
 from pysolver.disciplined.engine import Engine
-from pysolver.disciplined.trial import Trial
+from pysolver.disciplined.trial import Command, Trial
 if __name__ == "__main__":
-    with Engine(1) as engine:
-        engine.run([Trial(Path({str(tmp_path / "t")!r}), "", None, Pretend(seconds=600))])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in a background that ignores it
+    caffe = Command(({str(tmp_path / "caffe")!r},))
+    with Engine(2) as engine:
+        try:
+            engine.run([Trial(Path({str(tmp_path)!r}) / name, "", None, caffe) for name in ("a", "b")])
+        except KeyboardInterrupt:
+            sys.exit(130)
 """
     (tmp_path / "tuning.py").write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(tmp_path / "tuning.py")]
-    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    until(lambda: (tmp_path / "t" / "calls").exists() and (tmp_path / "t" / "calls").read_text())
-    worker = int((tmp_path / "t" / "calls").read_text().split()[-1])
-    parent.send_signal(number)
-    until(lambda: not Path(f"/proc/{worker}").exists())
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    files = [tmp_path / name / "solver.prototxt.pid" for name in ("a", "b")]
+    until(lambda: all(file.exists() and file.read_text().endswith("\n") for file in files))
+    caffes = [int(file.read_text()) for file in files]
+    workers = [int(Path(f"/proc/{pid}/stat").read_text().split()[3]) for pid in caffes]
+    assert parent.pid not in workers and len({*workers, *caffes}) == 4
+    if number == signal.SIGINT:
+        os.killpg(parent.pid, number)
+    else:
+        parent.send_signal(number)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*workers, *caffes)))
     said = parent.communicate()[1]
     assert parent.returncode == status and (number == signal.SIGKILL or said == b"")
 

@@ -12,6 +12,7 @@ from pysolver.disciplined import range_plot
 from pysolver.disciplined.reading import RangeTest, analyse, read_curve
 from pysolver.errors import CaffeError
 from pysolver.logs import read_log
+from pysolver.logs.assemble import Assembler
 
 LOGS = Path(__file__).resolve().parent.parent / "golden" / "logs"
 LINEAR = np.linspace(0, 3, 60)
@@ -165,6 +166,26 @@ def test_picture_marks_the_findings():
     raw = top.lines[0]
     assert np.array_equal(raw.get_ydata(), runs[0].test["loss"]) and top.get_xscale() == "linear"
     assert made.get_suptitle().startswith(f"max_lr {found.max_lr:g}")
+
+
+def test_a_net_that_dies_is_marked_where_it_does():
+    """In the words and in the picture; iterations as the log has them: its last number at 40, NaN from 45 on."""
+    tables = Assembler()
+    for number in range(12):
+        tables.display(5 * number, float(number), 1.0, 1.0)
+        tables.rate(5 * number, float(number), number / 100, 0.9, 0.0)
+        tables.test(5 * number, float(number), 0)
+        tables.output("Test", ("0", "loss"), True, 2.3 - number / 10 if number < 9 else np.nan)
+    run = tables.run("dies")
+    found = analyse([run])
+    assert "breaks at 0.08, NaN from iteration 45" in found.text() and found.to_json()["runs"][0]["nan_from"] == 45
+    made = range_plot.figure(found, [run], ["dies"])
+    made.draw_without_rendering()
+    top = made.axes[0]
+    (words,) = [text for text in top.texts if text.get_text() == "NaN from iteration 45"]
+    assert words.xy == (pytest.approx(0.08), pytest.approx(1.5))
+    inside, seen = top.get_window_extent(), words.get_window_extent()
+    assert inside.x0 <= seen.x0 and seen.x1 <= inside.x1 and inside.y0 <= seen.y0
 
 
 def test_max_lr_is_what_all_runs_bear():

@@ -16,7 +16,7 @@ from surfaces import World
 
 from pysolver.disciplined import answer, report, report_plots
 from pysolver.disciplined.recipe import Recipe
-from pysolver.disciplined.stages import Decision, Situation, cycle
+from pysolver.disciplined.stages import Decision, Situation, final
 from pysolver.disciplined.trial import changed
 from pysolver.disciplined.tuning import STAGES, Budget, Tuning, affordable, bearable
 from pysolver.errors import CaffeError
@@ -192,7 +192,7 @@ def test_a_budget_keeps_what_the_final_runs_need(tuning):
 def test_a_small_budget_means_fewer_final_runs(tuning):
     """25 epochs bear a pair of final runs of 10, tuned and as it came, and not the four pairs that are wanted."""
     some = Tuning(tuning.recipe)
-    plans = cycle.final(Situation(tuning.recipe.facts, some.tried | {"epochs": 10}))
+    plans = final.decide(Situation(tuning.recipe.facts, some.tried | {"epochs": 10}))
     assert len(plans) == 8
     borne = bearable(some, plans, Budget(epochs=25), "final")
     assert [(plan.stage, plan.run) for plan in borne] == [("final", 0), ("beside", 0)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from surfaces import World, play
 
-from pysolver.disciplined.plan import Facts, Plan
+from pysolver.disciplined.plan import CHOICE, Facts, Plan
 from pysolver.disciplined.stages import (
     HIGH,
     LOW,
@@ -20,11 +20,15 @@ from pysolver.disciplined.stages import (
     batch_sizes,
     branches,
     cycle,
+    final,
     learning_rate,
     length,
     momentum,
     weight_decay,
 )
+from pysolver.logs import events as e
+from pysolver.logs.assemble import Assembler
+from pysolver.logs.run import Run
 
 BREAKS = [0.004, 0.02, 0.07, 0.3, 1.0, 4.0]
 
@@ -33,6 +37,53 @@ BREAKS = [0.004, 0.02, 0.07, 0.3, 1.0, 4.0]
 def test_range_test_finds_the_break_in_any_order_of_magnitude(breaks, noise):
     decision = play(World(breaks=breaks, noise=noise), learning_rate.decide, batch_size=128)
     assert 1 / 1.5 < decision.values["max_lr"] / breaks < 1.5, (decision.reason, decision.notes)
+
+
+def ramp_log(rates, losses) -> Run:
+    """A range test with a test every ten iterations."""
+    tables = Assembler()
+    for number, (rate, loss) in enumerate(zip(rates, losses)):
+        tables.display(10 * number, float(number), 1.0, 1.0)
+        tables.rate(10 * number, float(number), float(rate), 0.9, 0.0)
+        tables.test(10 * number, float(number), 0)
+        tables.output("Test", ("0", "loss"), True, loss)
+    tables.head(e.Done("tool"))
+    return tables.run("ramp")
+
+
+CIFAR_SCOUT = (2.30256, 2.3026, 2.3025, 2.30237, 2.30219, 2.30153, 2.30023, 2.29768, 2.28679, 2.23401, 2.11592, 2.12541,
+               2.30605, 2.37176, 2.36893, 2.30406, 2.30524, 2.32868, 2.38016, 2.34954, 78.0789, 9.9324)  # fmt: skip
+CIFAR_DEAD = (2.30255, 2.29712, 2.3845, 2.38577, 2.35771, 2.32393, 2.33124, 2.3885, 2.35114, 2.35392, 2.36099, 2.42213,
+              4.27989, 2.54354, 2.81464, 2.42779, 78.2535, 6.73319, 3.4746)  # fmt: skip
+
+
+CIFAR_RAMPS = (
+    (2.3026, 2.3024, 2.3008, 2.2984, 2.2903, 2.2542, 2.2145, 2.1697, 2.1118, 2.0239, 1.9819, 1.9637, 2.0526, 2.0427,
+     2.0786, 1.9323, 1.9167, 2.1191, 2.1538, 2.125, 1.9182, 1.9891, 2.0365, 2.1346, 1.9094, 2.091, 2.1285, 1.9944,
+     2.061, 2.1105, 2.0036, 2.191, 2.1282, 2.2122, 2.1515, 1.9812, 2.3696, 2.1439, 2.1055),
+    (2.3026, 2.3025, 2.302, 2.3009, 2.2959, 2.265, 2.2174, 2.1388, 2.1265, 2.023, 2.0211, 1.9589, 1.9765, 2.1587,
+     1.9305, 1.9287, 2.1604, 2.1678, 2.4618, 2.2791, 2.2808, 2.296, 2.2788, 2.2501, 2.2005, 2.1796, 2.2057, 2.1798,
+     2.1379, 2.1799, 2.0597, 2.0869, 2.0787, 2.1385, 2.0548, 2.1029, 2.1187, 2.0472, 2.1592),
+)  # fmt: skip
+
+
+def test_a_net_that_begins_on_a_plateau():
+    """What Caffe's cifar10_full showed, whose weights begin next to zero: from 0.01 on it is dead, at the loss of
+    chance, which is where it began. Before, ramps went to 5.4, then to 54, and lengthened."""
+    scout = learning_rate.decide(situation := Situation(World().facts, {"batch_size": 128}))
+    rates = np.geomspace(1e-5, 10, len(CIFAR_SCOUT))
+    start = {scout[0]: ramp_log(rates, CIFAR_SCOUT)}
+    ramps = learning_rate.decide(replace(situation, results=start))
+    assert all(plan.high == pytest.approx(0.02, rel=0.5) for plan in ramps)
+    dead = {plan: ramp_log(np.linspace(0.005, 5.4, len(CIFAR_DEAD)), CIFAR_DEAD) for plan in ramps}
+    lower = learning_rate.decide(replace(situation, results={**start, **dead}))
+    assert all(plan.high == pytest.approx(ramps[0].high / 10, rel=0.1) for plan in lower)
+    assert {plan.epochs for plan in lower} == {plan.epochs for plan in ramps}
+    # one of two that breaks is enough to know what both bear: a longer ramp to the same height, none ten times as high
+    rates = np.linspace(0.0, 0.028, len(CIFAR_RAMPS[0]))
+    one = dict(zip(ramps, (ramp_log(rates, losses) for losses in CIFAR_RAMPS)))
+    (longer,) = learning_rate.decide(replace(situation, results={**start, **one}))
+    assert (longer.high, longer.epochs) == (ramps[0].high, 2 * ramps[0].epochs)
 
 
 def test_a_rate_that_never_breaks_is_said_to_be_a_lower_bound():
@@ -90,6 +141,33 @@ def test_a_larger_batch_only_if_it_pays(knee, chosen):
     assert play(world, batch_size.decide).values["batch_size"] == chosen
 
 
+@dataclass(frozen=True)
+class Small(World):
+    """Where a batch of more than `fits` images does not fit into memory."""
+
+    fits: int = 10_000
+
+    def train(self, plan: Plan) -> Run:
+        if plan.batch <= self.fits:
+            return super().train(plan)
+        tables = Assembler()
+        tables.head(e.GaveUp("out of memory"))
+        return tables.run(plan.name)
+
+
+@pytest.mark.parametrize("knee, fits, chosen", [(10**6, 10**6, 3200), (10**6, 1000, 800), (900, 10**6, 1600),
+                                                (10**6, 300, 200), (10**6, 100, 100)])  # fmt: skip
+def test_ever_larger_batches_while_they_pay_and_memory_bears_them(knee, fits, chosen):
+    """An epoch of 200,000 images bears 4000 an update, so 100 can be doubled five times."""
+    decision = play(Small(knee=knee, fits=fits, images=200_000, batch=100), batch_size.decide)
+    assert decision.values["batch_size"] == chosen
+    tried = {plan.batch for plan in decision.evidence}
+    assert max(tried) <= 2 * chosen or tried <= {50, 100, 200, 400}
+    beyond = [plan for plan in decision.evidence if plan.batch > fits]
+    assert len(beyond) == len({plan.batch for plan in beyond}), "once is enough"
+    assert bool(beyond) == bool(decision.notes) and all("does not fit into memory" in n for n in decision.notes)
+
+
 def test_a_machine_that_is_busy_now_and_then_does_not_choose_the_batch():
     """In the first turn something else slows the person's own size down threefold; in truth all are alike."""
 
@@ -134,7 +212,7 @@ def test_high_means_right():
 
 
 @pytest.mark.parametrize("stage", [batch_size.decide, learning_rate.decide, momentum.decide, weight_decay.decide,
-                                   cycle.decide, cycle.final, length.decide, batch_sizes.decide,
+                                   cycle.decide, final.decide, length.decide, batch_sizes.decide,
                                    branches.decide])  # fmt: skip
 def test_a_spent_budget_decides_from_what_there_is(stage):
     """At whatever moment it runs out."""
@@ -187,17 +265,34 @@ VALUES = {"batch_size": 128, "max_lr": 0.2, "base_lr": 0.02, "momentum": 0.95, "
 @pytest.mark.parametrize("breaks, stays", [(1.0, False), (0.05, True)])
 def test_what_is_not_better_than_the_file_is_not_the_answer(breaks, stays):
     """A cycle to 0.2 at momentum 0.85 is one to 0.133 at 0.9: where 0.05 breaks, it ends worse than the file's 0.01."""
-    decision = play(World(breaks=breaks), cycle.final, **VALUES)
+    decision = play(World(breaks=breaks), final.decide, **VALUES)
     assert decision.file_stays == stays and decision.sure != LOW
     assert (decision.values["test_loss"] > decision.values["test_loss_before"]) == stays
     assert ("nothing was gained, so that stays" in decision.reason) == stays
 
 
+@pytest.mark.parametrize("breaks, stays", [(1.0, False), (0.05, True)])
+def test_records_set_aside_choose_between_the_cycle_and_the_file(breaks, stays):
+    """With no word from the test set, on which both may do as they like."""
+
+    class Aside(World):
+        @property
+        def facts(self) -> Facts:
+            return replace(super().facts, set_aside=500)
+
+    decision = play(world := Aside(breaks=breaks), final.choose, **VALUES)
+    assert decision.file_stays == stays and decision.reason.startswith("on 500 records set aside, 10 epochs: ")
+    assert {plan.stage for plan in decision.evidence} == {CHOICE} and len(decision.evidence) == 2 * world.facts.runs
+    told = play(world, final.decide, **VALUES)
+    assert not told.file_stays and "that stays" not in told.reason
+    assert (told.values["test_loss"] > told.values["test_loss_before"]) == stays
+
+
 def test_a_budget_too_small_for_a_cycle_leaves_the_file():
     """A cycle that was tried before is an answer without the final training, what no trial showed is none."""
     world = World()
-    nothing = cycle.final(Situation(world.facts, VALUES, more=False))
+    nothing = final.decide(Situation(world.facts, VALUES, more=False))
     assert nothing.file_stays and not nothing.values and "the budget bore neither" in nothing.reason
     short = Plan("cycle", "cycle", 2, 0.02, 0.2, (0.95, 0.85), 1e-3, 128)
-    some = cycle.final(Situation(world.facts, VALUES, {short: world.train(short)}, more=False))
+    some = final.decide(Situation(world.facts, VALUES, {short: world.train(short)}, more=False))
     assert not some.file_stays and "not compared" in some.reason

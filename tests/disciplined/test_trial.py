@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pysolver.disciplined.trial import Command, Trial, changed, here, read_pair, seconds
-from pysolver.errors import CaffeError
+from pysolver.errors import CaffeError, OutOfMemory
 from pysolver.logs.reader import read_log
 from pysolver.logs.run import Run
 from pysolver.proto import caffe_pb2
@@ -85,6 +85,56 @@ def test_a_log_of_another_trial_does_not_count():
 
 
 @pytest.mark.parametrize("backend", [here, Command()])
+def test_one_that_was_killed_goes_on_from_its_newest_whole_snapshot(backend):
+    """As if undisturbed: data and generators too. The log of a killed one ends in the midst of a line."""
+    whole = trial("t/whole", snapshot=5).run()
+    made = trial("t/killed", backend, snapshot=5)
+    made.run()
+    text = made.log.read_text()
+    made.log.write_text(text[: text.index("Iteration 16, lr") + 14])
+    for file in ("iter_20.caffemodel", "iter_20.solverstate"):  # never written
+        Path(f"t/killed/snapshot_{file}").unlink()
+    Path("t/killed/snapshot_iter_15.solverstate").write_bytes(b"half")  # by a Caffe, which does not write it whole
+    assert made.result() is None
+    run = made.run()
+    assert [resume.iteration for resume in run.resumes] == [10]
+    assert losses(run) == losses(whole) and run.test.iteration.tolist() == [0, 5, 10, 15, 20]
+    assert run.unknown == 0 and made.result() is not None
+
+
+def test_a_snapshot_of_other_settings_is_not_gone_on_from():
+    other = trial(base_lr=0.2, snapshot=5)
+    other.run()
+    other.log.write_text(other.log.read_text()[:-200])
+    made = trial(base_lr=0.1, snapshot=5)
+    run = made.run()
+    assert not run.resumes and losses(run) == losses(trial("t/other", snapshot=5).run())
+    other.write()  # nor if it is killed before its own first one
+    assert not list(Path("t/a").glob("snapshot*"))
+
+
+def test_one_that_was_stopped_goes_on_and_is_then_whole():
+    """Where the snapshot is that the signal left, between the regular ones."""
+    whole = trial("t/whole", max_iter=400).run()
+    made = trial(max_iter=400, snapshot=300, snapshot_after_train=True)
+    made.write()
+    script = """
+import sys
+from pysolver.solver.signals import Action
+from pysolver.solver.train import TrainOptions, train
+turns = iter(range(1000))
+train(TrainOptions(sys.argv[1]), action=lambda: Action.STOP if next(turns) == 130 else Action.NONE)
+"""
+    with made.log.open("w") as log:
+        subprocess.run([sys.executable, "-c", script, "t/a/solver.prototxt"], stderr=log, check=True)
+    assert read_log(made.log).stopped and made.result() is None
+    run = made.run()
+    assert run.finished and not run.stopped and made.result() is not None
+    assert run.test.main_loss.tolist() == whole.test.main_loss.tolist()
+    assert run.train.main_loss[:-1].tolist() == whole.train.main_loss[:-1].tolist()
+
+
+@pytest.mark.parametrize("backend", [here, Command()])
 def test_a_judge_ends_it_and_the_log_says_why(backend, monkeypatch):
     monkeypatch.setattr("pysolver.disciplined.trial.LOOK", 0.2)
     seen = []
@@ -103,15 +153,34 @@ def test_a_judge_ends_it_and_the_log_says_why(backend, monkeypatch):
 
 def test_a_backend_that_fails_is_told_with_its_last_words():
     caffe = Path("caffe.sh")
-    caffe.write_text("#!/bin/sh\necho 'F1124 02:00:00.000000 1 x.cpp:1] Check failed: no GPU' >&2\nexit 3\n")
+    caffe.write_text(
+        "#!/bin/sh\necho 'F1124 02:00:00.000000 1 x.cpp:1] Check failed: no GPU' '\n    @ 0x1 main' >&2\nexit 3\n"
+    )
     caffe.chmod(0o755)
     with pytest.raises(CaffeError, match=r"t/a/train.log: \./caffe.sh ended with status 3: .*Check failed: no GPU"):
         trial(backend=Command(("./caffe.sh",))).run()
+    assert not Command(("./caffe.sh",)).finds_gpu() and not Command(("nowhere/caffe",)).finds_gpu()
+    assert Command(("true",)).finds_gpu()
     with pytest.raises(CaffeError, match="nowhere/caffe: cannot be started: No such file"):
         trial(backend=Command(("nowhere/caffe",))).run()
     with pytest.raises(CaffeError, match="t/a/solver.prototxt: .*stepsize"):
         trial(base_lr=-1.0, max_lr=1.0, lr_policy="triangular", stepsize=0).run()
     assert trial().result() is None
+
+
+@pytest.mark.parametrize("ends, short", [
+    ("echo 'F1124 02:00:00.000000 1 x.cpp:1] Check failed: error == cudaSuccess (2 vs. 0)  out of memory' >&2\n"
+     "echo '*** Check failure stack trace: ***' >&2\nexit 134", True),
+    ("echo 'terminate called after throwing an instance of std::bad_alloc' >&2\nexit 134", True),
+    ("kill -KILL $$", True),
+    ("echo 'Check failed: no GPU' >&2\nexit 134", False)])  # fmt: skip
+def test_a_backend_without_memory_is_told_from_others(ends, short):
+    caffe = Path("caffe.sh")
+    caffe.write_text(f"#!/bin/sh\n{ends}\n")
+    caffe.chmod(0o755)
+    with pytest.raises(CaffeError, match="ended with status") as told:
+        trial(backend=Command(("./caffe.sh",))).run()
+    assert isinstance(told.value, OutOfMemory) == short
 
 
 def test_a_trial_is_a_value():

@@ -17,6 +17,7 @@ import h5py
 import lmdb
 import numpy as np
 import pytest
+from pretend import Limited
 
 import pysolver.disciplined
 from pysolver.commands import main
@@ -25,9 +26,9 @@ from pysolver.data.prepare import prepare
 from pysolver.disciplined import answer, in_process
 from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
-from pysolver.disciplined.stages import Decision
+from pysolver.disciplined.stages import Decision, batch_size
 from pysolver.disciplined.trial import Command
-from pysolver.disciplined.tuning import Tuning, epochs_of, last_epochs
+from pysolver.disciplined.tuning import Tuning, epochs_of, last_epochs, tune_recipe
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
@@ -59,7 +60,7 @@ def test_one_command_then_nothing_is_done_twice(problem, monkeypatch, capsys):
     command = [*QUICK, "--out=quick", "--stages=batch,final", "--validation=300"]
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert told.startswith("Judged on 300 training records set aside") and told.count("=> ") == 2
+    assert told.startswith("Judged on 300 training records set aside") and told.count("=> ") == 3
     first = (problem / "quick/decisions.json").read_text()
     logs = {path: path.stat().st_mtime_ns for path in problem.glob("quick/trials/*/*/train.log")}
     assert len(logs) == len(json.loads(first)["trials"]) >= 4
@@ -68,8 +69,14 @@ def test_one_command_then_nothing_is_done_twice(problem, monkeypatch, capsys):
     assert (problem / "quick/decisions.json").read_text() == first
     assert {path: path.stat().st_mtime_ns for path in problem.glob("quick/trials/*/*/train.log")} == logs
 
+    decided = json.loads(first)["decisions"]
+    assert [d["stage"] for d in decided] == ["batch", "choice", "final"] and "300 records set aside" in told
+    assert "decides nothing" in told and all(
+        d["reason"][-20:] in Path("quick/report.html").read_text() for d in decided
+    )
     # the records set aside, and what is left, are the training set; the final runs have all of it
-    for folder, names in (("batch", ("quick/data/train_without_300_lmdb", "quick/data/validation_300_lmdb")),
+    apart = "quick/data/train_without_300_lmdb", "quick/data/validation_300_lmdb"
+    for folder, names in (("batch", apart), ("choice", apart),
                           ("final", ("demo/digits_train_lmdb", "demo/digits_test_lmdb"))):  # fmt: skip
         net = read_text(next(problem.glob(f"quick/trials/{folder}/*/train_test.prototxt")), NetParameter)
         assert tuple(layer.data_param.source for layer in net.layer[:2]) == names
@@ -177,6 +184,34 @@ def test_a_branch_goes_on_where_its_trunk_ended(problem, monkeypatch):
     assert f"--snapshot={made.start(same)}" in (again.folder / "solver.prototxt").read_text()
 
 
+WIDE = """
+layer { name: "d" type: "HDF5Data" top: "data" top: "target" hdf5_data_param { source: "wide.txt" batch_size: 10 } }
+layer { name: "wide" type: "InnerProduct" bottom: "data" top: "wide" inner_product_param { num_output: 200000
+  weight_filler { type: "xavier" } } }
+layer { name: "o" type: "InnerProduct" bottom: "wide" top: "o" inner_product_param { num_output: 1
+  weight_filler { type: "xavier" } } }
+layer { name: "far" type: "EuclideanLoss" bottom: "o" bottom: "target" top: "far" }
+"""
+
+
+def test_a_batch_that_does_not_fit_into_memory_ends_the_series_not_the_tuning(problem, monkeypatch):
+    """0.8 MB a blob and image: beside torch, 10 images take from 60 to 100 MiB of data, 40 more than 140."""
+    monkeypatch.chdir(problem)
+    with h5py.File("wide.h5", "w") as file:
+        file["data"], file["target"] = np.ones((4000, 1), np.float32), np.ones((4000, 1), np.float32)
+    Path("wide.txt").write_text("wide.h5\n")
+    Path("wide.prototxt").write_text(WIDE)
+    Path("wide_solver.prototxt").write_text('net: "wide.prototxt" base_lr: 1e-9 lr_policy: "fixed" max_iter: 80')
+    made = recipe("wide_solver.prototxt", Path("wide"), epochs=1, backend=Limited(120 << 20))
+    (state,) = tune_recipe(made, stages={"batch": batch_size.decide})
+    (decision,) = state.decisions
+    sizes = {plan.batch: run for plan, run in state.results.items() if plan.run == 0}
+    assert "GaveUp" in sizes[40].counts and "GaveUp" not in sizes[10].counts and max(sizes) == 40
+    (largest,) = [plan for plan in state.results if plan.batch == 40]  # no second turn
+    assert "out of memory; a smaller batch_size" in made.trial(largest).log.read_text().partition("Gave up: ")[2]
+    assert decision.values["batch_size"] < 40 and "batch size 40 does not fit into memory" in decision.notes
+
+
 @pytest.mark.parametrize("budget", ["1epochs", "5epochs", "1s"])
 def test_a_tiny_budget_leaves_the_file_as_it_came(problem, monkeypatch, capsys, budget):
     """Not a cycle that nobody has tried; and the time of a first trial is all that is spent before that is known."""
@@ -255,7 +290,7 @@ def test_from_python_and_in_a_notebook(problem, monkeypatch):
     session = pysolver.disciplined.tune("solver.prototxt", "python", epochs=1, seeds=1, jobs=1, stages=["final"])
     assert "as in the file" in session._repr_html_() and session.values["max_lr"] == pytest.approx(0.01)
     alone = pysolver.disciplined.tune("solver.prototxt", "alone", stages=["range"])
-    assert last_epochs(session.tuning) > 0 == last_epochs(alone.tuning), (
+    assert last_epochs(session.tuning, "range") > 0 == last_epochs(alone.tuning, "range"), (
         "a budget keeps nothing for runs that never come"
     )
     (decision,) = session

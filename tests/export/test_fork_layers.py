@@ -245,6 +245,23 @@ def test_scaled_places(net_of, run):
     np.testing.assert_array_equal(run(to_onnx(net, batch="dynamic"), **fed)["y"], fed["data"] * fed["scale"])
 
 
+def test_a_crop_that_finds_its_place(net_of, run):
+    """Up by 2 from a window of 4: the cut begins at 1. Gather hands on what it gets."""
+    up = "convolution_param { num_output: 2 kernel_size: 4 stride: 2 weight_filler { type: 'gaussian' } }"
+    net = net_of(
+        inputs(data=(2, 3, 6, 8))
+        + """layer { name: 'p' type: 'Pooling' bottom: 'data' top: 'p' pooling_param { kernel_size: 2 stride: 2 } }"""
+        + f"""layer {{ name: 'u' type: 'Deconvolution' bottom: 'p' top: 'u' {up} }}
+              layer {{ name: 'c' type: 'AutoCrop' bottom: 'u' bottom: 'data' top: 'c' }}
+              layer {{ name: 'g' type: 'Gather' bottom: 'c' bottom: 'p' top: 'y' top: 'z' }}"""
+    )
+    data = normal(2, 3, 6, 8)
+    expected = forward(net, "u", data=data)[:, :, 1:7, 1:9]
+    found = run(to_onnx(net), data=data)
+    np.testing.assert_allclose(found["y"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["z"], forward(net, "p", data=data))
+
+
 @pytest.mark.parametrize("shape", [(2, 12), (2, 3, 2, 2)])
 def test_without_its_margin_a_large_margin_net_is_an_inner_product(shape, net_of, run):
     """Its weights keep their lengths, and a focal loss leaves the softmax."""

@@ -11,8 +11,10 @@ from golden_layers import CASES, Comparison
 
 import pysolver as caffe
 from pysolver.context import Context
+from pysolver.logs import events as e
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
+from pysolver.solver.readings import Readings
 from pysolver.solver.solver import Solver
 
 SOLVER = """
@@ -43,8 +45,9 @@ def full_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def solver(without: str = "", **context) -> Solver:
+def solver(without: str = "", fields: str = "", **context) -> Solver:
     param = parse_text(SOLVER, caffe_pb2.SolverParameter)
+    param.MergeFrom(parse_text(fields, caffe_pb2.SolverParameter))
     kept = [layer for layer in param.net_param.layer if layer.name != without]
     del param.net_param.layer[:]
     param.net_param.layer.extend(kept)
@@ -83,18 +86,22 @@ def test_a_run_is_the_cpus():
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3)  # rounding, grown over 20 updates
 
 
+@pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_resumes_exactly(precision: str, monkeypatch: pytest.MonkeyPatch):
+def test_resumes_exactly(precision: str, compile: bool, monkeypatch: pytest.MonkeyPatch):
+    """With tests between, Dropout and a clipped gradient; whether the first passes are compiled or replayed."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    whole = solver(precision=precision)
+    fields = "test_iter: 2 test_interval: 3 clip_gradients: 0.5"
+    whole = solver(fields=fields, precision=precision, compile=compile)
     whole.step(8)
-    first = solver(precision=precision)  # a new solver seeds the generators anew
-    first.step(3)
+    first = solver(fields=fields, precision=precision, compile=compile)  # a new solver seeds the generators anew
+    first.step(4)
     first.snapshot()
-    second = solver(precision=precision)
-    second.restore("snap_iter_3.solverstate")
-    second.step(5)
+    second = solver(fields=fields, precision=precision, compile=compile)
+    second.restore("snap_iter_4.solverstate")
+    second.step(4)
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
+    assert all(a.equal(b) for a, b in zip(whole.history, second.history, strict=True))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
@@ -104,5 +111,56 @@ def test_half_precision_is_near(precision: str, tolerance: float):
     assert found[0] == pytest.approx(expected[0], rel=tolerance) and found[-1] < found[0] / 2
 
 
-def test_compiled_is_near():
-    np.testing.assert_allclose(losses(solver("drop", compile=True), 5), losses(solver("drop"), 5), rtol=1e-3)
+GRAPHS = "base_lr: 0.001 test_iter: 2 test_interval: 7 iter_size: 2 clip_gradients: 1"
+
+
+def test_graphs_give_what_eager_passes_give():
+    """30 iterations of two passes each, with tests of two passes between; a blob in the middle is looked at."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    found = []
+    for compile in (False, True):
+        told = []
+        trained = solver("drop", GRAPHS, compile=compile)
+        trained.subscribers = [told.append]
+        trained.net.blobs["pool"].data  # noqa: B018
+        shown = []
+        for _ in range(30):
+            trained.step(1)
+            shown.append(trained.net.blobs["pool"].data.copy())
+        losses = [event.loss for event in told if isinstance(event, e.Iteration)]
+        tests = [event.value for event in told if isinstance(event, e.Output) and event.phase == "Test"]
+        assert len(losses) == 30 and len(tests) == 5
+        found.append([np.array(losses), np.array(tests), np.array(shown), *weights(trained)])
+    for eager, graphs in zip(*found, strict=True):
+        np.testing.assert_allclose(graphs, eager, rtol=1e-3, atol=1e-4)  # rounding, grown over 30 updates
+
+
+def test_every_pass_is_a_graph():
+    """Nothing is left out: no skipped graph, and one root of the tree for the train net and one for the test net."""
+    from torch._inductor.cudagraph_trees import get_manager
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    trained = solver(fields=GRAPHS, compile=True)
+    trained.step(15)
+    assert torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] == 0
+    manager = get_manager(torch.cuda.current_device(), create_if_none_exists=False)
+    assert len(manager.roots) >= 2 and all(len(nodes) == 1 for nodes in manager.roots.values())
+
+
+@pytest.mark.parametrize("fields", ["", "clip_gradients: 0.1", "type: 'Adam' momentum2: 0.99", "iter_size: 2"])
+@pytest.mark.parametrize(("precision", "compile"), [("fp32", False), ("bf16", False), ("fp32", True)])
+def test_an_iteration_does_not_wait(fields: str, precision: str, compile: bool, monkeypatch: pytest.MonkeyPatch):
+    trained = solver(fields=fields, precision=precision, compile=compile)
+    trained.step(5)  # the first look at labels is at once, and graphs are recorded
+    monkeypatch.setattr(Readings, "settle", lambda self: None)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trained.step(5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_fp16_with_sgd_does_not_wait_either(monkeypatch: pytest.MonkeyPatch):
+    test_an_iteration_does_not_wait("clip_gradients: 1", "fp16", False, monkeypatch)

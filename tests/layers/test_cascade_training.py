@@ -226,7 +226,10 @@ def test_accuracies(make, grouped):
 
 def test_what_the_losses_refuse(make):
     maps, truth = (1, 6, 2, 2), (1, 6, 2, 2)
-    for rule, told in (("side: 7", "caffe-yolo"), ("cls_num: 2 downsample_rate: 8", "must be positive")):
+    for rule, told in (
+        ("side: 7", "needs 1470 numbers and 343 labels"),
+        ("cls_num: 2 downsample_rate: 8", "must be positive"),
+    ):
         with pytest.raises(CaffeError, match=told):
             make(f'type: "DetectionLoss" detection_loss_param {{ {rule} }}', maps, truth)
     rule = "cls_num: 2 downsample_rate: 8 field_w: 2 field_h: 2"
@@ -290,7 +293,7 @@ def test_proposal_targets_of_cascade_rcnn(make):
 
 
 def test_hard_mining(make):
-    costs = np.array([1, 5, 3, 9, 8, 7.0])
+    costs = np.array([1, 3, 5, 8, 9, 7.0])  # the dearest come later: the rows keep their order
     regions = np.zeros((6, 5))
     regions[3:, 0] = 1
     extra = np.arange(12).reshape(6, 2)

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from pysolver.errors import CaffeError
+from pysolver.net.net import Net
+from pysolver.proto.caffe_pb2 import NetParameter
+from pysolver.proto.text import parse_text
 
 RNG = np.random.default_rng(5)
 
@@ -160,3 +163,35 @@ def test_balanced_loss(make):
     assert layer(x, target).item() == pytest.approx(expected, rel=1e-5)  # float32
     ignored = torch.where(target == 1, 1.0, 255.0)
     assert layer(x, ignored).item() == 0  # ones alone weigh nothing
+
+
+@pytest.mark.parametrize(
+    "own, other, expected",
+    [
+        ("filler { value: 0 }", "", 0),
+        ("filler { value: 3 }", "scale_param { bias_term: true }", 3),
+        ("", "", 1),
+        ("filler { value: 1 }", "scale_param { filler { value: 2 } }", 2),
+    ],
+)
+def test_intels_filler_of_a_merged_scale(own, other, expected):
+    """Intel's Caffe makes one layer of a BatchNorm and the Scale behind it, and fills its scale with the former's."""
+    net = Net(_batch_norm_and_scale(own, other))
+    assert net.nodes[-1].layer.blobs[0].tolist() == [expected] * 3
+
+
+def test_intels_filler_without_a_scale():
+    """There the BatchNorm itself would scale; here it does not, and says so."""
+    for own, other in (("filler { value: 2 }", "scale_param { filler { value: 2 } }"), ("filler { value: 0 }", None)):
+        with pytest.raises(CaffeError, match="batch_norm_param.filler is a field of another Caffe"):
+            Net(_batch_norm_and_scale(own, other))
+
+
+def _batch_norm_and_scale(own, other):
+    scale = f'layer {{ name: "s" type: "Scale" bottom: "b" top: "b" {other} }}' if other is not None else ""
+    return parse_text(
+        f"""state {{ phase: TEST }}
+            layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: [2, 3] }} }} }}
+            layer {{ name: "b" type: "BatchNorm" bottom: "x" top: "b" batch_norm_param {{ {own} }} }} {scale}""",
+        NetParameter,
+    )

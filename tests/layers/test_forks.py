@@ -64,6 +64,7 @@ def test_region_pooling(make):
     x = RNG.standard_normal((2, 3, 7, 9)).astype(np.float32)
     rings = np.concatenate([regions(20, 2, 36), regions(20, 2, 36)[:, 1:]], 1)
     rings[0, 5:] = [-9, -9, 99, 99]  # nothing is left but the edge
+    rings[1:10] = np.rint(rings[1:10])  # a quarter of them falls on halves of cells
 
     def cells(box):
         first = [math.floor((v + 1 + offset) * scale + 0.5) for v in box[:2]]
@@ -226,6 +227,15 @@ def test_bn_of_segnet(make):
     torch.testing.assert_close(y.std((0, 2, 3), correction=0), torch.full((3,), 2.0), rtol=1e-4, atol=1e-4)
     text = 'type: "BN" bn_param { bn_mode: INFERENCE scale_filler { value: 2 } shift_filler { value: 1 } }'
     torch.testing.assert_close(make(text, x.shape)(x), 2 * x + 1)
+
+
+@pytest.mark.parametrize("field", ["scale_filler { value: 2 } shift_filler { value: 3 }", "bias_filler { value: 3 }"])
+def test_bn_of_one_value_a_channel(make, field):
+    """It is its own mean, so the bias is left, without gradient to it."""
+    x = torch.randn(1, 3, requires_grad=True)
+    y = make(f'type: "BN" bn_param {{ {field} }}', x.shape)(x)
+    y.sum().backward()
+    assert y.tolist() == [[3, 3, 3]] and x.grad.tolist() == [[0, 0, 0]]
 
 
 def test_overlap():

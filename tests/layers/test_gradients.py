@@ -219,6 +219,17 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
         ("reorg_param { stride: 2 }", [(2, 4, 4, 6)], 1),
         ("reorg_param { stride: 2 reverse: true }", [(2, 4, 2, 3)], 1),
     ],
+    "AutoCrop": [("crop_param { axis: 2 offset: 1 offset: 0 }", [X, (2, 4, 3, 2)], 1)],
+    "Lstm": [(f"lstm_param {{ num_output: 3 {WEIGHTS} }}", [(4, 2, 5)], 1)],
+    "MultiStageMeanfield": [
+        (
+            "multi_stage_meanfield_param { num_iterations: 2 theta_alpha: 4 theta_beta: 1 theta_gamma: 2 "
+            "spatial_filter_weight: 0.3 bilateral_filter_weight: 0.5 }",
+            [(1, 3, 3, 4), (1, 3, 3, 4), (1, 3, 3, 4)],
+            1,
+        )
+    ],
+    "Gather": [("", [X, (2, 3)], 2)],
     "Reverse": [("reverse_param { axis: 1 }", [X], 1)],
     "SeLu": [("", [X], 1)],
     "SeLuDropout": [("selu_dropout_param { dropout_ratio: 0.3 }", [X], 1)],
@@ -261,7 +272,7 @@ NO_GRADIENT = {
     "DetectionEvaluate": "verdicts",
     "DetectionGroupAccuracy": "counts",
     "DetectionGroupLoss": "its second number has none: see test_cascade_training.py",
-    "DetectionLoss": "its second number has none: see test_cascade_training.py",
+    "DetectionLoss": "its second number has none: see test_cascade_training.py, and test_yolo_first.py",
     "DetectionOutput": "a list of boxes",
     "EvalDetection": "verdicts",
     "FrcnnOutput": "a list of boxes",

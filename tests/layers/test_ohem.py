@@ -29,9 +29,22 @@ def test_smooth_l1_by_place(make, mode, divisor):
     np.testing.assert_allclose(loss, each.sum() / divisor, rtol=1e-5)
 
 
-def test_softmax_loss_by_place(make):
+def test_cascades_smooth_l1_by_place(make):
+    """Weighted inside and outside; its sum is N times the loss."""
+    a, b, inside, outside = (_normal(3, 5, 2, 2) for _ in range(4))
+    loss, places = make('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 2 }', *[a.shape] * 4, tops=2)(
+        a, b, inside, outside
+    )
+    d = np.abs((inside * (a - b)).double().numpy())
+    each = outside.numpy() * np.where(d < 1 / 4, 2 * d**2, d - 1 / 8)
+    np.testing.assert_allclose(places, each.sum(1, keepdims=True), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, each.sum() / 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["SoftmaxWithLossOHEM", "SoftmaxWithLoss"])
+def test_softmax_loss_by_place(make, kind):
     x, label = _normal(2, 3, 1, 2), torch.tensor([[[[0, 2]]], [[[-1, 1]]]])
-    text = 'type: "SoftmaxWithLossOHEM" loss_param { ignore_label: -1 }'
+    text = f'type: "{kind}" loss_param {{ ignore_label: -1 }}'
     loss, p, places = make(text, x.shape, label.shape, tops=3)(x, label.float())
     expected = torch.softmax(x.double(), 1)
     each = -np.log([expected[0, 0, 0, 0], expected[0, 2, 0, 1], 1, expected[1, 1, 0, 1]])

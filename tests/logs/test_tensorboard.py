@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_a_log_becomes_event_files(tmp_path):
     assert [value for _, value in found["schedule/lr"]] == pytest.approx(run.train.lr)
     assert {"train/loss", "schedule/momentum", "schedule/weight_decay", "_hparams_/session_start_info"} <= set(found)
     assert count == sum(len(v) for tag, v in found.items() if not tag.startswith(("final", "_hparams_")))
+
+
+def test_what_is_no_number_is_written_without_a_word(tmp_path, caplog):
+    """tensorboardX warns at each such value; that a net died is told once, by the log."""
+    from pysolver.logs.tensorboard import write_run
+
+    write_run(read_log(DATA / "mlp_diverges.log.gz"), tmp_path)
+    assert any(math.isnan(value) for _, value in scalars(tmp_path)["test/loss"]) and not caplog.records
 
 
 def test_live_events(tmp_path):

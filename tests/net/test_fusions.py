@@ -130,6 +130,11 @@ REFUSED = {
     "a slope below 0": (
         layer("Convolution", "x", "c", CONV) + layer("ReLU", "c", "out", "relu_param { negative_slope: -1 }")
     ),
+    "a product": (
+        layer("Convolution", "x", "c", CONV)
+        + layer("Convolution", "x", "d", CONV)
+        + layer("Eltwise", "c d", "out", "eltwise_param { operation: PROD }")
+    ),
     "a blob that is an output too": layer("Convolution", "x", "c", CONV) + layer("Sigmoid", "c", "out"),
 }
 
@@ -140,6 +145,28 @@ def test_what_is_left_alone(what: str):
     net.forward_backward()
     assert not {"_AffineNorm", "overwrite"} & set(calls(net))
     twin = build(REFUSED[what] + HEAD, force=True)
+    twin.forward()
+    twin.backward()
+    for one, other in zip(net.learnable_params, twin.learnable_params):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stops", ["BatchNorm", "Scale", "Split"])
+def test_a_gradient_goes_no_further_than_before(stops: str):
+    """What lies below gets one by another way, so that it would show if this way were open."""
+    cut = {kind: "propagate_down: false" if kind == stops else "" for kind in ("BatchNorm", "Scale", "Split")}
+    text = (
+        layer("Convolution", "x", "c", CONV)
+        + layer("Split", "c", "a", f"top: 'b' {cut['Split']}")
+        + layer("BatchNorm", "a", "n", cut["BatchNorm"])
+        + layer("Scale", "n", "n", SCALE + cut["Scale"])
+        + layer("Eltwise", "n c", "m")
+        + layer("Eltwise", "m b", "out")
+        + HEAD
+    )
+    net, twin = build(text), build(text)
+    net.forward_backward()
+    assert "_AffineNorm" in calls(net) and "Split" not in calls(net)
     twin.forward()
     twin.backward()
     for one, other in zip(net.learnable_params, twin.learnable_params):

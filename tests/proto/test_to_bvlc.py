@@ -53,6 +53,15 @@ def test_only_bvlcs_fields_are_left():
     assert [layer.type for layer in net.layer] == kinds.split()
 
 
+def test_intels_filler_goes_into_the_scale():
+    text = """layer { name: "b" type: "BatchNorm" bottom: "x" top: "b" batch_norm_param { filler { value: 0 } } }
+              layer { name: "s" type: "Scale" bottom: "b" top: "s" }"""
+    net = parse_text(text, NetParameter)
+    assert to_bvlc.convert(net) == ({}, {})
+    assert not net.layer[0].batch_norm_param.HasField("filler")
+    assert net.layer[1].scale_param.HasField("filler") and net.layer[1].scale_param.filler.value == 0
+
+
 def test_the_numbers_are_the_same():
     results, x = [], torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     for param in (parse_text(NET, NetParameter), _converted()[0]):

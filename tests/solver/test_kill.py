@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import signal
 from collections.abc import Iterator
 
@@ -25,39 +26,39 @@ def undisturbed(tmp_path_factory, databases):
     return folder, float((folder / "seconds").read_text())
 
 
-def finish(folder) -> None:
-    process = tiny_training.start(folder, snapshot="auto")
+def finish(folder, **options) -> None:
+    process = tiny_training.start(folder, snapshot="auto", **options)
     process.join(60)
     assert process.exitcode == 0, (folder / "log").read_text()[-3000:]
 
 
-def assert_same_end(folder, reference) -> None:
-    model, state = f"snap_iter_{LAST}.caffemodel", f"snap_iter_{LAST}.solverstate"
+def assert_same_end(folder, reference, last: int = LAST) -> None:
+    model, state = f"snap_iter_{last}.caffemodel", f"snap_iter_{last}.solverstate"
     assert (folder / model).read_bytes() == (reference / model).read_bytes(), "weights differ"
     ours, expected = (state_file.read(str(place / state)) for place in (folder, reference))
     assert all(np.array_equal(a, b) for a, b in zip(ours.history, expected.history, strict=True))
     assert ours.current_step == expected.current_step
     assert ours.note.points[0].smoothing == expected.note.points[0].smoothing
-    assert told(folder) == told(reference)
+    assert told(folder, last) == told(reference, last)
     assert not list(folder.glob(".*.tmp")), "leftovers of killed runs"
 
 
-def told(folder) -> list[str]:
+def told(folder, iteration: int) -> list[str]:
     """The last test: its results depend on the weights and on where the test data stand."""
     lines = [line.split("] ", 1)[-1] for line in (folder / "log").read_text().splitlines()]
-    last = len(lines) - lines[::-1].index(f"Iteration {LAST}, Testing net (#0)")
+    last = len(lines) - lines[::-1].index(f"Iteration {iteration}, Testing net (#0)")
     return [line for line in lines[last:] if "Test net output" in line]
 
 
-def kill_and_resume(folder, kills: list[dict]) -> int:
+def kill_and_resume(folder, kills: list[dict], **options) -> int:
     """Run until killed, as often as `kills` says, then to the end; how many kills came before the end."""
     killed = 0
     for kill in kills:
-        process = tiny_training.start(folder, **kill, snapshot="auto")
+        process = tiny_training.start(folder, **kill, snapshot="auto", **options)
         process.join(60)
         assert process.exitcode in (0, -signal.SIGKILL, -signal.SIGPROF)
         killed += process.exitcode != 0
-    finish(folder)
+    finish(folder, **options)
     return killed
 
 
@@ -93,6 +94,35 @@ def test_20_kills(undisturbed, databases, tmp_path):
 @pytest.mark.timeout(3600)
 def test_200_kills(undisturbed, databases, tmp_path):
     check(LONG, undisturbed, databases, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_goes_on_exactly(precision: str, databases, tmp_path):
+    """Killed within the first snapshot and within the second: what the last start says is the end of the whole log."""
+    extra = "max_iter: 15 clip_gradients: 2 display: 1"
+    reference, folder, single = (tiny_training.write(tmp_path / name, databases, extra) for name in "rks")
+    for each in (reference, folder, single):
+        net = each / "net.prototxt"  # the weight is for an overflow of fp16, which is over before the first snapshot
+        net.write_text(net.read_text().replace('top: "loss"', 'top: "loss" loss_weight: 8'))
+    finish(reference, precision=precision)
+    kills = [{"die_at_call": 3}, {"die_at_call": 13}]
+    assert kill_and_resume(folder, kills, precision=precision) == 2
+    assert_same_end(folder, reference, 15)
+    expected, found = iterations(reference), iterations(folder)
+    assert found and found == expected[-len(found) :] and found[0].startswith("Iteration 6, loss")
+    assert any("Gradient clipping" in line for line in found) and any("Test net output" in line for line in found)
+    assert any("Overflow" in line for line in expected) == (precision == "fp16")
+    assert (folder / "log").read_text().count(f"Precision: {precision}; ") == 3, "each start says it"
+    finish(single)
+    assert iterations(single) != expected, "half precision rounds"
+
+
+def iterations(folder) -> list[str]:
+    """What the folder's last start said of its iterations, without times and file names."""
+    texts = [line.split("] ", 1)[-1] for line in (folder / "log").read_text().splitlines()]
+    last = len(texts) - texts[::-1].index("Solving Tiny")
+    told = [re.sub(r" \(.*? iter/s, .*?\)", "", text) for text in texts[last:]]
+    return [text for text in told if re.match(r"\s*(Iteration|Test|Train|Gradient|Overflow)", text)]
 
 
 @pytest.mark.parametrize(("format", "calls"), [("BINARYPROTO", range(1, 17)), ("HDF5", [1, 3, 6, 16])])

@@ -1,4 +1,4 @@
-"""Each loss is told once and in order, whenever it is fetched; one that is no finite number is reported."""
+"""A loss that has been read is smoothed and told; one that is no finite number is reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-import torch
 from short_runs import make_solver
 
 from pysolver.errors import CaffeError
@@ -22,35 +21,17 @@ from pysolver.solver.smoothing import Smoothing
 from pysolver.solver.solver import Solver
 
 
-def elsewhere(told: list, **options) -> Losses:
-    """Those of a net on a device that does not compute at once."""
-    net = SimpleNamespace(context=SimpleNamespace(device=torch.device("meta")), nodes=[], sources={})
-    return Losses(net, Smoothing(2), told.append, **options)
-
-
-def test_they_wait_on_their_device_until_somebody_asks():
+def test_a_loss_is_smoothed_and_told():
     told: list = []
-    losses = elsewhere(told, stop_on_nan=False)
-    for iteration in range(99):
-        losses.put(iteration, torch.tensor(float(iteration)))
-    assert told == []
-    losses.put(99, torch.tensor(99.0))  # no more than so many wait
-    assert told == [e.Iteration(i, float(i)) for i in range(100)] and losses.smoothing.value == 98.5
-    losses.put(100, torch.tensor(100.0))
-    losses.settle()
-    losses.settle()
-    assert told[100:] == [e.Iteration(100, 100.0)] and losses.smoothing.value == 99.5
-    losses.put(101, torch.tensor(7.0))
-    losses.forget()
-    losses.settle()
-    assert len(told) == 101
-
-
-def test_to_stop_on_nan_each_is_looked_at_at_once():
-    losses = elsewhere([], stop_on_nan=True)
-    losses.put(0, torch.tensor(1.0))
-    with pytest.raises(CaffeError, match="Iteration 1: the loss is nan"):
-        losses.put(1, torch.tensor(math.nan))
+    net = SimpleNamespace(nodes=[], sources={})
+    losses = Losses(net, Smoothing(2), told.append, stop_on_nan=False)
+    for iteration in range(3):
+        losses.take(iteration, float(iteration))
+    assert told == [e.Iteration(i, float(i)) for i in range(3)] and losses.smoothing.value == 1.5
+    losses.add(3, 4.0)
+    assert len(told) == 3 and losses.smoothing.value == 3
+    with pytest.raises(CaffeError, match="Iteration 4: the loss is nan"):
+        Losses(net, Smoothing(2), told.append, stop_on_nan=True).take(4, math.nan)
 
 
 def test_nan_is_told_once_at_its_iteration(folder):

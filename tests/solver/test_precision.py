@@ -78,13 +78,14 @@ def test_resumes_exactly(folder, precision: str):
     first.snapshot()
     second, _ = make_solver(context=context)
     second.restore("snap_iter_4.solverstate")
-    assert not second.net.loss_scale or second.net.loss_scale.clean_steps == 4
+    assert not second.net.loss_scale or second.net.loss_scale.state()["clean_steps"] == 4
     second.step(5)
     assert same(weights_of(second), weights_of(whole))
 
 
-def test_an_overflow_makes_no_update_and_is_said(folder):
-    folder("snapshot: 0")
+@pytest.mark.parametrize("kind", ["Adam", "SGD"])  # SGD's kernel looks for itself
+def test_an_overflow_makes_no_update_and_is_said(folder, kind: str):
+    folder(f"snapshot: 0 clip_gradients: 10000 type: '{kind}'")
     solver, told = make_solver(context=Context(precision="fp16"))
     solver.step(1)
     learned = [parameter for parameter in solver.net.learnable_params if parameter.requires_grad]  # not the statistics
@@ -92,28 +93,32 @@ def test_an_overflow_makes_no_update_and_is_said(folder):
     solver.add_callback(lambda: None, lambda: solver.net.learnable_params[0].grad.view(-1)[0].fill_(float("inf")))
     solver.step(1)
     assert all(a.equal(b) for a, b in zip([*learned, *solver.history], [*before, *history], strict=True))
-    assert solver.iter == 2 and [event for event in told if isinstance(event, e.Overflow)] == [e.Overflow(1, 2.0**15)]
+    said = [event for event in told if isinstance(event, (e.Overflow, e.Clipping))]
+    assert solver.iter == 2 and said == [e.Overflow(1, 2.0**15)]
 
 
 def test_the_factor_is_out_before_anything_looks_at_the_gradient():
     scale = LossScale()
     scale.scaled(torch.ones(()))
     gradients = [torch.full((3,), 65536.0), torch.tensor([32768.0])]
-    assert scale.unscale(gradients)
+    assert not scale.unscale(gradients)
     assert gradients[0].tolist() == [1, 1, 1] and gradients[1].tolist() == [0.5]
-    assert scale.unscale(gradients) and gradients[1].tolist() == [0.5], "a pass layer by layer puts no factor in"
+    assert not scale.unscale(gradients) and gradients[1].tolist() == [0.5], "a pass layer by layer puts no factor in"
 
 
 def test_the_factor_halves_and_doubles():
     scale = LossScale()
-    assert not scale.unscale([torch.tensor([float("nan")])])
-    assert (scale.exponent, scale.clean_steps) == (15, 0)
-    for _ in range(2000):
-        assert scale.exponent == 15 and scale.unscale([torch.ones(1)])
-    assert (scale.exponent, scale.clean_steps) == (16, 0)
+    assert scale.unscale([torch.tensor([float("nan")])])
+    assert scale.state() == {"exponent": 15, "clean_steps": 0}
+    for clean in range(2000):
+        assert scale.state() == {"exponent": 15, "clean_steps": clean} and not scale.unscale([torch.ones(1)])
+    assert scale.state() == {"exponent": 16, "clean_steps": 0}
     other = LossScale()
     other.load_state(scale.state())
-    assert other.factor == 65536
+    assert other.factor == 65536 and other.state() == scale.state()
+    for _ in range(20):
+        other.unscale([torch.tensor([float("inf")])])
+    assert other.factor == 1
 
 
 def test_an_unknown_precision_is_refused(folder):

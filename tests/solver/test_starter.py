@@ -18,6 +18,7 @@ import rank_runs
 import tiny_training
 
 from pysolver.errors import CaffeError
+from pysolver.solver.ranks import STARTER
 from pysolver.solver.train import TrainOptions
 
 LIMIT = 200  # seconds until a process counts as hanging
@@ -132,6 +133,18 @@ def test_a_killed_rank_ends_the_job_with_its_name(rank, tmp_path, databases):
 
 
 @pytest.mark.long
+def test_a_rank_that_begins_when_its_starter_is_dead_ends():
+    """Before, it waited for the others, who had as little to meet at."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    code = "from pysolver.solver.ranks import as_rank\nwith as_rank():\n    print('at work')"
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+    for starter, status in ((dead.pid, 1), (os.getpid(), 0)):
+        environment = {**os.environ, **place, STARTER: str(starter)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (status, "" if status else "at work\n"), done.stderr
+
+
 def test_a_killed_starter_leaves_no_process(tmp_path, databases):
     job = Job(endless(tmp_path / "run", databases), "--processes=2").reach(6)
     ranks = job.ranks()

@@ -153,10 +153,12 @@ def test_sgd_at_once_is_the_chain(rate: float):
 
 def test_clip_reports_what_it_did_and_leaves_short_and_nan_gradients():
     grads = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]
-    assert updates.clip(grads, 6) is None and updates.clip(grads, -1) is None
-    assert updates.clip(grads, 2.5) == (5, 2.5, 0.5)
+    assert updates.clip(grads, 6) == 5 and updates.clip(grads, -1) is None
+    assert [g.tolist() for g in grads] == [[3], [[0, 4]]]
+    assert updates.clip(grads, 2.5) == 5
     assert [g.tolist() for g in grads] == [[1.5], [[0, 2]]]
-    assert updates.clip([torch.tensor([float("nan")])], 1) is None
+    several = [torch.tensor([float("nan")]), torch.tensor([2.0])]
+    assert updates.clip(several, 1).isnan() and several[1] == 2
 
 
 def test_the_mean_over_ranks_is_taken_before_the_clip_and_the_scale_out_after_it():
@@ -169,12 +171,21 @@ def test_the_mean_over_ranks_is_taken_before_the_clip_and_the_scale_out_after_it
     def unscale(grads):
         seen.append(grads[0].tolist())
         grads[0].div_(8)
-        return True
+        return torch.zeros(())
 
     hyper = Hyper([np.float32(1)], [np.float32(0)], np.float32(0), clip_gradients=1)
-    clipped = updates.step("SGD", params, [torch.tensor([40.0, 0.0])], history, hyper, average=average, unscale=unscale)
-    assert seen == [[24, 32]] and clipped == (5, 1, np.float32(0.2))
+    norm = updates.step("SGD", params, [torch.tensor([40.0, 0.0])], history, hyper, average=average, unscale=unscale)
+    assert seen == [[24, 32]] and norm == 5
     assert params[0].tolist() == pytest.approx([-0.6, -0.8])
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_an_overflow_leaves_everything_and_is_no_clipping(kind: str):
+    params, history = [torch.ones(3)], [torch.full((3,), 0.5) for _ in range(TYPES[kind].histories)]
+    hyper = Hyper([np.float32(1)], [np.float32(0.1)], np.float32(0.9), clip_gradients=1)
+    grads = [torch.tensor([1.0, float("inf"), float("nan")])]
+    assert updates.step(kind, params, grads, history, hyper, unscale=lambda grads: torch.ones(())) == 0
+    assert params[0].tolist() == [1, 1, 1] and all(blob.tolist() == [0.5, 0.5, 0.5] for blob in history)
 
 
 def test_l1_has_no_pull_at_zero():

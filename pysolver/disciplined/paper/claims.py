@@ -5,14 +5,15 @@
     loss: 3.2e-3 < *                        below every other curve
     accuracy: a = b +- 0.5                  no more than half a percent apart
 
-Measures: `accuracy` (last test, in %), `loss` (last test), `best accuracy`, `lowest loss`, `gap` (last test loss minus
-train loss), `breaks` (rate, or momentum, at which the test loss has left its minimum for good). A run that diverged has
-the loss infinity, and the accuracy minus infinity: it is below any other if all runs of a curve, two at least, did.
+Measures: `accuracy` (last test, in %), `loss` (last test), `best accuracy`, `lowest loss`, `gap` (test loss minus train
+loss, means of the last quarter of the run), `breaks` (rate, or momentum, at which the test loss has left its minimum
+for good). A run that diverged has the loss infinity, and the accuracy minus infinity: it is below any other if all runs
+of a curve, two at least, did.
 
 The test: Student's t, one-sided at 5 %, with the variance pooled over all curves of the claim that have two runs or
-more (at least one must). A chain holds if each of its pairs does, and does not hold if one pair is the other way round
-at 5 % divided by the number of pairs; everything between is within the noise. `=` holds if two one-sided tests put the
-difference inside the margin, and does not if one puts it outside.
+more (at least one must, and they differ). A chain holds if each of its pairs does, and does not hold if one pair is the
+other way round at 5 % divided by the number of pairs; everything between is within the noise. `=` holds if two
+one-sided tests put the difference inside the margin, and does not if one puts it outside.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ import numpy as np
 
 from pysolver.errors import CaffeError
 
-MEASURES = ("accuracy", "loss", "best accuracy", "lowest loss", "gap", "breaks")
+MEASURES = {  # and how a person calls them
+    "accuracy": "accuracy",
+    "loss": "test loss",
+    "best accuracy": "best accuracy",
+    "lowest loss": "lowest test loss",
+    "gap": "generalisation error",
+    "breaks": "where it breaks",
+}
 ALPHA = 0.05
 Verdict = Literal["holds", "does not", "within the noise", "not run"]
 Values = Mapping[str, Sequence[float]]  # curve -> one value a run
@@ -35,10 +43,14 @@ Values = Mapping[str, Sequence[float]]  # curve -> one value a run
 
 @dataclass(frozen=True)
 class Claim:
-    """pairs: (lower, higher); margin: of a claim that the two of the only pair are equal."""
+    """names: in the order of the text, `*` among them; pairs: (lower, higher) of curves.
+
+    margin: of a claim that the two of the only pair are equal.
+    """
 
     text: str
     measure: str
+    names: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     margin: float | None = None
 
@@ -46,6 +58,13 @@ class Claim:
     def curves(self) -> tuple[str, ...]:
         """All that it speaks of."""
         return tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
+
+    @property
+    def words(self) -> str:
+        """As a line of Markdown: lowest test loss: `3.2e-3` < every other."""
+        names = ["every other" if name == "*" else f"`{name}`" for name in self.names]
+        told = " < ".join(names) if self.margin is None else f"{names[0]} = {names[1]} ± {self.margin:g}"
+        return f"{MEASURES[self.measure]}: {told}"
 
 
 def parse(text: str, curves: Sequence[str]) -> Claim:
@@ -64,7 +83,7 @@ def parse(text: str, curves: Sequence[str]) -> Claim:
     sides = [others if name == "*" else [name] for name in names]
     pairs = tuple((a, b) for low, high in zip(sides, sides[1:]) for a in low for b in high)
     try:
-        return Claim(text, measure, pairs, float(equal[3]) if equal else None)
+        return Claim(text, measure, tuple(names), pairs, float(equal[3]) if equal else None)
     except ValueError:
         raise CaffeError(f"claim '{text}': the margin '{equal and equal[3]}' is no number") from None
 
@@ -75,7 +94,7 @@ def judge(claim: Claim, values: Values) -> tuple[Verdict, str]:
     if missing:
         return "not run", f"no run of {', '.join(missing)}"
     spread = _pooled([np.asarray(values[name], float) for name in claim.curves])
-    told = "; ".join(f"{name}: {said(values[name])}" for name in claim.curves)
+    told = "; ".join(f"`{name}` {said(values[name])}" for name in claim.curves)
     if claim.margin is not None:
         (a, b), m = claim.pairs[0], claim.margin
         inside = [_below(values[a], values[b], spread, m), _below(values[b], values[a], spread, m)]
@@ -84,6 +103,14 @@ def judge(claim: Claim, values: Values) -> tuple[Verdict, str]:
     chances = [_below(values[a], values[b], spread, 0) for a, b in claim.pairs]
     reverse = [_below(values[b], values[a], spread, 0) for a, b in claim.pairs]
     return _verdict(max(chances) < ALPHA, min(reverse) < ALPHA / len(chances)), told
+
+
+def points(claim: Claim, values: Values) -> bool:
+    """Whether the means are as claimed, whatever the noise."""
+    means = {name: float(np.mean(values[name])) for name in claim.curves}
+    if claim.margin is not None:
+        return all(abs(means[a] - means[b]) <= claim.margin for a, b in claim.pairs)
+    return all(means[a] < means[b] for a, b in claim.pairs)
 
 
 def said(values: Sequence[float]) -> str:
@@ -115,15 +142,13 @@ def _below(a: Sequence[float], b: Sequence[float], spread: tuple[float, int], ma
         alike = all(len(set(np.isfinite(side))) == 1 and len(side) > 1 for side in (low, high))
         return 0.0 if alike and low.max() < high.min() else 1.0
     deviation, freedom = spread
-    if not freedom:
+    if deviation == 0 or not freedom:  # runs as alike as that lie on a grid: of rates, or of test images
         return 1.0
     gain = high.mean() + margin - low.mean()
-    if deviation == 0:
-        return 0.0 if gain > 0 else 1.0
     return student_tail(gain / (deviation * math.sqrt(1 / len(low) + 1 / len(high))), freedom)
 
 
-def student_tail(t: float, freedom: int) -> float:
+def student_tail(t: float, freedom: float) -> float:
     """The chance of a value above t, of Student's distribution; by Simpson's rule over the angle atan(t / sqrt(n))."""
     angle = math.atan(t / math.sqrt(freedom))
     steps = 2000
@@ -136,19 +161,18 @@ def student_tail(t: float, freedom: int) -> float:
 
 def against_paper(ours: Sequence[float], paper: tuple[float, float], runs: int = 4) -> str:
     """`agrees`, `lower by 0.15` or `higher by 0.15`: Welch's test, two-sided at 5 %, against the paper's runs."""
-    if len(ours) < 2:
-        return "one run" if ours else "not run"
+    if not len(ours):
+        return "not run"
     known = np.asarray(ours, float)
     if not np.isfinite(known).all():
         return "diverged"
-    parts = known.var(ddof=1) / len(known), paper[1] ** 2 / runs
     difference = float(known.mean()) - paper[0]
+    differs = f"{'higher' if difference > 0 else 'lower'} by {abs(difference):.2f}"
+    if len(known) < 2:
+        return f"one run, {differs}"
+    parts = known.var(ddof=1) / len(known), paper[1] ** 2 / runs
     if sum(parts) == 0:
-        return "agrees" if difference == 0 else _differs(difference)
+        return "agrees" if difference == 0 else differs
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(known) - 1) + parts[1] ** 2 / (runs - 1))
-    chance = 2 * student_tail(abs(difference) / math.sqrt(sum(parts)), max(1, math.floor(freedom)))
-    return "agrees" if chance >= ALPHA else _differs(difference)
-
-
-def _differs(difference: float) -> str:
-    return f"{'higher' if difference > 0 else 'lower'} by {abs(difference):.2f}"
+    chance = 2 * student_tail(abs(difference) / math.sqrt(sum(parts)), freedom)
+    return "agrees" if chance >= ALPHA else differs

@@ -1,25 +1,30 @@
-"""The paper's pictures from the runs that are kept: the same axes, a colour a curve, a thin line a run."""
+"""The paper's pictures from the runs that are kept: the same axes, a colour a curve, a thin line a run.
+
+And one of the tables: each row's number of the paper's and ours.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Result
 from pysolver.disciplined.paper.trials import DATA
-from pysolver.disciplined.paper.verdicts import scales
+from pysolver.disciplined.paper.verdicts import length, rows_run, scales
 from pysolver.logs.plot import save
 
 WIDE, HIGH = 5.2, 3.8  # inches, of a panel
 HANDLE, CHARACTER, LINE = 0.7, 0.085, 0.22  # inches, of a legend's entry at 10 points
 TITLE = 0.1  # inches, of its characters at 11 points
+DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # what lies below shows through
 LABELS = {"rate": "learning rate", "gap": "generalisation error", "test accuracy": "test accuracy in %"}
 
 
@@ -29,21 +34,54 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     shown = [result for result in results if result.scale == scale]
     groups = list(dict.fromkeys(c.group for c in experiment.curves if c.name in {result.curve for result in shown}))
     wanted = [(group, what) for group in groups for what in experiment.draw]
-    across = min(len(wanted), 2)
+    across = 1 if len(wanted) <= 2 else 2  # two below each other can be read on a telephone, too
     down = -(-len(wanted) // across)
     figure = Figure(figsize=(WIDE * across, HIGH * down), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(down, across, squeeze=False).ravel())
+    counts = {sum(r.curve == curve for r in shown) for curve in {r.curve for r in shown}}
     for panel, (group, what) in zip(panels, wanted):
-        _panel(panel, experiment, [c for c in experiment.curves if c.group == group], shown, what)
+        _panel(panel, experiment, [c for c in experiment.curves if c.group == group], shown, what, len(counts) > 1)
         if len(groups) > 1:
             panel.set_title(group, fontsize=10)
     for panel in panels[len(wanted) :]:
         panel.set_visible(False)
     _legend(figure, panels)
-    title = experiment.title + ("" if scale == 1 else f", {scale:g} of the length")
-    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() / TITLE)), fontsize=11)
-    save(figure, path, dpi=100)
+    notes = [] if scale == 1 else [length(scale)]
+    notes += [] if len(counts) > 1 else ["one run each" if counts == {1} else f"{counts.pop()} runs each"]
+    title = textwrap.fill(experiment.title, int(figure.get_figwidth() / TITLE))
+    figure.suptitle("\n".join([title, *([f"({', '.join(notes)})"] if notes else [])]), fontsize=11)
+    save(figure, path, dpi=120)
+    return path
+
+
+def draw_rows(experiments: Sequence[Experiment], kept: Mapping[str, Sequence[Result]], path: Path) -> Path:
+    """A panel for each group of rows of a table that has been run at full length: the paper's above, ours below."""
+    rows = [(e, curve, ours) for e in experiments for curve, ours in rows_run(e, kept[e.name])]
+    groups = list(dict.fromkeys((e.title, curve.group) for e, curve, _ in rows))
+    lengths = [sum((e.title, curve.group) == group for e, curve, _ in rows) for group in groups]
+    figure = Figure(figsize=(7.6, 0.34 * sum(lengths) + 0.95 * len(groups) + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[n + 0.6 for n in lengths])[:, 0]
+    for panel, group in zip(panels, groups):
+        found = [(curve, ours) for e, curve, ours in rows if (e.title, curve.group) == group]
+        for place, (curve, ours) in enumerate(found):
+            if curve.paper:
+                panel.errorbar(curve.paper[0], place - 0.13, xerr=curve.paper[1], fmt="o", color="0.45", capsize=3)
+            finite = [value for value in ours if np.isfinite(value)]  # others diverged
+            panel.plot(finite, [place + 0.17] * len(finite), "|", color="C0", alpha=0.6)
+            if finite:
+                panel.plot(np.mean(finite), place + 0.17, "D", color="C0", markersize=5)
+        panel.set_yticks(range(len(found)), [f"{curve.name} ({len(ours)})" for curve, ours in found])
+        panel.set_ylim(len(found) - 0.5, -0.5)
+        panel.set_title(f"{group[0].partition(':')[0]}, {group[1]}", fontsize=10, loc="left")
+        panel.grid(axis="x", alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("test accuracy in %")
+    marks = [Line2D([], [], marker="o", color="0.45"), Line2D([], [], marker="D", color="C0", linestyle="")]
+    names = ["the paper, four runs and their deviation", "here, the runs (how many) and their mean"]
+    figure.legend(marks, names, loc="outside lower center", ncols=2, frameon=False)
+    save(figure, path, dpi=120)
     return path
 
 
@@ -58,7 +96,10 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False)
 
 
-def _panel(axes: Axes, experiment: Experiment, curves: Sequence[Curve], results: Sequence[Result], what: str) -> None:
+def _panel(
+    axes: Axes, experiment: Experiment, curves: Sequence[Curve], results: Sequence[Result], what: str, count: bool
+) -> None:
+    """count: whether the legend says how many runs a curve has."""
     early, late, quarter = [], [], []
     for index, curve in enumerate(curves):
         runs = [result for result in results if result.curve == curve.name]
@@ -68,7 +109,8 @@ def _panel(axes: Axes, experiment: Experiment, curves: Sequence[Curve], results:
             axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
         if lines:
             x, y = _mean(lines)
-            axes.plot(x, y, color=colour, linewidth=1.6, label=f"{curve.name} ({len(lines)})")
+            label = curve.name + (f" ({len(lines)})" if count else "")
+            axes.plot(x, y, color=colour, linewidth=1.6, linestyle=DASHES[index % len(DASHES)], label=label)
             early.append(y[: max(1, len(y) // 6)])
             late.append(y[len(y) // 6 + 1 :])
             quarter.append(y[len(y) // 4 : len(y) // 4 + 1])

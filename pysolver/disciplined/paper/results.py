@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from pysolver.disciplined.paper.trials import Variation, settings_of
 from pysolver.disciplined.reading import rates_at, read_curve
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes, write_atomic
-from pysolver.logs.curves import generalisation_error
 from pysolver.logs.run import Run
 
 LARGEST_FILE = 1 << 26
@@ -37,10 +36,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Result:
-    """One run. test: columns iteration, loss, accuracy, gap, rate, momentum; train: iteration, loss. NaN is null.
+    """One run. test: columns iteration, loss, accuracy, rate, momentum; train: iteration, loss. NaN is null.
 
-    scale: of the length, 1 is the experiment's. seconds: from the first to the last line of the log. settings: digits
-    of what was trained (settings_of), which tell when the experiment says something else by now.
+    scale: of the length, 1 is the experiment's. seconds: at work, from the first to the last line of each part of the
+    log. machine: says too at which iterations a run went on from a snapshot. settings: digits of what was trained
+    (settings_of), which tell when the experiment says something else by now.
     """
 
     curve: str
@@ -59,8 +59,21 @@ class Result:
 
     def column(self, what: str) -> tuple[np.ndarray, np.ndarray]:
         """Iterations and values of `test loss`, `test accuracy`, `train loss` or `gap`."""
-        table, name = (self.test, "gap") if what == "gap" else (getattr(self, what.split()[0]), what.split()[1])
-        return _array(table["iteration"]), _array(table[name])
+        if what == "gap":
+            at = _array(self.test["iteration"])
+            step = at[1] - at[0] if len(at) > 1 else 0
+            return at, np.array([self._gap(iteration - step, iteration + step) for iteration in at])
+        table = getattr(self, what.split()[0])
+        return _array(table["iteration"]), _array(table[what.split()[1]])
+
+    def _gap(self, begin: float, end: float) -> float:
+        """Mean test loss less mean train loss of these iterations: of single batches the latter is noisy."""
+        means = []
+        for table in (self.test, self.train):
+            at, loss = _array(table["iteration"]), _array(table["loss"])
+            within = loss[(at >= begin) & (at <= end) & np.isfinite(loss)]
+            means.append(float(within.mean()) if len(within) else np.nan)
+        return means[0] - means[1]
 
     def value(self, measure: str, moving: str = "rate") -> float:
         """One of claims.MEASURES; a diverged run has infinite losses. moving: what `breaks` is told in."""
@@ -78,14 +91,15 @@ class Result:
             return float(np.nanmin(loss))
         if diverged:
             return np.inf
-        gap = _array(self.test["gap"])  # the last test may come after the last display
-        return float(loss[-1] if measure == "loss" else gap[np.isfinite(gap)][-1])
+        return float(loss[-1]) if measure == "loss" else self._gap(0.75 * self.iterations, self.iterations)
 
 
 def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin, settings: str) -> Result:
-    """What is kept of a finished run; CaffeError if it has no tests."""
+    """What is kept of a finished run; CaffeError if it has no tests, or a machine that went down took some with it."""
     if not len(run.test):
         raise CaffeError(f"{run.name}: has no test results")
+    if len(set(np.diff(run.test.iteration).tolist())) > 1:
+        raise CaffeError(f"{run.name}: lacks some of its tests; without its folder the run begins anew")
     told = run.train.select(run.train.told & np.isfinite(run.train.lr))
     test = run.test
     momentum = np.interp(test.iteration, told.iteration, told.momentum)
@@ -93,23 +107,33 @@ def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin
         "iteration": test.iteration,
         "loss": test.main_loss,
         "accuracy": test.main_accuracy,
-        "gap": generalisation_error(run)[1],
         "rate": rates_at(told, test.iteration) if len(told) > 1 else np.full(len(test), np.nan),
         "momentum": momentum,
     }
-    seconds = max(float(table.seconds[-1]) for table in (run.train, test) if len(table))
+    resumed = "".join(f", resumed at {resume.iteration}" for resume in run.resumes)
     train = {"iteration": run.train.iteration, "loss": run.train.main_loss}
     return Result(
         curve=curve.name,
         scale=scale,
         **vars(variation),
         iterations=int(test.iteration[-1]),
-        seconds=round(seconds, 1),
-        **vars(origin),
+        seconds=round(_seconds(run), 1),
+        **vars(replace(origin, machine=origin.machine + resumed)),
         settings=settings,
         test=_lists(columns),
         train=_lists(train),
     )
+
+
+def _seconds(run: Run) -> float:
+    """Of each part up to the snapshot from which the next goes on, without what passed between them."""
+    begins = [0.0, *(resume.seconds for resume in run.resumes)]
+    ends = list(begins)
+    for table in (run.train, run.test, run.old_train, *run.old_tests.values()):
+        for part, iteration, time in zip(table.part.tolist(), table.iteration.tolist(), table.seconds.tolist()):
+            if all(iteration <= resume.iteration for resume in run.resumes[part:]):
+                ends[part] = max(ends[part], time)
+    return sum(ends) - sum(begins)
 
 
 def read_results(folder: Path, experiment: Experiment) -> list[Result]:
@@ -130,13 +154,19 @@ def read_results(folder: Path, experiment: Experiment) -> list[Result]:
     return found
 
 
+def find(results: Sequence[Result], experiment: Experiment, curve: Curve, number: int, scale: float) -> Result | None:
+    """The run among them, if it was made with the settings of today."""
+    named = [r for r in results if (r.curve, r.seed, r.scale) == (curve.name, number, scale)]
+    return next((r for r in named if r.settings == settings_of(experiment, curve, number, scale)), None)
+
+
 def outdated(experiment: Experiment, results: Sequence[Result]) -> list[Result]:
     """Those that were made with other settings than the experiment's of today: they say nothing about it."""
     return [r for r in results if r.settings != settings_of(experiment, experiment.curve(r.curve), r.seed, r.scale)]
 
 
 _KINDS = {"str": (str,), "int": (int,), "float": (int, float)}
-_TABLES = {"test": ("iteration", "loss", "accuracy", "gap", "rate", "momentum"), "train": ("iteration", "loss")}
+_TABLES = {"test": ("iteration", "loss", "accuracy", "rate", "momentum"), "train": ("iteration", "loss")}
 
 
 def _result(told: Any) -> Result:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -14,12 +14,15 @@ import numpy as np
 
 from pysolver.checkout import commit
 from pysolver.cores import check_crowd
+from pysolver.disciplined.children import ended_by_signals
 from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.paper.lock import alone
-from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
-from pysolver.disciplined.paper.trials import Variation, missing_data, settings_of, trial_of
+from pysolver.disciplined.paper.lock import Busy, alone
+from pysolver.disciplined.paper.results import Origin, Result, find, keep, read_results, result_of
+from pysolver.disciplined.paper.trials import Variation, folder_of, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
+
+HEED = 0.5  # seconds until a signal is answered, at most
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Wish:
     """What to run: the first `runs` runs of each curve (0: as many as the experiment says) of the groups in `rows`.
 
     scale: of every length. out: where the trials' folders go, results: where what is kept of them goes.
+    gpu: whether the backend finds one, if it is a Caffe.
     """
 
     runs: int = 0
@@ -36,7 +40,8 @@ class Wish:
     out: Path = Path("experiments/runs")
     data: Path = Path("experiments/data")
     results: Path = Path("experiments/results")
-    backend: Command = Command()
+    backend: Command = field(default_factory=Command)
+    gpu: bool = True
 
     def curves(self, experiment: Experiment) -> tuple[Curve, ...]:
         """The experiment's curves of the rows asked for: by group, or by name."""
@@ -58,7 +63,10 @@ def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Exp
 
 
 def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str], None]) -> None:
-    """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed."""
+    """Run what is not kept yet. CaffeError if a row or data is missing, or, at the end, if trainings failed.
+
+    A run that another process is at work on is left to it. What ends this process ends its trainings.
+    """
     check_crowd(wish.jobs, "--jobs")
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
     known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
@@ -69,39 +77,68 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
         raise CaffeError(missing)
     if wish.jobs > 1:  # two processes with a thread a core each would wait for one another
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // wish.jobs)))
-    package = Path(__file__).parents[2]  # results beside it are no code
-    origin = Origin(commit(package), date.today().isoformat(), _machine(wish.backend))
-    failed = []
-    for wave in ([w for w in wanted if not w[1].after], [w for w in wanted if w[1].after]):
-        with ThreadPoolExecutor(wish.jobs) as pool:
-            coming = {pool.submit(_one, *job, wish, origin): job for job in wave}
-            for done in as_completed(coming):
-                experiment, curve, number = coming[done]
-                place = f"{experiment.name}, {curve.name}, run {number}"
-                try:
-                    result = done.result()
-                except CaffeError as error:
-                    failed.append(str(error))
-                    say(f"{place}: failed: {error}")
-                    continue
-                keep(wish.results, experiment, [result])
-                loss = result.value("loss")
-                told = (
-                    f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
-                )
-                say(f"{place}: {told}, {result.iterations} iterations in {result.seconds:.0f} s")
+    with ended_by_signals(), ThreadPoolExecutor(wish.jobs) as pool:
+        try:
+            failed = _run(wanted, wish, pool, say)
+        except BaseException as end:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wish.backend.end()
+            if isinstance(end, (KeyboardInterrupt, SystemExit)):
+                say("stopped; the same command goes on from the snapshots")
+            raise
     if failed:
         raise CaffeError(f"{len(failed)} of {len(wanted)} trainings failed; the first: {failed[0]}")
 
 
+def _run(wanted: Sequence[Job], wish: Wish, pool: Executor, say: Callable[[str], None]) -> list[str]:
+    """Run and keep them, those that go on from others after these; what is said of those that failed."""
+    package = Path(__file__).parents[2]  # results beside it are no code
+    origin = Origin(commit(package), date.today().isoformat(), _machine(wish.backend))
+    failed, absent = [], set()
+    for wave in ([job for job in wanted if not job[1].after], [job for job in wanted if job[1].after]):
+        coming = {}
+        for experiment, curve, number in wave:
+            if (experiment.name, curve.after, number) in absent:
+                say(f"{_place(experiment, curve, number)}: goes on from '{curve.after}', which is not there yet")
+            else:
+                coming[pool.submit(_one, experiment, curve, number, wish, origin)] = experiment, curve, number
+        for done in _as_they_end(coming):
+            experiment, curve, number = coming[done]
+            place = _place(experiment, curve, number)
+            try:
+                say(f"{place}: {_told(done.result())}")
+            except CaffeError as error:
+                absent.add((experiment.name, curve.name, number))
+                if isinstance(error, Busy):
+                    say(f"{place}: {error}")
+                else:
+                    failed.append(str(error))
+                    say(f"{place}: failed: {error}")
+    return failed
+
+
+def _as_they_end(futures: Iterable[Future]) -> Iterator[Future]:
+    """One after the other. A wait without end would not hear a signal that another thread has caught."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, HEED, FIRST_COMPLETED)
+        yield from done
+
+
+def _place(experiment: Experiment, curve: Curve, number: int) -> str:
+    return f"{experiment.name}, {curve.name}, run {number}"
+
+
+def _told(result: Result) -> str:
+    loss = result.value("loss")
+    told = f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
+    return f"{told}, {result.iterations} iterations in {result.seconds:.0f} s"
+
+
 def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
     """Those whose results are not kept, and the first parts whose weights a missing one goes on from."""
-    kept = set()
-    for e in {job[0].name: job[0] for job in wanted}.values():
-        results = [r for r in read_results(wish.results, e) if r.scale == wish.scale]
-        old = outdated(e, results)
-        kept |= {(e.name, r.curve, r.seed) for r in results if r not in old}
-    missing = {(e.name, c.name, n): (e, c, n) for e, c, n in wanted if (e.name, c.name, n) not in kept}
+    kept = {name: read_results(wish.results, e) for name, e in {job[0].name: job[0] for job in wanted}.items()}
+    missing = {(e.name, c.name, n): (e, c, n) for e, c, n in wanted if not find(kept[e.name], e, c, n, wish.scale)}
     for e, c, n in list(missing.values()):
         if c.after:
             missing[e.name, c.after, n] = (e, e.curve(c.after), n)
@@ -109,15 +146,23 @@ def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
 
 
 def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
-    trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, wish.backend)
-    with alone(trial.folder, "another process is at work on this run"):
+    """Run one and keep it; what is kept and has its folder stays as it is. Busy: another process is at work on it."""
+    with alone(folder_of(experiment, curve, number, wish.out, wish.scale), wait=False) as lock:
+        backend = replace(wish.backend, keeps=(lock,))  # a training that outlives this process still has its folder
+        trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, backend, wish.gpu)
+        kept = find(read_results(wish.results, experiment), experiment, curve, number, wish.scale)
+        if kept and trial.result():
+            return kept
         run = trial.run()
-    if not run.finished:
-        raise CaffeError(f"{trial.log}: did not come to its end")
-    settings = settings_of(experiment, curve, number, wish.scale)
-    return result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
+        if run.stopped or not run.finished:
+            raise CaffeError(f"{trial.log}: was stopped before its end; the same command goes on from there")
+        settings = settings_of(experiment, curve, number, wish.scale)
+        result = result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
+        keep(wish.results, experiment, [result])
+        trial.remove_snapshots(but=run.test.iteration[-1])
+        return result
 
 
 def _machine(backend: Command) -> str:
-    what = "pysolver" if "pysolver" in " ".join(map(str, backend.argv)) else Path(backend.argv[0]).name
+    what = "pysolver" if backend.argv == Command().argv else Path(backend.argv[0]).name
     return f"{platform.machine()}, {os.cpu_count()} cores, {what}"

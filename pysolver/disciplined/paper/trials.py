@@ -61,9 +61,16 @@ def trial_of(
     scale: float = 1,
     data: Path = Path("experiments/data"),
     backend: Backend = here,
+    gpu: bool = True,
 ) -> Trial:
-    """Run `number` of a curve, in a folder below out; scale: of the length, 1 is the paper's."""
+    """Run `number` of a curve, in a folder below out; scale: of the length, 1 is the paper's.
+
+    It writes a snapshot at each test, from which it goes on if it is killed. gpu: whether there is one for a Caffe,
+    which ends where it has none; pysolver then takes the CPU.
+    """
     solver, net = _messages(experiment, curve, number, out, scale, data)
+    solver.snapshot = solver.test_interval
+    solver.solver_mode = SolverParameter.GPU if gpu else SolverParameter.CPU
     return Trial.of(folder_of(experiment, curve, number, out, scale), solver, net, backend)
 
 
@@ -71,7 +78,8 @@ def settings_of(experiment: Experiment, curve: Curve, number: int, scale: float 
     """What a run is made with, as 12 hexadecimal digits: runs of the same training have the same.
 
     The digits are of the bytes of its solver and its net, wherever its data and its folder lie, and of what it goes on
-    from.
+    from. How often it writes snapshots and where it computes changes no training: in these bytes it is always once, at
+    the end, and on a GPU.
     """
     told = settings_of(experiment, experiment.curve(curve.after), number, scale).encode() if curve.after else b""
     for message in _messages(experiment, curve, number, Path("runs"), scale, Path("data")):

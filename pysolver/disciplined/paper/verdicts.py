@@ -7,18 +7,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pysolver.disciplined.paper import claims
-from pysolver.disciplined.paper.experiment import Experiment
+from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.results import Result
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict, the numbers behind it, and the length of the runs (1 is the experiment's own)."""
+    """A claim with its verdict, the numbers behind it, and the length of the runs (1 is the experiment's own).
+
+    points: whether the means are as claimed. measured: whether any of its curves has two runs, which tell the noise.
+    """
 
     claim: claims.Claim
     verdict: claims.Verdict
     numbers: str
     scale: float
+    points: bool
+    measured: bool
+
+    @property
+    def words(self) -> str:
+        """The verdict with all that belongs to it: within the noise, as claimed; one run each; 0.1 of the length."""
+        if self.verdict == "not run":
+            return self.verdict
+        parts: list[str] = [self.verdict]
+        if self.verdict == "within the noise":
+            parts = [f"{self.verdict}, {'as claimed' if self.points else 'the other way'}"]
+            parts += [] if self.measured else ["one run each"]
+        return "; ".join(parts + ([] if self.scale == 1 else [length(self.scale)]))
+
+
+def length(scale: float) -> str:
+    """`full length`, `0.1 of the length`."""
+    return "full length" if scale == 1 else f"{scale:g} of the length"
 
 
 def scales(results: Sequence[Result]) -> list[float]:
@@ -35,6 +56,12 @@ def values(results: Sequence[Result], measure: str, scale: float, moving: str = 
     return found
 
 
+def rows_run(experiment: Experiment, results: Sequence[Result]) -> list[tuple[Curve, list[float]]]:
+    """Rows of a table that have been run at full length, with the accuracy of each of their runs."""
+    ours = values(results, "accuracy", 1) if experiment.name.startswith("table") else {}
+    return [(curve, ours[curve.name]) for curve in experiment.curves if ours.get(curve.name)]
+
+
 def judge(experiment: Experiment, results: Sequence[Result]) -> list[Judged]:
     """Each claim at the greatest length at which all of its curves have been run."""
     names = [curve.name for curve in experiment.curves]
@@ -43,8 +70,10 @@ def judge(experiment: Experiment, results: Sequence[Result]) -> list[Judged]:
     for text in experiment.claims:
         claim = claims.parse(text, names)
         for scale in scales(results) or [1.0]:
-            verdict, numbers = claims.judge(claim, values(results, claim.measure, scale, moving))
-            judged = Judged(claim, verdict, numbers, scale)
+            ours = values(results, claim.measure, scale, moving)
+            verdict, numbers = claims.judge(claim, ours)
+            points = verdict != "not run" and claims.points(claim, ours)
+            judged = Judged(claim, verdict, numbers, scale, points, any(len(ours[c]) > 1 for c in claim.curves))
             if verdict != "not run":
                 break
         found.append(judged)

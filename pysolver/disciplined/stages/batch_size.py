@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from pysolver.disciplined.plan import SPEED, Plan
@@ -9,59 +12,65 @@ from pysolver.disciplined.stages import FAIR, LOW, Decision, Situation
 from pysolver.logs.run import Run
 
 NAME = "batch"
-FACTORS = (0.5, 1, 2, 4)
+FACTORS = (0.5, 1, 2, 4)  # of the first look
 PAYS = 1.25  # times as many images a second: less is not worth fewer updates an epoch
+NEAR = 0.9  # of the most images a second: the smallest size that makes so many will do
 TURNS = 3
 UPDATES = 50  # an epoch of fewer updates is no epoch to schedule
 
 
 def decide(s: Situation) -> Decision | list[Plan]:
-    """Measure a few sizes around the person's own in turns; leave that only for one that is clearly faster each turn.
+    """Measure a few sizes around the person's own in turns, then twice the largest as long as that is the one to take
+    and memory bears it; leave the person's own only for one that is clearly faster each turn.
 
     Other programs on the machine make a size look slow, seldom the same one in every turn.
     """
-    facts, plans = s.facts, trials(s)
+    own, plans = s.facts.batch, trials(s)
     if missing := s.missing(plans):
         return missing
-    sizes = sorted({plan.batch for plan in plans})
-    turns = [turn for turn in in_turns(s) if facts.batch in turn]
-    if all(len(turn) < 2 for turn in turns):
+    turns = in_turns(s, plans)
+    if all(own not in turn or len(turn) < 2 for turn in turns.values()):
         return Decision(NAME, {}, "the speed was not measured: the file's batch size stays", LOW, tuple(plans))
-    gains = {size: min(turn.get(size, 0.0) / turn[facts.batch] for turn in turns) for size in sizes}
-    spans = {size: [turn[size] for turn in turns if size in turn] for size in sizes}
+    sizes = sorted({plan.batch for plan in plans})
+    spans = {size: [turn[size] for turn in turns.values() if size in turn] for size in sizes}
     table = tuple((f"batch size {size}", _span(span)) for size, span in spans.items() if span)
-    fast = [size for size, gain in gains.items() if gain >= PAYS and size > facts.batch]
-    if not fast:
-        words = (
-            f"no larger batch is {PAYS:g} times as fast as {facts.batch}: it stays, more would only mean fewer updates"
-        )
-        return Decision(NAME, {"batch_size": facts.batch}, words, FAIR, tuple(plans), table)
-    best = max(gains[size] for size in fast)
-    chosen = min(size for size in fast if gains[size] >= 0.9 * best)
-    words = f"{chosen} trains at least {gains[chosen]:.1f} times as many images a second as {facts.batch}"
-    return Decision(NAME, {"batch_size": chosen}, words, FAIR, tuple(plans), table)
+    beyond = [plan.batch for plan, run in s.runs(plans).items() if _is_too_large(run)]
+    notes = tuple(f"batch size {size} does not fit into memory" for size in dict.fromkeys(beyond))
+    chosen, gain = _choice(s, plans)
+    words = f"{chosen} trains at least {gain:.1f} times as many images a second as {own}"
+    if chosen == own:
+        words = f"no larger batch is {PAYS:g} times as fast as {own}: it stays, more would only mean fewer updates"
+    return Decision(NAME, {"batch_size": chosen}, words, FAIR, tuple(plans), table, notes)
 
 
 def trials(s: Situation) -> list[Plan]:
-    """What measures the speed of each size, turn after turn."""
-    f = s.facts
-    sizes = sorted({max(1, round(f.batch * factor)) for factor in FACTORS} | {f.batch})
-    sizes = [size for size in sizes if size <= max(f.batch, f.images // UPDATES)]
-    return [_plan(s, size, turn) for turn in range(TURNS) for size in sizes]
+    """What measures the speed of each size, as far as the results so far tell which sizes to ask for."""
+    own = s.facts.batch
+    most = max(own, s.facts.images // UPDATES)
+    sizes = sorted({max(1, round(own * factor)) for factor in FACTORS} | {own})
+    sizes = [size for size in sizes if size <= most]
+    plans: list[Plan] = []
+    for first_turn in itertools.count(0, TURNS):
+        plans += _measured(s, sizes, first_turn)
+        largest = max(sizes)
+        if any(plan not in s.results for plan in plans) or _choice(s, plans)[0] < largest or 2 * largest > most:
+            break
+        sizes = [own, 2 * largest]  # the own size beside it again, as the machine may be another one by now
+    return plans
 
 
-def in_turns(s: Situation) -> list[dict[int, float]]:
-    """Images a second by size, for each turn."""
-    found: list[dict[int, float]] = [{} for _ in range(TURNS)]
-    for plan, run in s.runs(trials(s)).items():
+def in_turns(s: Situation, plans: Sequence[Plan]) -> dict[int, dict[int, float]]:
+    """By turn: images a second by size."""
+    found: dict[int, dict[int, float]] = {}
+    for plan, run in s.runs(plans).items():
         if speed := images_per_second(run, plan.batch):
-            found[plan.run][plan.batch] = speed
+            found.setdefault(plan.run, {})[plan.batch] = speed
     return found
 
 
 def speeds(s: Situation) -> dict[int, float]:
     """Images a second by size, the best of the turns."""
-    turns = in_turns(s)
+    turns = list(in_turns(s, trials(s)).values())
     return {size: max(turn.get(size, 0.0) for turn in turns) for size in sorted({k for turn in turns for k in turn})}
 
 
@@ -72,6 +81,36 @@ def images_per_second(run: Run, batch: int) -> float | None:
     good = (times > 0) & (steps > 0)
     rates = (steps[good] / times[good])[1:]
     return float(rates.max()) * batch if len(rates) else None
+
+
+def _choice(s: Situation, plans: Sequence[Plan]) -> tuple[int, float]:
+    """The size to take, and how many times as fast as the person's own it is at least."""
+    own, turns = s.facts.batch, in_turns(s, plans)
+    gains = {own: 1.0}
+    for plan in plans:
+        turn = turns.get(plan.run, {})
+        if own in turn:
+            gain = turn.get(plan.batch, 0.0) / turn[own]
+            gains[plan.batch] = min(gain, gains.get(plan.batch, gain))
+    fast = {size: gain for size, gain in gains.items() if size > own and gain >= PAYS}
+    if not fast:
+        return own, 1.0
+    chosen = min(size for size, gain in fast.items() if gain >= NEAR * max(fast.values()))
+    return chosen, fast[chosen]
+
+
+def _measured(s: Situation, sizes: Sequence[int], first_turn: int) -> list[Plan]:
+    """Turns of some sizes; what does not fit into memory in the first is left out of the others."""
+    plans = [_plan(s, size, first_turn) for size in sizes]
+    if any(plan not in s.results for plan in plans):
+        return plans
+    fit = [plan.batch for plan in plans if not _is_too_large(s.results[plan])]
+    return plans + [_plan(s, size, first_turn + turn) for turn in range(1, TURNS) for size in fit]
+
+
+def _is_too_large(run: Run) -> bool:
+    """Whether memory ended it: nothing else gives up a trial of this stage."""
+    return "GaveUp" in run.counts
 
 
 def _span(speeds: list[float]) -> str:

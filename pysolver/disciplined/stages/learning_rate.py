@@ -46,7 +46,9 @@ def decide(s: Situation, top: float | None = None, epochs: float | None = None) 
         if not s.runs(plans):  # the budget was spent
             break
         found = reading(list(s.runs(plans).values()))
-        other = _next_top(found, top, list(s.runs(plans).values()), may_be_longer=not lengthened)
+        other = _next_top(found, top, list(s.runs(plans).values()), may_be_longer=not (lengthened or borne))
+        if other is None and (found is None or found.max_lr is None):
+            break
         if other is None:
             longer = _plan(s, RAMP, top / 1000, top, 2 * epochs)
             if missing := s.missing([longer]):
@@ -59,7 +61,7 @@ def decide(s: Situation, top: float | None = None, epochs: float | None = None) 
             epochs *= 2
             continue
         notes.append(_why(found, top, other))
-        borne = top if other > top else borne
+        borne = found.max_lr if found is not None and other > top else borne
         if other == top:
             epochs, lengthened = 2 * epochs, True
         if (other, epochs) in seen:
@@ -90,9 +92,13 @@ def _plan(s: Situation, shape: str, low: float, high: float, epochs: float) -> P
 
 
 def _first_top(s: Situation, scout: Plan) -> float:
-    """A little above the last rate at which the scout still did well: half of its whole way down."""
+    """Twice the rate at which the scout breaks. If it does not, twice the last at which it still did well: half of its
+    whole way down."""
     if scout not in s.results:
         return 10 * s.facts.rate or 1.0
+    found = reading([s.results[scout]])
+    if found is not None and (broke := found.readings[0].broke) is not None:
+        return _round(2 * broke)
     table = s.results[scout].test
     good = np.isfinite(table.main_loss) & np.isfinite(table.lr)
     losses, rates = table.main_loss[good], table.lr[good]
@@ -104,13 +110,26 @@ def _first_top(s: Situation, scout: Plan) -> float:
 
 
 def _next_top(found: RangeTest | None, top: float, runs: Sequence[Run], may_be_longer: bool) -> float | None:
-    """Another height of the ramp, None if this one is right; the same if it must be longer."""
+    """Another height of the ramp, None if this one is right or no other one would be; the same if it must be longer.
+
+    A ramp that never trained and rose was dead before it could begin to train: it tells nothing of a break. Nets that
+    begin on a plateau (weights next to zero) sit there while a ramp passes all rates at which they would leave it.
+    """
+    if 2 * sum(map(_is_dead, runs)) >= len(runs):
+        return _round(top / 10)
     if found is None or found.max_lr is None:
-        return _round(top / 10) if any(_rose(run) for run in runs) and not may_be_longer else top
+        return top if may_be_longer else None
     breaks = [r.broke for r in found.readings if r.broke is not None]
-    if not breaks or not found.break_seen:
+    half = 2 * len(breaks) >= len(runs) and all(r.worked for r in found.readings)  # else it may be noise
+    if not (found.break_seen or half):
         return _round(top * 10)
     return _round(2.5 * min(breaks)) if min(breaks) < FIRST * top else None
+
+
+def _is_dead(run: Run) -> bool:
+    """Whether it never trained, and its loss rose."""
+    found = reading([run])
+    return _rose(run) and (found is None or found.max_lr is None)
 
 
 def _rose(run: Run) -> bool:
@@ -124,12 +143,12 @@ def _round(rate: float) -> float:
 
 
 def _why(found: RangeTest | None, top: float, other: float) -> str:
-    worked = found is not None and found.max_lr is not None
     if other == top:
         return f"the loss did not move on the way to {top:g}: the ramp gets longer"
     if other > top:
         return f"no break up to {top:g}: the range goes to {other:g}"
-    what = "the break came too early to be seen well" if worked else "training never worked"
+    early = found is not None and found.max_lr is not None
+    what = "the break came too early to be seen well" if early else "training did not work"
     return f"{what} on the way to {top:g}: the range goes to {other:g}"
 
 
@@ -148,7 +167,7 @@ def _decision(s: Situation, plans: list[Plan], notes: list[str], scout: Plan | N
     evidence = (*s.runs([scout] if scout else []), *runs)
     if found is None or found.max_lr is None:
         if borne:
-            words = f"no ramp broke up to {borne:g}, none beyond it trained: at least {borne:g} can be used"
+            words = f"ramps bear {borne:g}, but on the way further up none trained: at least {borne:g} can be used"
             return Decision(NAME, {"max_lr": borne}, words, LOW, evidence, (), tuple(notes))
         words = "no ramp showed a rate that trains" if runs else "the budget bore no ramp"
         return Decision(NAME, {}, f"{words}: the file's {s.facts.rate:g} stays", LOW, evidence, (), tuple(notes))
@@ -158,11 +177,11 @@ def _decision(s: Situation, plans: list[Plan], notes: list[str], scout: Plan | N
         (f"run {plan.run}, {plan.epochs:g} epochs", "no break" if r.broke is None else f"breaks at {r.broke:.3g}")
         for plan, r in zip(runs, found.readings)
     )
-    if not breaks or not found.break_seen:
-        words, sure = f"hardly any ramp broke up to {found.readings[0].highest:g}: at least this rate can be used", LOW
+    if not breaks:
+        words, sure = f"no ramp broke up to {found.readings[0].highest:g}: at least this rate can be used", LOW
     else:
         span = breaks[-1] / breaks[0]
-        sure = HIGH if len(breaks) >= 3 and span < 1.3 else FAIR if span < 2 else LOW
+        sure = LOW if not found.break_seen or span >= 2 else HIGH if len(breaks) >= 3 and span < 1.3 else FAIR
         words = (
             f"{len(breaks)} of {len(runs)} ramps break, between {breaks[0]:.3g} and {breaks[-1]:.3g}; "
             f"{max_lr:g} is what they bear"

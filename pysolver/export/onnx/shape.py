@@ -39,7 +39,7 @@ def tile(g: Scope, layer: layers.Tile, x: str) -> str:
     return g.node("Tile", x, g.indices(repeats, "repeats"))
 
 
-@emits("Crop")
+@emits("Crop", "AutoCrop")
 def crop(g: Scope, layer: layers.Crop, x: str, reference: str) -> str:
     bottom, size = g.bottoms
     starts = {axis: start for axis, start in layer.starts(bottom, size).items() if size[axis] != bottom[axis]}

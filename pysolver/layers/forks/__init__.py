@@ -11,6 +11,7 @@ from pysolver.layers.forks import (  # noqa: F401
     evaluation,
     faces,
     field_losses,
+    meanfield,
     mobile,
     multibox,
     normalisation,
@@ -21,7 +22,9 @@ from pysolver.layers.forks import (  # noqa: F401
     resizing,
     rois,
     sampling,
+    sequences,
     volumes,
     yolo,
+    yolo_first,
     yolo_losses,
 )

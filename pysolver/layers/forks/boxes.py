@@ -75,6 +75,11 @@ class Priors(NamedTuple):
         return self.corners + (code if self.code == _CORNER else code * torch.cat([size, size], 1))
 
 
+def just_below(threshold: float) -> float:
+    """For suppression where a number equal to the threshold counts as above it: the next smaller float32."""
+    return float(torch.nextafter(torch.tensor(threshold), torch.tensor(-torch.inf)))
+
+
 def suppress(
     boxes: Tensor,
     scores: Tensor,

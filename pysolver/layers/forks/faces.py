@@ -117,6 +117,7 @@ class Margins(Layer):
     tops = between(1, 2)
     no_gradient_bottoms = frozenset({1})
     allows_in_place = False
+    is_opaque = True  # each forward has another lambda
     deviations = "a label outside the classes is an error; as there, a resumed run counts from `iteration` again"
     p: Any
 

@@ -8,14 +8,18 @@ All are in pixels of the input.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pysolver.blob import Shape
+from pysolver.component import Component
+from pysolver.context import Context
 from pysolver.layers.base import Layer, between, exactly, register
 from pysolver.layers.forks.cascade import code_scale
+from pysolver.layers.forks.yolo_first import FirstYoloLoss
 from pysolver.layers.losses import passing
 
 _SMALLEST = 1.17549435e-38  # FLT_MIN: no smaller probability is taken
@@ -179,19 +183,19 @@ class DetectionLoss(FieldLoss):
     All places with an object count. Of those without that overlap by less than bg_threshold: sample_mode "random",
     bg_multiple times as many draws as there are objects, at least 4 (cls_num - 1); "bootstrap", for each class those
     with its highest scores, bg_multiple times its objects, at least 4; "mixture", both by half; else all. iou_weighted:
-    an object weighs as much as it overlaps. Errors: see OnFields; a label outside the classes.
+    an object weighs as much as it overlaps. Without cls_num: caffe-yolo's layer of this name, see FirstYoloLoss.
+    Errors: see OnFields; a label outside the classes.
     """
 
     bottoms = exactly(2)
     no_gradient_bottoms = frozenset({1})
     settings = "detection_loss_param"
     is_grouped = False
-    deviations = "drawn by torch's generator; not caffe-yolo's layer of this name"
+    deviations = "drawn by torch's generator"
 
-    def set_up(self, *bottoms: Shape) -> None:
-        p = self.param.detection_loss_param
-        self.check(p.HasField("cls_num"), "needs cls_num: caffe-yolo's layer of this name is not computed here")
-        super().set_up(*bottoms)
+    @classmethod
+    def chosen(cls, param: Any, context: Context) -> type[Component]:
+        return DetectionLoss if param.detection_loss_param.HasField("cls_num") else FirstYoloLoss
 
     def counted_places(self, wanted: Tensor, truth: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         free = (truth[:, 0].long() == 0) & (truth[:, 5] < self.p.bg_threshold)

@@ -27,6 +27,13 @@ class OfChannels(Layer):
         return [bottom]
 
 
+def of_batch(x: Tensor, scale: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """scale (x - mean) / sqrt(var + eps) + bias by the batch's own statistics; of one value a channel, the bias."""
+    if x.numel() == x.shape[1]:  # torch refuses it
+        return F.batch_norm(x - x, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=eps)
+    return F.batch_norm(x, None, None, scale, bias, training=True, eps=eps)
+
+
 @register("Normalize")
 class Normalize(OfChannels):
     """y = a x / sqrt(sum of x^2 + eps): the sum over channels of each place, or the whole item if across_spatial.
@@ -100,7 +107,7 @@ class BN(OfChannels):
             return torch.addcmul(bias.reshape(spread), x, slope.reshape(spread))
         if not self.is_segnet:
             self._remember(x.detach())
-        return F.batch_norm(x, None, None, slope, bias, training=True, eps=self.eps)
+        return of_batch(x, slope, bias, self.eps)
 
     @torch.no_grad()
     def _remember(self, x: Tensor) -> None:
@@ -142,4 +149,5 @@ class CuDNNBatchNorm(OfChannels):
         mean, var = (blob.detach().view(-1) for blob in list(self.blobs)[2:])
         if self.stored:
             return F.batch_norm(x, mean, var, scale, bias, eps=self.eps)
+        self.check(x.numel() > x.shape[1], "one value a channel has no variance: a larger batch is needed")
         return F.batch_norm(x, mean, var, scale, bias, training=True, momentum=1 - self.momentum, eps=self.eps)

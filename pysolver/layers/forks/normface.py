@@ -84,6 +84,7 @@ class LabelSpecificAdd(Layer):
     bottoms = exactly(2)
     tops = between(1, 2)
     no_gradient_bottoms = frozenset({1})
+    is_opaque = True  # each forward may have another bias
     deviations = "transform_test is not read, as there; a label outside the classes is an error"
 
     def set_up(self, data: Shape, label: Shape) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pysolver.blob import Shape
-from pysolver.layers.base import Layer, register
+from pysolver.layers.base import Layer, at_least, register
+from pysolver.layers.shape import Crop
 
 
 @register("Permute")
@@ -120,3 +121,32 @@ class Flip(Layer):
         """The axes that are turned round."""
         p = self.param.flip_param
         return [axis for axis, flips in ((2, p.flip_height), (3, p.flip_width)) if flips]
+
+
+@register("AutoCrop")
+class AutoCrop(Crop):
+    """Bottom 0 cut to bottom 1's height and width where it lies on it, by the kernels, strides and pads of the layers
+    between them and a blob that both come from (auto_crop_layer.cpp of RCF); the net works that out. Errors: see Crop.
+    """
+
+    def set_up(self, bottom: Shape, reference: Shape) -> None:
+        self.check(len(self.param.crop_param.offset) == 2, "needs a net, which says where it cuts")
+        super().set_up(bottom, reference)
+
+
+@register("Gather")
+class Gather(Layer):
+    """Each bottom as its top (yjxiong's gather_layer.cpp: of all its processes; here each has its own part)."""
+
+    bottoms = at_least(1)
+    tops = at_least(1)
+    deviations = "the batches of other processes are not gathered: each goes on with its own"
+
+    def set_up(self, *bottoms: Shape) -> None:
+        self.check(self.top_count == len(bottoms), "Must have equal number of top and bottom blobs")
+
+    def top_shapes(self, *bottoms: Shape) -> list[Shape]:
+        return list(bottoms)
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return bottoms if len(bottoms) > 1 else bottoms[0]

@@ -19,10 +19,12 @@ class SmoothL1Loss(Loss):
     """sum of w_out f(w_in (a - b)) / N (Fast R-CNN, SSD: smooth_L1_loss_layer.cpp).
 
     f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2). Bottoms a, b, and, if given, w_in and
-    w_out, all of one shape; gradients to a and b, the weights get zeros. Errors: other shapes.
+    w_out, all of one shape; gradients to a and b, the weights get zeros. A second top, of Cascade R-CNN, is the loss of
+    each place, (N, 1, H, W). Errors: other shapes.
     """
 
     bottoms = between(2, 4)
+    tops = between(1, 2)
     no_gradient_bottoms = frozenset()
 
     def set_up(self, *bottoms: Shape) -> None:
@@ -34,16 +36,27 @@ class SmoothL1Loss(Loss):
         for other in bottoms[1:]:
             if torch.Size(other[1:]).numel() != torch.Size(bottoms[0][1:]).numel():
                 self.fail(f"the bottoms must have one shape, not {list(bottoms[0])} and {list(other)}")
-        return [()]
+        return [(), _places(bottoms[0])][: max(1, self.top_count)]
 
-    def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         difference = a - b.reshape(a.shape)
         if weights:
             difference = difference * weights[0].detach().reshape(a.shape)
         each = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=self.sigma**-2)
         if len(weights) > 1:
             each = each * weights[1].detach().reshape(a.shape)
-        return each.sum() / a.shape[0]
+        loss = each.sum() / a.shape[0]
+        return (loss, _by_place(each)) if self.top_count == 2 else loss
+
+
+def _places(shape: Shape) -> Shape:
+    """(N, C, H, W) -> (N, 1, H, W), missing axes 1."""
+    return (shape[0], 1, *shape[2:], *[1] * (4 - len(shape)))
+
+
+def _by_place(each: Tensor) -> Tensor:
+    """The sums over axis 1, for others to read."""
+    return each.detach().sum(1).reshape(_places(tuple(each.shape)))
 
 
 @register("SmoothL1LossOHEM")
@@ -68,38 +81,21 @@ class SmoothL1LossOHEM(Loss):
         for other in bottoms[1:]:
             if math.prod(other) != math.prod(first):
                 self.fail(f"the bottoms must have one shape, not {list(first)} and {list(other)}")
-        return [(), (first[0], 1, *first[2:], *[1] * (4 - len(first)))][: max(1, self.top_count)]
+        return [(), _places(first)][: max(1, self.top_count)]
 
     def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         difference = a - b.reshape(a.shape)
         if weights:
             difference = difference * weights[0].detach().reshape(a.shape)
         each = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
-        places = each.flatten(2).sum(1) if each.dim() > 2 else each.flatten(1).sum(1, keepdim=True)
         fixed = self.param.loss_param.pre_fixed_normalizer
-        loss = each.sum() / normaliser(self.mode, a.shape[0], places.shape[1], None, fixed)
-        if self.top_count < 2:
-            return loss
-        return loss, places.detach().reshape(self.top_shapes(tuple(a.shape), tuple(b.shape))[1])
+        loss = each.sum() / normaliser(self.mode, a.shape[0], math.prod(a.shape[2:]), None, fixed)
+        return (loss, _by_place(each)) if self.top_count == 2 else loss
 
 
 @register("SoftmaxWithLossOHEM")
 class SoftmaxWithLossOHEM(SoftmaxWithLoss):
-    """SoftmaxWithLoss, whose third top is the loss of each place, of the labels' shape, 0 where the label is ignored
-    (R-FCN, softmax_loss_ohem_layer.cpp)."""
-
-    tops = between(1, 3)
-
-    def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
-        super().top_shapes(data, label)
-        return [(), data, label][: max(1, self.top_count)]
-
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if self.top_count < 3:
-            return super().forward(x, label)
-        each, log_p, index, valid = self.losses(x, label)
-        loss = each.sum() / self.divisor(index, valid)
-        return loss, log_p.exp().reshape(x.shape), each.detach().reshape(label.shape)
+    """SoftmaxWithLoss, under R-FCN's name (softmax_loss_ohem_layer.cpp)."""
 
 
 @register("BoxAnnotatorOHEM")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pysolver.blob import Shape
+from pysolver.component import Component
+from pysolver.context import Context
 from pysolver.layers.base import Layer, at_least, between, register
 from pysolver.layers.forks import boxes
+from pysolver.layers.forks.yolo_first import FirstYoloEvaluation
 from pysolver.layers.forks.yolo_losses import corners, objects
 
 
@@ -43,15 +47,10 @@ class YoloOutput(Layer):
         box, label = (scores > self.least).nonzero(as_tuple=True)
         if not len(box):
             return []
-        kept = boxes.suppress(places[box], scores[box, label], _below(self.nms_threshold))
+        kept = boxes.suppress(places[box], scores[box, label], boxes.just_below(self.nms_threshold))
         box, label = box[kept], label[kept]
         head = torch.stack([torch.full_like(label, image), label + 1], 1).to(scores.dtype)
         return [torch.cat([head, scores[box, label].unsqueeze(1), places[box]], 1)]
-
-
-def _below(threshold: float) -> float:
-    """For where a number equal to the threshold counts as above it."""
-    return math.nextafter(threshold, -math.inf)
 
 
 def read_map(values: Tensor, biases: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +124,7 @@ class YoloDetectionOutput(YoloOutput):
         self.check(p.HasField("num_classes"), "Must specify num_classes")
         self.check(len(p.biases) >= 2 * p.num_box, "biases needs a width and a height for each of num_box")
         self.biases = torch.tensor(list(p.biases)).reshape(-1, 2)[: p.num_box]
-        self.least, self.nms_threshold = _below(p.confidence_threshold), p.nms_threshold
+        self.least, self.nms_threshold = boxes.just_below(p.confidence_threshold), p.nms_threshold
 
     def top_shapes(self, *maps: Shape) -> list[Shape]:
         _check_maps(self, maps, self.p.num_box, self.p.num_classes)
@@ -155,6 +154,10 @@ class EvalDetection(Layer):
 
     bottoms = between(2, 3)
     no_gradient_bottoms = frozenset({0, 1, 2})
+
+    @classmethod
+    def chosen(cls, param: Any, context: Context) -> type[Component]:
+        return EvalDetection if param.eval_detection_param.biases else FirstYoloEvaluation
 
     def set_up(self, values: Shape, label: Shape, *others: Shape) -> None:
         p = self.p = self.param.eval_detection_param
@@ -186,7 +189,9 @@ class EvalDetection(Layer):
     def _judged(self, own: list, found: Tensor, scores: Tensor, kind: Tensor) -> Tensor:
         """Rows of class, score, true, false for the boxes of one image."""
         kept = (
-            boxes.suppress(found, scores, _below(self.p.nms)) if self.p.nms >= 0 else torch.zeros(0, dtype=torch.long)
+            boxes.suppress(found, scores, boxes.just_below(self.p.nms))
+            if self.p.nms >= 0
+            else torch.zeros(0, dtype=torch.long)
         )
         kept = kept[scores[kept] >= _SMALLEST]
         rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -37,6 +38,8 @@ def test_one_pair_is_the_t_test():
         ("accuracy: b < a", {"a": [99.0, 99.02], "b": [99.2, 99.25]}, "does not"),
         ("accuracy: a < b", {"a": [99.0, 99.2], "b": [99.1, 99.3]}, "within the noise"),
         ("accuracy: a < b", {"a": [99.0], "b": [99.3]}, "within the noise"),  # nothing tells the noise
+        ("breaks: a < b", {"a": [0.01, 0.01], "b": [0.02, 0.02]}, "within the noise"),  # nor do rates on a grid
+        ("accuracy: a < b", {"a": [99.0], "b": [99.3, 99.31]}, "holds"),  # b's noise is taken for a's
         ("accuracy: a < b", {"a": [99.0, 99.01]}, "not run"),
         ("loss: a < b < 1cycle 12", {"a": [1, 1.1], "b": [2, 2.1], "1cycle 12": [3, 3.1]}, "holds"),
         ("loss: a < b < 1cycle 12", {"a": [1, 1.1], "b": [4, 4.1], "1cycle 12": [3, 3.1]}, "does not"),
@@ -83,4 +86,60 @@ def test_a_row_against_the_papers():
         assert agrees == (told.pvalue >= 0.05)
     assert claims.against_paper([99.05, 99.01, 99.08, 99.13], (99.25, 0.03)) == "lower by 0.18"
     assert claims.against_paper([], (99.25, 0.03)) == "not run"
-    assert claims.against_paper([99.2], (99.25, 0.03)) == "one run"
+    assert claims.against_paper([99.2], (99.25, 0.03)) == "one run, lower by 0.05"
+    assert claims.against_paper([99.2, -math.inf], (99.25, 0.03)) == "diverged"
+
+
+def test_a_row_just_at_five_percent():
+    """Where scipy's chance crosses 5 %, so does the verdict: the degrees of freedom are Welch's, not rounded."""
+    for shift in np.linspace(-0.05, 0.05, 201):
+        ours = [99.2 - shift, 99.18 - shift]
+        told = stats.ttest_ind_from_stats(np.mean(ours), np.std(ours, ddof=1), 2, 99.25, 0.03, 4, False)
+        assert (claims.against_paper(ours, (99.25, 0.03)) == "agrees") == (told.pvalue >= 0.05)
+
+
+def test_pooled_over_all_curves_of_the_claim():
+    """As ordinary least squares of all runs, on one dummy a curve, tell each contrast; curves have 1 to 4 runs."""
+    rng = np.random.default_rng(1)
+    verdicts = Counter()
+    for _ in range(200):
+        sizes = rng.integers(1, 5, 3)
+        sizes[0] = max(sizes[0], 2)
+        samples = [rng.normal(mean, 1, size) for mean, size in zip((0, 1, 2.5), sizes)]
+        y, x = np.concatenate(samples), np.repeat(np.eye(3), sizes, axis=0)
+        fit, residual, *_ = np.linalg.lstsq(x, y, rcond=None)
+        freedom = len(y) - 3
+        covariance = np.linalg.inv(x.T @ x) * residual[0] / freedom
+        tails = []
+        for contrast in ([-1, 1, 0], [0, -1, 1]):
+            t = np.dot(contrast, fit) / math.sqrt(contrast @ covariance @ contrast)
+            tails.append((stats.t.sf(t, freedom), stats.t.cdf(t, freedom)))
+        holds = all(up < 0.05 for up, _ in tails)
+        fails = any(down < 0.05 / 2 for _, down in tails)
+        values = dict(zip(CURVES, samples))
+        verdict, _ = claims.judge(claims.parse("loss: a < b < 1cycle 12", CURVES), values)
+        assert verdict == ("holds" if holds else "does not" if fails else "within the noise")
+        verdicts[verdict] += 1
+    assert min(verdicts["holds"], verdicts["within the noise"]) > 20
+
+
+def test_how_often_it_errs():
+    """Of 4000 made-up claims with nothing in them one in twenty holds, and one in twenty does not."""
+    rng = np.random.default_rng(2)
+    told = Counter()
+    for _ in range(4000):
+        values = {"a": rng.normal(0, 1, 2), "b": rng.normal(0, 1, 4)}
+        told[claims.judge(claims.parse("loss: a < b", CURVES), values)[0]] += 1
+    for verdict in ("holds", "does not"):
+        assert told[verdict] == pytest.approx(200, abs=4 * math.sqrt(4000 * 0.05 * 0.95))  # four deviations
+
+
+def test_which_way_it_points():
+    for text, points in (("loss: a < b", True), ("loss: b < a", False), ("loss: a = b +- 0.2", True)):
+        assert claims.points(claims.parse(text, CURVES), {"a": [1.0, 1.1], "b": [1.2]}) == points
+    assert not claims.points(claims.parse("loss: a = b +- 0.1", CURVES), {"a": [1.0, 1.1], "b": [1.2]})
+
+
+def test_a_claim_in_words():
+    assert claims.parse("lowest loss: b < *", CURVES).words == "lowest test loss: `b` < every other"
+    assert claims.parse("gap: a = b +- 0.50", CURVES).words == "generalisation error: `a` = `b` ± 0.5"

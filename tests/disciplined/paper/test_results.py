@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from matplotlib.image import imread
 
 from pysolver.disciplined.paper import page
 from pysolver.disciplined.paper.experiment import Curve, Experiment, read_all
-from pysolver.disciplined.paper.pictures import draw
+from pysolver.disciplined.paper.pictures import draw, draw_rows
 from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
-from pysolver.disciplined.paper.trials import Variation
+from pysolver.disciplined.paper.trials import Variation, solver_of
 from pysolver.disciplined.paper.verdicts import judge
 from pysolver.errors import CaffeError
-from pysolver.logs.reader import read_log
+from pysolver.logs.reader import Reader, read_log
+from pysolver.logs.run import Run
 
 ROOT = Path(__file__).parents[3]
 CURVES = tuple(Curve(name, "net", "mnist", 512, 12, 0.1, 0.9, 5e-4, paper=(99.25, 0.03)) for name in ("inv", "cycle"))
@@ -26,7 +28,6 @@ EXPERIMENT = Experiment("table9", "Table 9", "one cycle is better", CURVES, ("ac
 TABLE = {
     "iteration": [0, 50, 100],
     "loss": [2.3, 0.5, 0.25],
-    "gap": [0.0, 0.1, None],
     "rate": [0.1, 0.2, 0.3],
     "momentum": [0.9, 0.9, 0.9],
 }
@@ -34,7 +35,7 @@ TABLE = {
 
 def made(curve: str, seed: int, accuracy: float, scale: float = 1) -> Result:
     test = {**TABLE, "accuracy": [0.1, 0.9, accuracy / 100]}
-    train = {"iteration": [0, 50], "loss": [2.3, 0.4]}
+    train = {"iteration": [0, 50, 75, 80, 100], "loss": [2.3, 0.4, 0.1, 0.2, None]}
     return Result(curve, seed, scale, 512, "xavier", 100, 60.0, "abc", "2026-11-24", "x86_64", "0a1b", test, train)
 
 
@@ -73,8 +74,8 @@ def test_shortened_runs_stand_apart():
     told = judge(EXPERIMENT, short)[0]
     assert (told.verdict, told.scale) == ("does not", 0.1)
     text = page.text([EXPERIMENT], {"table9": short})
-    assert "| does not (0.1 of the length) |" in text
-    assert "(97.03 ± 0.01 (4), 0.1 of the length) | not run |" in text
+    assert "| **does not**; 0.1 of the length |" in text
+    assert "(97.03 ± 0.01 (4), 0.1 of the length) |  |" in text
     told = judge(EXPERIMENT, [*short, *results(99.0, 99.25)])[0]
     assert (told.verdict, told.scale) == ("holds", 1)
 
@@ -83,17 +84,55 @@ def test_rows_of_the_page():
     text = page.text([EXPERIMENT], {"table9": results(99.0, 99.25)})
     assert "| inv | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.03 ± 0.01 (4) | lower by 0.22 |" in text
     assert "| cycle | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.28 ± 0.01 (4) | agrees |" in text
-    assert "2 of 2 rows of the tables at full length; 0 of 0 figures with all" in text
-    assert "; claims: 1 holds" in text
-    assert "not run" in page.text([EXPERIMENT], {"table9": []})
+    assert "**Tables:** 2 of 2 rows have been run at full length. Against the paper's four runs, of those with" in text
+    assert "two or more: 1 agrees, 1 lower." in text
+    assert "of 1 that the paper makes 1 hold, 0 do not" in text
+    assert "These claims hold:\n\n- [Table 9](#table-9): accuracy: `inv` < `cycle`\n" in text
+    once = page.text([EXPERIMENT], {"table9": [made("inv", 1, 99.0), made("cycle", 1, 98.0)]})
+    assert "2 of 2 rows have been run at full length, 2 of them once." in once
+    assert "| within the noise, the other way; one run each | `inv` 99.00 (1); `cycle` 98.00 (1) |" in once
+    assert "| 99.00 (1) | one run, lower by 0.25 |" in once
+    assert "Not run yet." in page.text([EXPERIMENT], {"table9": []})
+
+
+def test_a_page_names_who_made_its_numbers():
+    first, *others = results(99.0, 99.25)
+    runs = [replace(first, machine="x86_64, resumed at 50"), *others, replace(others[0], commit="def", seed=9)]
+    assert (
+        "Runs: `experiments/results/table9.jsonl` (x86_64, 2026-11-24, at abc, def; 1 of 9 runs went on from a "
+        "snapshot)." in page.text([EXPERIMENT], {"table9": runs})
+    )
+
+
+def test_what_has_not_been_run_stands_at_the_end():
+    figure = replace(EXPERIMENT, name="fig9", title="Figure 9", note="A\nnote.", cost="a year")
+    text = page.text([figure, EXPERIMENT], {"table9": results(99.0, 99.25), "fig9": []})
+    assert text.endswith(
+        "- **Figure 9** (`fig9`). The paper: one cycle is better. A note.\n"
+        "  Claims: accuracy: `inv` < `cycle`. Cost: a year.\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("measure", "value"),
-    [("accuracy", 99.0), ("loss", 0.25), ("best accuracy", 99.0), ("lowest loss", 0.25), ("gap", 0.1)],
+    [
+        ("accuracy", 99.0),
+        ("loss", 0.25),
+        ("best accuracy", 99.0),
+        ("lowest loss", 0.25),
+        ("gap", 0.1),
+    ],  # 0.25 less 0.15
 )
 def test_measures(measure: str, value: float):
     assert made("inv", 1, 99.0).value(measure) == pytest.approx(value)
+
+
+def test_the_generalisation_error_is_no_single_batch():
+    """Along the run: both losses over a test interval to both sides."""
+    iteration, gap = made("inv", 1, 99.0).column("gap")
+    assert iteration.tolist() == [0, 50, 100]
+    wanted = [1.4 - 1.35, (2.3 + 0.5 + 0.25) / 3 - (2.3 + 0.4 + 0.1 + 0.2) / 4, 0.375 - 0.7 / 3]
+    assert gap == pytest.approx(wanted)
 
 
 def test_a_diverged_run():
@@ -124,6 +163,37 @@ def test_from_a_log():
     assert kept.test["rate"][kept.test["iteration"].index(3000)] == 0.013286
 
 
+def log_of(parts: list[dict[int, str]]) -> Run:
+    """The run of a log with these iterations, at these times; each part but the first goes on from a snapshot."""
+    texts = [
+        "Iteration {}, Testing net (#0)",
+        "    Test net output #0: accuracy = 0.5",
+        "    Test net output #1: loss = 1 (* 1 = 1 loss)",
+        "Iteration {}, loss = 1",
+        "Iteration {}, lr = 0.1, momentum = 0.9, weight decay = 0",
+    ]
+    reader = Reader("two.log")
+    for part in parts:
+        times = list(part.values())
+        lines = [(times[0], "Solving net" if part is parts[0] else "Restoring previous solver status from x")]
+        lines += [(time, text.format(iteration)) for iteration, time in part.items() for text in texts]
+        lines += [(times[-1], "Optimization Done.")] if part is parts[-1] else []
+        reader.feed("".join(f"I{time}.000000 1 solver.cpp:1] {text}\n" for time, text in lines))
+    return reader.finish()
+
+
+def test_a_run_in_two_parts():
+    """Its time is that at work, not that of the days between; and it says where it went on."""
+    first = {0: "1128 10:00:00", 50: "1128 10:00:10", 100: "1128 10:00:20"}
+    run = log_of([first, {50: "1130 09:00:00", 100: "1130 09:00:30"}])
+    kept = result_of(run, CURVES[0], 1, Variation(1, 512, "x"), Origin("c", "d", "m"), "0a1b")
+    assert (kept.test["iteration"], kept.machine) == ([0, 50, 100], "m, resumed at 50")
+    assert kept.seconds == 10 + 30  # of the first part, up to the snapshot; the second
+    lost = log_of([{0: "1128 10:00:00"}, {100: "1130 09:00:00", 150: "1130 09:00:30"}])
+    with pytest.raises(CaffeError, match="two.log: lacks some of its tests"):
+        result_of(lost, CURVES[0], 1, Variation(1, 512, "x"), Origin("c", "d", "m"), "0a1b")
+
+
 def test_bad_files(tmp_path: Path):
     (tmp_path / "table9.jsonl").write_text('{"curve": "inv"}\n')
     with pytest.raises(CaffeError, match=r"table9.jsonl:1: is no result"):
@@ -150,13 +220,26 @@ def test_a_title_wider_than_its_one_panel(tmp_path: Path):
     assert (picture[:, 0] == 1).all() and (picture[:, -1] == 1).all()
 
 
+def test_a_picture_of_all_rows(tmp_path: Path):
+    """One of two rows, also where one has diverged and another has no number of the paper's."""
+    curves = (*CURVES, replace(CURVES[0], name="none", paper=None, group="other"))
+    runs = [
+        *results(99.0, 99.25),
+        made("none", 1, 99),
+        replace(made("none", 2, 99), test={**TABLE, "loss": [2.3, 1, None], "accuracy": [0.1, 0.1, 0.1]}),
+    ]
+    picture = imread(draw_rows([replace(EXPERIMENT, curves=curves)], {"table9": runs}, tmp_path / "rows.png"))
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 1).all()
+
+
 def test_a_panel_for_each_group(tmp_path: Path):
     groups = tuple(replace(curve, group=curve.name) for curve in CURVES)
     one, two = (
         imread(draw(replace(EXPERIMENT, curves=curves), results(99.0, 99.25), tmp_path / "p.png"))
         for curves in (CURVES, groups)
     )
-    assert two.shape[1] == 2 * one.shape[1]
+    assert two.shape[1] == one.shape[1] and two.shape[0] > 1.7 * one.shape[0]  # below each other
 
 
 def test_a_longer_run_of_one_curve_does_not_hide_the_others(tmp_path: Path):
@@ -173,10 +256,17 @@ def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
     kept = {name: read_results(ROOT / "experiments/results", e) for name, e in experiments.items()}
     written = (ROOT / "docs/paper.md").read_text()
     assert page.text(experiments.values(), kept) == written, "run pysolver reproduce --page docs/paper.md"
+    for name, e in experiments.items():
+        for r in kept[name]:  # a test at each interval of the whole run, also of one that went on from a snapshot
+            solver = solver_of(e, e.curve(r.curve), Variation(r.seed, r.batch, r.filler), r.scale)
+            assert r.test["iteration"] == list(range(0, solver.max_iter + 1, solver.test_interval)), (name, r.curve)
     old = [(name, r.curve, r.seed) for name, e in experiments.items() for r in outdated(e, kept[name])]
     assert not old, "made with other settings than the experiment's of today: run them again"
     pictures = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
-    assert pictures == {name for name, runs in kept.items() if runs}
+    assert pictures == {name for name, runs in kept.items() if runs} | {"rows"}
+    headings = {line.lstrip("# ") for line in written.splitlines() if line.startswith("#")}
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#(.+?)\)", written)) <= anchors
 
 
 @pytest.mark.parametrize(

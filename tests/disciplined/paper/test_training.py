@@ -6,6 +6,11 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +22,9 @@ import pysolver as caffe
 from pysolver.commands import main
 from pysolver.data.prepare.publish import write_data_set
 from pysolver.data.prepare.split import DataSet, Split
-from pysolver.disciplined.paper import page
+from pysolver.disciplined.paper import page_words
 from pysolver.disciplined.paper.experiment import read_all
+from pysolver.disciplined.paper.lock import HOLDER
 from pysolver.disciplined.paper.results import read_results
 from pysolver.disciplined.paper.trials import DATA, Variation, net_of, trial_of
 from pysolver.disciplined.trial import changed
@@ -91,7 +97,7 @@ def test_sizes_of_the_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         built = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
         learned = {k: blobs for k, blobs in built.params.items() if built.layer_dict[k].type != "BatchNorm"}
         assert sum(blob.count for blobs in learned.values() for blob in blobs) == count, name
-        assert f"{count:,}".replace(",", " ") in page.HEAD
+        assert f"{count:,}".replace(",", " ") in page_words.BEFORE
 
 
 EXPERIMENT = """
@@ -157,7 +163,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert main(["reproduce", "table9", "--runs", "2", "--page", "docs/paper.md"]) == 0
     assert log.stat().st_mtime_ns == before  # done is done
     assert "table9: loss: again < low: holds" in capfd.readouterr().out
-    assert "| loss: high < low | holds | high: " in Path("docs/paper.md").read_text()
+    assert "| test loss: `high` < `low` | **holds** | `high` " in Path("docs/paper.md").read_text()
     assert Path("docs/paper/table9.png").exists()
     assert main(["reproduce"]) == 0
     assert "3 of 3 curves  3 holds" in capfd.readouterr().out
@@ -188,9 +194,10 @@ def test_other_settings_and_other_processes(
     run.mkdir(parents=True)
     handle = os.open(run, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)  # as another process that trains it
-    assert main(words) == 1
-    assert "low, run 1: failed: experiments/runs/table9/low/run_1: another process is at work" in capfd.readouterr().out
-    assert not list(run.iterdir())  # nothing of the other's was touched
+    (run / HOLDER).write_text("1")
+    assert main(words) == 0
+    assert capfd.readouterr().out.splitlines()[0] == "table9, low, run 1: is being run by process 1"
+    assert [path.name for path in run.iterdir()] == [HOLDER]  # nothing of the other's was touched
     os.close(handle)
 
     assert main(words) == 0
@@ -204,6 +211,103 @@ def test_other_settings_and_other_processes(
     assert "table9, low, run 1: accuracy" in capfd.readouterr().out
     assert main(["reproduce"]) == 0
     assert "1 of 3 curves" in capfd.readouterr().out
+
+
+def begin(*words: str) -> subprocess.Popen:
+    """`pysolver reproduce` in a process of its own, which hears Ctrl-C even if the tests do not."""
+    listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{listen}from pysolver.commands import main; sys.exit(main({['reproduce', *words]}))"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(found: Callable[[], Any]) -> Any:
+    """What it gives as soon as it gives something."""
+    end = time.monotonic() + 60
+    while not (answer := found()):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return answer
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout with one experiment, and a Caffe without a GPU that says its process and trains for long."""
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").mkdir()
+    Path("experiments/table9.toml").write_text(EXPERIMENT)
+    Path("net.prototxt").write_text(NET)
+    make_data(Path("experiments/data"), "mnist", 60)
+    Path("caffe").write_text("#!/bin/sh\n[ $1 = train ] || exit 1\necho $$ > caffe_process\nexec sleep 60\n")
+    Path("caffe").chmod(0o755)
+
+
+def caffes_process() -> int:
+    return wait_for(lambda: Path("caffe_process").exists() and int(Path("caffe_process").read_text() or 0))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_what_ends_it_ends_its_training(folder: None, number: signal.Signals):
+    ours = begin("table9", "--rows", "first", "--caffe", "./caffe")
+    training = caffes_process()
+    assert "solver_mode: CPU" in Path("experiments/runs/table9/low/run_1/solver.prototxt").read_text()
+    ours.send_signal(number)
+    told, _ = ours.communicate(timeout=60)
+    assert ours.returncode == 128 + number
+    assert not is_running(training)
+    assert told.splitlines() == ["stopped; the same command goes on from the snapshots"]  # and nothing else was begun
+    assert not Path("experiments/runs/table9/low/run_1", HOLDER).exists()
+
+
+def test_a_run_of_another_process_is_skipped(folder: None, capfd: pytest.CaptureFixture[str]):
+    """Also when that was killed, and its training goes on; and what would go on from that run waits."""
+    ours = begin("table9", "--rows", "high", "--runs", "1", "--caffe", "./caffe")
+    training = caffes_process()
+    assert main(["reproduce", "table9", "--rows", "high", "again", "--runs", "1"]) == 0
+    assert capfd.readouterr().out.splitlines()[:2] == [
+        f"table9, high, run 1: is being run by process {ours.pid}",
+        "table9, again, run 1: goes on from 'high', which is not there yet",
+    ]
+    ours.kill()
+    ours.communicate()
+    assert is_running(training)
+    assert main(["reproduce", "table9", "--rows", "high", "--runs", "1"]) == 0
+    assert f"high, run 1: is being run by what process {ours.pid} left" in capfd.readouterr().out
+    os.kill(training, signal.SIGKILL)
+
+
+def test_a_run_that_was_ended_goes_on_as_if_undisturbed(folder: None, capfd: pytest.CaptureFixture[str]):
+    """The very numbers of a run in one go, for which it is run once more."""
+    text = EXPERIMENT.replace("batch = 6000", "batch = 120").replace("rate = 1e-6", "rate = 0.05")
+    Path("experiments/table9.toml").write_text(text)
+    words, run = ["table9", "--rows", "low", "--runs", "1"], Path("experiments/runs/table9/low/run_1")
+    ours = begin(*words)
+    wait_for(lambda: list(run.glob("*.solverstate")))
+    ours.send_signal(signal.SIGTERM)
+    assert "stopped" in ours.communicate(timeout=60)[0]
+    assert "Optimization stopped early" in (run / "train.log").read_text()
+    assert not read_results(Path("experiments/results"), read_all("experiments")["table9"])
+
+    assert main(["reproduce", *words]) == 0
+    (resumed,) = read_results(Path("experiments/results"), read_all("experiments")["table9"])
+    assert ", resumed at " in resumed.machine
+    assert sorted(path.name for path in run.glob("snapshot*")) == [
+        f"snapshot_iter_{resumed.iterations}.caffemodel",
+        f"snapshot_iter_{resumed.iterations}.solverstate",
+    ]
+    shutil.rmtree("experiments/runs")
+    Path("experiments/results/table9.jsonl").unlink()
+    assert main(["reproduce", *words]) == 0
+    (whole,) = read_results(Path("experiments/results"), read_all("experiments")["table9"])
+    assert "resumed" not in whole.machine
+    assert (resumed.test, resumed.train) == (whole.test, whole.train)
 
 
 def nets_of_the_paper() -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ LISTS = {
     "pairs.txt": b"0.png 0.png\n1.jpg 0.png\n",
     "kinds.txt": b"0.png 1\n1.jpg 200\n",
     "objects.txt": _OBJECTS,
+    "mscnn.txt": _OBJECTS.replace(b"1 0 0 1 1 8 9", b"1 0 1 1 8 9").replace(b"2 1 0 0 0 5 5", b"2 1 0 0 5 5"),
 }
 _SEG = "crop_height: 8 crop_width: 8 scale_factors: 0.5 scale_factors: 2 mirror: true"
 _SNIPPETS = "crop_size: 6 fix_crop: true multi_scale: true scale_ratios: 1 scale_ratios: 0.75 max_distort: 1"
@@ -47,6 +48,15 @@ LAYERS = {
     "mirror: true label_divide_factor: 2 }": "mean_value: 3",
     'type: "EvalData" top: "s" eval_data_param { source: "objects.txt" batch_size: 1 short_size: 32 long_size: 64 }': (
         "mean_value: 7"
+    ),
+    'type: "DetectionData" top: "s" detection_data_param { source: "objects.txt" batch_size: 2 short_size: 32 '
+    "long_size: 64 stride: 8 field_h: 16 field_w: 9 output_gt_boxes: true min_scale: 4 max_scale: 40 "
+    "multiscale_prob: 1 min_whaspect: 0.5 max_whaspect: 2 template_ratio: 1 template_ratio: 2 "
+    'anchor_ignore_margin_ratio: 0.5 shuffle: "random_mix_aspect" }': "mirror: true mean_value: 3",
+    'type: "ImageGtData" top: "s" image_gt_data_param { source: "mscnn.txt" batch_size: 2 resize_width: 40 '
+    "resize_height: 48 crop_width: 32 crop_height: 32 downsample_rate: 8 field_h: 16 field_w: 9 output_gt_boxes: true "
+    "do_multiple_scale: true min_scale: 8 max_scale: 32 min_whaspect: 0.5 max_whaspect: 2 fg_img_multiple: 2 }": (
+        "mirror: true"
     ),
     'type: "AnnotatedData" data_param { source: "db" batch_size: 2 backend: LMDB } annotated_data_param { '
     "batch_sampler { sampler { min_scale: 0.3 } max_trials: 5 } }": "resize_param { height: 9 width: 8 } "

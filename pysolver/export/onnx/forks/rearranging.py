@@ -1,4 +1,4 @@
-"""Permute of SSD, Reorg of YOLO, Flip."""
+"""Permute of SSD, Reorg of YOLO, Flip, Gather."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def reorg(g: Scope, layer: layers.Reorg, x: str) -> str:
 @emits("Flip")
 def flip(g: Scope, layer: layers.Flip, x: str) -> str:
     return _turned(g, x, layer.axes) if layer.axes else x
+
+
+@emits("Gather")
+def gather(g: Scope, layer: layers.Gather, *bottoms: str) -> tuple[str, ...] | str:
+    return bottoms if len(bottoms) > 1 else bottoms[0]
 
 
 @emits("Reverse")
