@@ -40,7 +40,7 @@ STEERS = {
     "DetectionDataParameter": "cache_images resize_param",
     "ImageGtDataParameter": "cache_images",
     "SolverParameter": """
-        device_id_again engine group_id richness show_per_class_result solver_data_type store_blobs_in_old_format
+        device_id_again engine group_id richness solver_data_type store_blobs_in_old_format
         test_offset measure_threshold winograd_adjust_threshold max_threshold_factor force_type force_iter
         force_direction force_decay_type""",
     "ParamSpec": "breadth_decay_mult kernel_shape_decay_mult block_group_lasso force_mult force_regularize",
@@ -164,7 +164,8 @@ COMPUTED = {
     "SolverParameter": """
         plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy larc_eta
         weight_decay_policy weight_decay_power max_weight_decay local_lr_auto local_gw_ratio rampup_interval
-        rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
+        rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version
+        show_per_class_result""",
 }
 
 _COMPUTED = {f"{message}.{name}" for message, names in COMPUTED.items() for name in names.split()}

@@ -238,20 +238,6 @@ def test_bn_of_segnet_knows_small_variances(make):
     np.testing.assert_allclose(var.flatten(), [0.25e-9], rtol=1e-5)
 
 
-def test_bn_of_pspnet_keeps_the_variance(make):
-    """Values 1 and 5: mean 3, variance 4, of which a tenth is kept; in TEST (x - 0.3) / sqrt(0.4 + 0.6)."""
-    text = 'type: "BN" bn_param { slope_filler { value: 2 } bias_filler { value: 1 } eps: 0.6 }'
-    layer = make(text, (2, 1))
-    y = layer(torch.tensor([[1.0], [5]]))
-    np.testing.assert_allclose(y.detach().flatten(), [1 - 4 / 4.6**0.5, 1 + 4 / 4.6**0.5], rtol=1e-6)
-    np.testing.assert_allclose([layer.blobs[2].item(), layer.blobs[3].item()], [0.3, 0.4], rtol=1e-6)
-    test = make(text, (1, 1), phase="TEST")
-    assert test.blobs[3].item() == 0
-    test.load_state_dict(layer.state_dict())
-    np.testing.assert_allclose(test(torch.tensor([[2.3]])).item(), 5, rtol=1e-6)
-    assert make('type: "BN" bn_param { frozen: true }', (1, 1)).blobs[3].item() == 1
-
-
 @pytest.mark.parametrize("field", ["scale_filler { value: 2 } shift_filler { value: 3 }", "bias_filler { value: 3 }"])
 def test_bn_of_one_value_a_channel(make, field):
     """It is its own mean, so the bias is left, without gradient to it."""

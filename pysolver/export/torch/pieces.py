@@ -31,20 +31,19 @@ class UnitLinear(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """weight * (x - mean) / sqrt(variance + eps) + bias for each channel."""
+    """weight * (x - mean) * inverse_deviation + bias for each channel."""
 
-    def __init__(self, channels, eps):
+    def __init__(self, channels):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
-        self.eps = eps
+        self.register_buffer("inverse_deviation", torch.ones(channels))
 
     def forward(self, x):
-        inverse_deviation = (self.variance + self.eps).rsqrt()
         weight, bias, mean, inverse = (
-            part.reshape(-1, *[1] * (x.dim() - 2)) for part in (self.weight, self.bias, self.mean, inverse_deviation)
+            part.reshape(-1, *[1] * (x.dim() - 2))
+            for part in (self.weight, self.bias, self.mean, self.inverse_deviation)
         )
         return (x - mean) * inverse * weight + bias
 

@@ -1,4 +1,4 @@
-"""Normalize of SSD; BN of PSPNet, TSN and P3D, of SegNet and DeconvNet; CuDNNBatchNorm of GENet."""
+"""Normalize of SSD; BN of PSPNet, of SegNet and DeconvNet; CuDNNBatchNorm of GENet."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ class BN(OfChannels):
     """Batch normalisation with slope and bias in one layer, on axis 1.
 
     PSPNet (bn_layer.cpp): y = slope (x - mean) / sqrt(var + eps) + bias. Blobs, (1, C) each: slope, bias, the running
-    mean and variance, both r = momentum r + (1 - momentum) batch value, the variance 0 at first, 1 if frozen; these two
-    are used in TEST, and in TRAIN if frozen. SegNet (any of scale_filler, shift_filler, bn_mode given): blobs scale and
+    mean and inverse deviation, both r = momentum r + (1 - momentum) batch value; these two are used in TEST, and in
+    TRAIN if frozen. SegNet (any of scale_filler, shift_filler, bn_mode given): blobs scale and
     shift, (1, C, 1, 1); bn_mode LEARN: batch statistics in every phase, with an eps of 1e-9 unless given; INFERENCE:
     y = scale x + shift. DeconvNet: the batch's mean and variance, (1, C, 1, 1), as further tops of LEARN.
     Errors: a bottom of less than 2 axes; further tops of others.
     """
 
     tops = between(1, 3)
-    deviations = "the BN of Cysu's Caffe keeps the inverse deviation, not the variance, in blob 3: square and invert it"
+    deviations = "P3D's, and the published sources of PSPNet and TSN, keep the variance in blob 3: not computed here"
 
     def set_up(self, bottom: Shape) -> None:
         super().set_up(bottom)
@@ -111,15 +111,15 @@ class BN(OfChannels):
         self.add_blob((1, channels), p.slope_filler)
         self.add_blob((1, channels), p.bias_filler)
         self.add_blob((1, channels)).requires_grad_(False)
-        self.add_blob((1, channels), caffe_pb2.FillerParameter(value=float(p.frozen))).requires_grad_(False)
+        self.add_blob((1, channels), caffe_pb2.FillerParameter(value=1)).requires_grad_(False)
 
     def top_shapes(self, bottom: Shape) -> list[Shape]:
         moments = (1, self.channels, 1, 1)
         return [*super().top_shapes(bottom), moments, moments][: self.top_count]
 
     def inverse_deviation(self) -> Tensor:
-        """1 / sqrt(var + eps) of the stored variance, (C)."""
-        return (self.blobs[3].detach().flatten() + self.eps).rsqrt()
+        """That of blob 3, (C)."""
+        return self.blobs[3].detach().flatten()
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         slope, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in list(self.blobs)[:2])
@@ -141,7 +141,7 @@ class BN(OfChannels):
     def _remember(self, x: Tensor) -> None:
         axes = (0, *range(2, x.dim()))
         var, mean = torch.var_mean(x, axes, correction=0)
-        for running, value in ((self.blobs[2], mean), (self.blobs[3], var)):
+        for running, value in ((self.blobs[2], mean), (self.blobs[3], (var + self.eps).rsqrt())):
             running.mul_(self.momentum).add_(value, alpha=1 - self.momentum)
 
 

@@ -34,7 +34,7 @@ def unit_vectors(g: Scope, layer: UnitVectors, x: str) -> str | list[str]:
 
 @emits("BN")
 def bn(g: Scope, layer: layers.BN, x: str) -> str:
-    """LAYER.0 and LAYER.1 are a mean and a variance; PSPNet's deviation is in LAYER.scale."""
+    """LAYER.0 and LAYER.1 are a mean and a variance; PSPNet's inverse deviation is in LAYER.scale."""
     if layer.top_count > 1:
         g.cannot("the batch's mean and variance as tops")
     slope, bias = (g.values(index).ravel() for index in (0, 1))

@@ -27,10 +27,9 @@ def bn(w: Writer, layer: layers.BN, x: str) -> str:
     if layer.top_count > 1:
         w.cannot("the batch's mean and variance as tops")
     channels = w.bottoms[0][1]
-    names = ("weight", "bias", "mean", "variance")[: len(layer.blobs)]
+    names = ("weight", "bias", "mean", "inverse_deviation")[: len(layer.blobs)]
     bindings = [(name, layer, i) for i, name in enumerate(names)]
     if layer.stored:
-        eps = 0 if layer.is_segnet else layer.eps
-        return f"{w.module(f'{w.piece(pieces.FrozenBatchNorm)}({channels}, eps={number(eps)})', *bindings)}({x})"
+        return f"{w.module(f'{w.piece(pieces.FrozenBatchNorm)}({channels})', *bindings)}({x})"
     text = f"nn.BatchNorm{len(w.bottoms[0]) - 2}d({channels}, eps={number(layer.eps)}, track_running_stats=False)"
     return f"{w.module(text, *bindings[:2])}({x})"
