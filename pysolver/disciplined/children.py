@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+HEED = 0.5  # seconds that the main thread waits at most: a signal that reached another one is answered after them
+
 
 class Children:
     """Processes that are waited for in one thread and ended from another."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pysolver import memory
-from pysolver.disciplined.children import ended_by_signals
+from pysolver.disciplined.children import HEED, ended_by_signals
 from pysolver.disciplined.judges import Judge
 from pysolver.disciplined.trial import Trial
 from pysolver.errors import CaffeError, OutOfMemory
@@ -104,7 +104,7 @@ class Engine:
                 slot, trial = free.pop(0), waiting.pop(0)
                 running[self._submit(slot, trial, (judges or {}).get(trial))] = slot, trial
                 self._listener(Progress(trial, "running"))
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, HEED, FIRST_COMPLETED)
             for future in done:
                 slot, trial = running.pop(future)
                 free.append(slot)

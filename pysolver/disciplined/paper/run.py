@@ -14,15 +14,13 @@ import numpy as np
 
 from pysolver.checkout import commit
 from pysolver.cores import check_crowd
-from pysolver.disciplined.children import ended_by_signals
+from pysolver.disciplined.children import HEED, ended_by_signals
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.lock import Busy, alone
 from pysolver.disciplined.paper.results import Origin, Result, find, keep, read_results, result_of
 from pysolver.disciplined.paper.trials import Variation, folder_of, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
-
-HEED = 0.5  # seconds until a signal is answered, at most
 
 
 @dataclass(frozen=True)
