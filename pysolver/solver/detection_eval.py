@@ -33,12 +33,12 @@ def run_detection(
     batches: int,
     forward: Callable[[], Tensor],
     stop: Callable[[], bool],
-    ap_version: str,
-    tell: Emit | None = None,
+    param: SolverParameter,
+    tell: Emit,
 ) -> TestResult | None:
     """The mean loss, and of each output the mean average precision over all batches; None if `stop` says so.
 
-    tell: is told the average precision of each class of which something was found.
+    Told is, if show_per_class_result, the average precision of each class of which something was found.
     """
     loss: Tensor | float = 0.0
     scores: dict[str, DetectionScores] = {}
@@ -49,10 +49,10 @@ def run_detection(
             loss = loss + forward()
         for name, value, _ in net.output_values():
             scores.setdefault(name, DetectionScores()).add(value, name)
-    for score in scores.values() if tell else ():
-        for label, precision in score.by_class(ap_version).items():
+    for score in scores.values() if param.show_per_class_result else ():
+        for label, precision in score.by_class(param.ap_version).items():
             tell(notices.ClassPrecision(label, precision))
-    outputs = [(name, np.float32(score.mean(ap_version)), 0.0) for name, score in scores.items()]
+    outputs = [(name, np.float32(score.mean(param.ap_version)), 0.0) for name, score in scores.items()]
     return TestResult(float(loss / batches), outputs)
 
 

@@ -291,10 +291,8 @@ class Solver:
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
         if self.param.eval_type == "detection":
-            tell = self._emit if self.param.show_per_class_result else None
-            result = detection_eval.run_detection(
-                net, batches, forward, self._serve_actions, self.param.ap_version, tell
-            )
+            stop, tell = self._serve_actions, self._emit
+            result = detection_eval.run_detection(net, batches, forward, stop, self.param, tell)
         elif self._divides_tests:
             result = testing.run_divided(net, batches, forward, self._serve_actions, self.ranks)
         else:

@@ -62,7 +62,8 @@ def test_the_result_of_each_class():
     """Told before the mean: class 1 with one right of one, class 2 with one wrong, class 3 with nothing found."""
     rows = [[-1, 1, 1, -1, -1], [-1, 2, 1, -1, -1], [-1, 3, 1, -1, -1], [0, 1, 0.9, 1, 0], [0, 2, 0.8, 0, 1]]
     net = SimpleNamespace(output_values=lambda: [("eval", torch.tensor(rows).reshape(1, 1, -1, 5), 0.0)])
+    param = SolverParameter(eval_type="detection", ap_version="Integral", show_per_class_result=True)
     told = []
-    result = run_detection(net, 2, lambda: torch.tensor(3.0), lambda: False, "Integral", told.append)
+    result = run_detection(net, 2, lambda: torch.tensor(3.0), lambda: False, param, told.append)
     assert [(event.label, event.precision) for event in told] == [(1, 1), (2, 0)]
     assert result.loss == 3 and result.outputs == [("eval", pytest.approx(1 / 3), 0.0)]
