@@ -19,6 +19,7 @@ class Accuracy(Layer):
 
     A place counts as right if fewer than top_k other classes score at least as high as the label's: ties are wrong.
     Labels equal to ignore_label do not count; without any the result is 0. Second top: the same for each class (C).
+    min_is_better, of NormFace: the scores are distances, and the smallest are the best.
     No gradient. Errors: top_k above the number of classes; number of labels not outer * inner; a label outside.
     """
 
@@ -47,6 +48,7 @@ class Accuracy(Layer):
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, classes = math.prod(x.shape[: self.class_axis]), x.shape[self.class_axis]
         x = x.reshape(outer, classes, math.prod(x.shape[self.class_axis + 1 :]))
+        x = -x if self.param.accuracy_param.min_is_better else x
         index = self.labels(label).reshape(outer, 1, x.shape[2])
         valid = torch.ones_like(index, dtype=torch.bool) if self.ignore is None else index != self.ignore
         index = index.where(valid, 0)

@@ -64,6 +64,12 @@ def _positive_unitball(tensor: Tensor, filler: FillerParameter) -> None:
     rows.div_(rows.sum(1, keepdim=True))
 
 
+def _gaussian_unitball(tensor: Tensor, filler: FillerParameter) -> None:
+    """N(0, 1), then each row made of length 1: NormFace's (caffe-windows)."""
+    rows = tensor.normal_(0, 1).view(tensor.shape[0] if tensor.dim() else 1, -1)
+    rows.mul_((rows.square().sum(1, keepdim=True) + 1e-12).rsqrt())
+
+
 def _xavier(tensor: Tensor, filler: FillerParameter) -> None:
     """U[-s, s] with s = sqrt(3 / n): variance 1 / n (Glorot and Bengio, 2010)."""
     bound = math.sqrt(3 / _fan(tensor, filler))
@@ -106,4 +112,5 @@ _LAWS: dict[str, Callable[[Tensor, FillerParameter], None]] = {
     "xavier": _xavier,
     "msra": _msra,
     "bilinear": _bilinear,
+    "gaussian_unitball": _gaussian_unitball,
 }

@@ -250,25 +250,32 @@ class SigmoidCrossEntropyLoss(Loss):
     """-sum of t log(s) + (1 - t) log(1 - s) / normaliser, s = sigmoid(x) (sigmoid_cross_entropy_loss_layer.cpp).
 
     Targets t of the bottom's count, in [0, 1]. The default normalisation is BATCH_SIZE: the first dimension.
-    dx = (s - t) / normaliser, 0 where trunc(t) is ignore_label. Errors: different counts.
+    dx = (s - t) / normaliser, 0 where trunc(t) is ignore_label. A third bottom, of MNC, has a weight for each term, and
+    their sum is the normaliser, whatever the mode. Errors: different counts.
     """
 
-    def set_up(self, data: Shape, target: Shape) -> None:
+    bottoms = between(2, 3)
+    no_gradient_bottoms = frozenset({1, 2})
+
+    def set_up(self, *bottoms: Shape) -> None:
         p = self.param.loss_param
         self.ignore = p.ignore_label if p.HasField("ignore_label") else None
         self.mode = normalisation_mode(self, caffe_pb2.LossParameter.BATCH_SIZE)
 
-    def top_shapes(self, data: Shape, target: Shape) -> list[Shape]:
-        if math.prod(data) != math.prod(target):
-            self.fail(f"inputs must have the same count, not {list(data)} and {list(target)}")
-        return super().top_shapes(data, target)
+    def top_shapes(self, *bottoms: Shape) -> list[Shape]:
+        if len({math.prod(bottom) for bottom in bottoms}) > 1:
+            self.fail(f"inputs must have the same count, not {' and '.join(str(list(bottom)) for bottom in bottoms)}")
+        return super().top_shapes(*bottoms)
 
-    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+    def forward(self, x: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
         target = target.detach().reshape(x.shape)
         each = F.binary_cross_entropy_with_logits(x, target, reduction="none")
         valid = None if self.ignore is None else target.long() != self.ignore
         if valid is not None:
             each = each.masked_fill(~valid, 0)
+        if weights is not None:
+            total = weights.detach().sum()
+            return (each * weights.detach().reshape(x.shape)).sum() / torch.where(total > 0, total, 1)
         fixed = self.param.loss_param.pre_fixed_normalizer
         return each.sum() / normaliser(self.mode, x.shape[0], math.prod(x.shape[1:]), valid, fixed)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pysolver.blob import Shape
+from pysolver.context import Context
 from pysolver.layers.base import Layer, register
 from pysolver.proto import caffe_pb2
 
@@ -99,6 +100,12 @@ class BatchNorm(Layer):
 
     takes_half = True
     top_is_free = True
+    is_nvidia = False
+
+    @classmethod
+    def chosen(cls, param: caffe_pb2.LayerParameter, context: Context) -> type[BatchNorm]:
+        p = param.batch_norm_param
+        return _Nvidia if p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler") else cls
 
     def set_up(self, bottom: Shape) -> None:
         p = self.param.batch_norm_param
@@ -107,28 +114,15 @@ class BatchNorm(Layer):
         self.use_global = p.use_global_stats if p.HasField("use_global_stats") else not self.is_training
         self.fraction, self.eps = p.moving_average_fraction, p.eps
         self.part = 0 if self.use_global else p.stats_batch_size
-        self.is_nvidia = p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler")
         for shape in ((bottom[1],), (bottom[1],), (1,)):
             self.add_blob(shape).requires_grad_(False)
-        if self.is_nvidia:
-            self._add_scale_and_bias(bottom[1])
-            return
+        self._add_parameters(bottom[1])
+
+    def _add_parameters(self, channels: int) -> None:
         for spec in self.param.param:
             self.check(spec.lr_mult == 0, "Cannot configure batch normalization statistics as layer parameters.")
         while len(self.param.param) < 3:  # saved with the net
             self.param.param.add(lr_mult=0)
-
-    def _add_scale_and_bias(self, channels: int) -> None:
-        p = self.param.batch_norm_param
-        self.use_global, self.eps, self.batches_seen = not self.is_training, max(p.eps, 1e-5), 0
-        if not self.param.blobs:
-            self.blobs[2].data.fill_(1)
-        self.add_blob((channels,), p.scale_filler if p.HasField("scale_filler") else caffe_pb2.FillerParameter(value=1))
-        self.add_blob((channels,), p.bias_filler if p.HasField("bias_filler") else None)
-        while len(self.param.param) < 5:  # saved with the net
-            self.param.param.add()
-        for index, spec in enumerate(self.param.param):
-            spec.lr_mult = spec.decay_mult = float(index > 2)
 
     def top_shapes(self, bottom: Shape) -> list[Shape]:
         if len(bottom) < 2 or bottom[1] != self.blobs[0].shape[0]:
@@ -138,7 +132,7 @@ class BatchNorm(Layer):
         return [bottom]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._scaled(x, *self.blobs) if self.is_nvidia else self.normalise(x)
+        return self.normalise(x)
 
     def normalise(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """BVLC's top, times `gain` plus `bias` by channel, and the statistics moved on."""
@@ -165,7 +159,27 @@ class BatchNorm(Layer):
             weight.mul_(self.fraction).add_(1)
         return y
 
-    def _scaled(self, x: Tensor, mean: Tensor, var: Tensor, _: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+
+class _Nvidia(BatchNorm):
+    """With a factor and an offset of its own."""
+
+    type_name = "BatchNorm"
+    is_nvidia = True
+
+    def _add_parameters(self, channels: int) -> None:
+        p = self.param.batch_norm_param
+        self.use_global, self.eps, self.batches_seen = not self.is_training, max(p.eps, 1e-5), 0
+        if not self.param.blobs:
+            self.blobs[2].data.fill_(1)
+        self.add_blob((channels,), p.scale_filler if p.HasField("scale_filler") else caffe_pb2.FillerParameter(value=1))
+        self.add_blob((channels,), p.bias_filler if p.HasField("bias_filler") else None)
+        while len(self.param.param) < 5:  # saved with the net
+            self.param.param.add()
+        for index, spec in enumerate(self.param.param):
+            spec.lr_mult = spec.decay_mult = float(index > 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var, _, scale, bias = self.blobs
         if self.use_global:
             return F.batch_norm(x, mean.detach(), var.detach(), scale, bias, eps=self.eps)
         with torch.no_grad():
@@ -174,6 +188,14 @@ class BatchNorm(Layer):
                 running.lerp_(value, 1 - self.fraction if self.batches_seen > 1 else 1.0)
         self.batches_seen = min(self.batches_seen + 1, 2)  # a number that rose would be compiled anew each time
         return F.batch_norm(x, None, None, scale, bias, training=True, eps=self.eps)
+
+    def state(self) -> dict[str, int]:
+        """What an exact resume must know: whether the statistics still follow a single batch."""
+        return {"batches": self.batches_seen}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Continue from what state() returned."""
+        self.batches_seen = min(state["batches"], 2)
 
 
 @register("MVN")

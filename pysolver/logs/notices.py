@@ -200,6 +200,7 @@ OtherSources = _notice(
 PlateauStep = _notice(
     "PlateauStep", "sgd_solver.cpp:149", "Plateau Status: Iteration {iteration:int}, step = {step:int}"
 )
+ClassPrecision = _notice("ClassPrecision", "solver.cpp:540", "class{label:int}: {precision:float}")
 PlateauMinimum = _notice(
     "PlateauMinimum",
     "sgd_solver.cpp:156",

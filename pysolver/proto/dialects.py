@@ -40,7 +40,7 @@ STEERS = {
     "DetectionDataParameter": "cache_images resize_param",
     "ImageGtDataParameter": "cache_images",
     "SolverParameter": """
-        device_id_again engine group_id richness show_per_class_result solver_data_type store_blobs_in_old_format
+        device_id_again engine group_id richness solver_data_type store_blobs_in_old_format
         test_offset measure_threshold winograd_adjust_threshold max_threshold_factor force_type force_iter
         force_direction force_decay_type""",
     "ParamSpec": "breadth_decay_mult kernel_shape_decay_mult block_group_lasso force_mult force_regularize",
@@ -92,16 +92,18 @@ REFUSED = {
     "DetectionOutputParameter": "use_polygon objectness_score input_height input_width",
     "PriorBoxParameter": "denser_prior_boxes width height",
     "SoftmaxParameter": "normalize_type hard_ratio class_weight hard_mining_label cutting_point label_smooth_factor",
-    "NormalizeParameter": "bp_norm normalize_type fix_gradient",
-    "InnerProductParameter": "normalize",
-    "InnerDistanceParameter": "normalize update_center_only axis transpose",
+    "NormalizeParameter": "fix_gradient",
+    "InnerDistanceParameter": "update_center_only axis transpose",
+    "GeneralContrastiveParameter": """
+        normalize_negative max_negative_only max_positive_only exp_negative_weight add_intra_mae""",
+    "LabelSpecificRescaleParameter": "power_on_positive",
     "VideoDataParameter": "encoded",
     "WindowDataParameter": "config",
     "SolverParameter": """
         larc_turbo test_and_snapshot_last_epochs disabled_update stepearly clamp_weights_lower clamp_weights_upper
         clip_weights breadth_decay kernel_shape_decay block_group_decay prune_threshold force_decay warm_up_iters
         warm_up_factor warm_up_method warm_up_power multistep_lr""",
-    "AccuracyParameter": "min_is_better denominator",
+    "AccuracyParameter": "denominator",
     "ELUParameter": "symmetric_mode",
     "L1LossParameter": "l2_per_location l2_prescale_by_channels normalize_by_num_entries epsilon plateau",
     "DropoutParameter": "sqrt_scale",
@@ -111,7 +113,7 @@ REFUSED = {
     "MarginInnerProductParameter": "axis",
     "FocalLossParameter": "type beta",
     "LayerParameter": "reshape_every_iter",
-    "Pooling3DParameter": "pad_h pad_w pad_l kernel_h kernel_w kernel_l stride_h stride_w stride_l global_pooling",
+    "Pooling3DParameter": "global_pooling",
     "EltwiseParameter": "coeff_blob",
     "CropParameter": "offset_height offset_width",
     "BNParameter": "var_eps moving_average decay axis",
@@ -131,6 +133,7 @@ OF_TYPES = {
     },
     "Data": {"TransformationParameter": "random_resize_param random_aspect_ratio_param crop_width crop_height"},
     "ImageData": {"TransformationParameter": "random_resize_param random_aspect_ratio_param crop_width crop_height"},
+    "Normalize": {"SoftmaxParameter": "normalize_type"},
     "PriorBoxClustered": {"PriorBoxParameter": "width height"},
     "VideoData": {
         "TransformationParameter": "fix_crop more_fix_crop multi_scale scale_ratios max_distort is_flow",
@@ -151,7 +154,8 @@ COMPUTED = {
     "ConvolutionParameter": "relu negative_slope",
     "DropoutParameter": "scale_train sample_weights_test",
     "ELUParameter": "lambda",
-    "InnerProductParameter": "relu negative_slope",
+    "AccuracyParameter": "min_is_better",
+    "InnerProductParameter": "relu negative_slope normalize",
     "InterpParameter": "use_blob_size",
     "ParameterParameter": "blob_filler",
     "LossParameter": "pre_fixed_normalizer weight_by_label_freqs class_weighting",
@@ -160,7 +164,8 @@ COMPUTED = {
     "SolverParameter": """
         plateau_winsize momentum_policy max_momentum momentum_power larc larc_policy larc_eta
         weight_decay_policy weight_decay_power max_weight_decay local_lr_auto local_gw_ratio rampup_interval
-        rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version""",
+        rampup_lr min_lr stagelr stageiter warmup_iter warmup_start_lr eval_type ap_version
+        show_per_class_result""",
 }
 
 _COMPUTED = {f"{message}.{name}" for message, names in COMPUTED.items() for name in names.split()}

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pysolver.errors import CaffeError
+from pysolver.logs import notices
+from pysolver.logs.events import Emit
 from pysolver.net.net import Net
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.solver.testing import TestResult
@@ -27,9 +29,17 @@ def check_evaluation(param: SolverParameter) -> None:
 
 
 def run_detection(
-    net: Net, batches: int, forward: Callable[[], Tensor], stop: Callable[[], bool], ap_version: str
+    net: Net,
+    batches: int,
+    forward: Callable[[], Tensor],
+    stop: Callable[[], bool],
+    param: SolverParameter,
+    tell: Emit,
 ) -> TestResult | None:
-    """The mean loss, and of each output the mean average precision over all batches; None if `stop` says so."""
+    """The mean loss, and of each output the mean average precision over all batches; None if `stop` says so.
+
+    Told is, if show_per_class_result, the average precision of each class of which something was found.
+    """
     loss: Tensor | float = 0.0
     scores: dict[str, DetectionScores] = {}
     for _ in range(batches):
@@ -39,7 +49,10 @@ def run_detection(
             loss = loss + forward()
         for name, value, _ in net.output_values():
             scores.setdefault(name, DetectionScores()).add(value, name)
-    outputs = [(name, np.float32(score.mean(ap_version)), 0.0) for name, score in scores.items()]
+    for score in scores.values() if param.show_per_class_result else ():
+        for label, precision in score.by_class(param.ap_version).items():
+            tell(notices.ClassPrecision(label, precision))
+    outputs = [(name, np.float32(score.mean(param.ap_version)), 0.0) for name, score in scores.items()]
     return TestResult(float(loss / batches), outputs)
 
 

@@ -134,11 +134,17 @@ class Solver:
 
     def step(self, iterations: int) -> None:
         """So many iterations, fewer if a stop is asked for."""
-        param, end = self.param, self.iter + iterations
         if not self._continues:
-            self.losses.smoothing = Smoothing(param.average_loss, self.iter)
+            self.losses.smoothing = Smoothing(self.param.average_loss, self.iter)
         self._continues = False
         self._timer = time.perf_counter()
+        try:
+            self._iterate(self.iter + iterations)
+        finally:
+            self._readings.settle()  # after an error too
+
+    def _iterate(self, end: int) -> None:
+        param = self.param
         while self.iter < end:
             self.net.clear_param_diffs()
             if self._is_test_due():
@@ -163,7 +169,6 @@ class Solver:
             if action in (Action.STOP, Action.PREEMPT):
                 self.is_stopped = True
                 break
-        self._readings.settle()
 
     def _passes(self, debug: bool) -> Tensor:
         """iter_size times forward and backward: gradients add up in the diffs, the mean loss is returned."""
@@ -286,7 +291,8 @@ class Solver:
         net.share_trained_layers_with(self.net)
         forward = (lambda: debug_info.forward(net, self._emit)) if self.param.debug_info else net.run
         if self.param.eval_type == "detection":
-            result = detection_eval.run_detection(net, batches, forward, self._serve_actions, self.param.ap_version)
+            stop, tell = self._serve_actions, self._emit
+            result = detection_eval.run_detection(net, batches, forward, stop, self.param, tell)
         elif self._divides_tests:
             result = testing.run_divided(net, batches, forward, self._serve_actions, self.ranks)
         else:

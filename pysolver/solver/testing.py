@@ -102,7 +102,8 @@ def _add(total: OutputValue, output: OutputValue) -> OutputValue:
     if total[1].shape != values.shape:
         raise CaffeError(
             f"output '{name}' has {total[1].numel()} elements in one batch of the test and {values.numel()} in "
-            "another: their mean is not defined"
+            "another: their mean is not defined. Of the rows of a DetectionEvaluate layer a solver with "
+            'eval_type: "detection" tells the mean average precision'
         )
     return name, total[1] + values, weight
 

@@ -24,11 +24,12 @@ from pysolver.commands import main
 from pysolver.data import datum
 from pysolver.data.prepare import prepare
 from pysolver.disciplined import answer, in_process
+from pysolver.disciplined.engine import Engine
 from pysolver.disciplined.plan import CYCLE, FINAL, FIXED, SPEED, Plan
 from pysolver.disciplined.recipe import recipe
-from pysolver.disciplined.stages import Decision, batch_size
+from pysolver.disciplined.stages import Decision
 from pysolver.disciplined.trial import Command
-from pysolver.disciplined.tuning import Tuning, epochs_of, last_epochs, tune_recipe
+from pysolver.disciplined.tuning import Tuning, epochs_of, last_epochs
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import read_text
@@ -194,22 +195,23 @@ layer { name: "far" type: "EuclideanLoss" bottom: "o" bottom: "target" top: "far
 """
 
 
-def test_a_batch_that_does_not_fit_into_memory_ends_the_series_not_the_tuning(problem, monkeypatch):
-    """0.8 MB a blob and image: beside torch, 10 images take from 60 to 100 MiB of data, 40 more than 140."""
+def test_a_batch_that_does_not_fit_into_memory_is_given_up(problem, monkeypatch):
+    """0.8 MB a blob and image: 400 images want 320 MB a blob, 4 some 60 MB beside torch. What a tuning makes of it is
+    tested in test_stages.py, on made-up speeds."""
     monkeypatch.chdir(problem)
     with h5py.File("wide.h5", "w") as file:
         file["data"], file["target"] = np.ones((4000, 1), np.float32), np.ones((4000, 1), np.float32)
     Path("wide.txt").write_text("wide.h5\n")
     Path("wide.prototxt").write_text(WIDE)
     Path("wide_solver.prototxt").write_text('net: "wide.prototxt" base_lr: 1e-9 lr_policy: "fixed" max_iter: 80')
-    made = recipe("wide_solver.prototxt", Path("wide"), epochs=1, backend=Limited(120 << 20))
-    (state,) = tune_recipe(made, stages={"batch": batch_size.decide})
-    (decision,) = state.decisions
-    sizes = {plan.batch: run for plan, run in state.results.items() if plan.run == 0}
-    assert "GaveUp" in sizes[40].counts and "GaveUp" not in sizes[10].counts and max(sizes) == 40
-    (largest,) = [plan for plan in state.results if plan.batch == 40]  # no second turn
-    assert "out of memory; a smaller batch_size" in made.trial(largest).log.read_text().partition("Gave up: ")[2]
-    assert decision.values["batch_size"] < 40 and "batch size 40 does not fit into memory" in decision.notes
+    made = recipe("wide_solver.prototxt", Path("wide"), epochs=1, backend=Limited(200 << 20))
+    large, small = (
+        made.trial(Plan("batch", SPEED, 2 * batch / 4000, 1e-9, 1e-9, (0.0, 0.0), 0.0, batch)) for batch in (400, 4)
+    )
+    with Engine(1) as engine:
+        found = engine.run([large, small], may_be_too_large={large})
+    assert ["GaveUp" in found[trial].counts for trial in (large, small)] == [True, False] and found[small].finished
+    assert "out of memory; a smaller batch_size" in large.log.read_text().partition("Gave up: ")[2]
 
 
 @pytest.mark.parametrize("budget", ["1epochs", "5epochs", "1s"])

@@ -43,7 +43,8 @@ CHOICES = {  # type -> its parameters, one of which is drawn
     "Reshape": ["reshape_param { shape { dim: 0 dim: -1 } }", "reshape_param { axis: 1 shape { dim: -1 dim: 1 } }"],
     "Eltwise": ["", "eltwise_param { operation: MAX }", "eltwise_param { coeff: 0.5 coeff: -1 }"],
     "Concat": ["", "concat_param { axis: -1 }"],
-    **dict.fromkeys(("ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Softmax", "Flatten", "Dropout", "Normalize"), [""]),
+    **dict.fromkeys(("ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Softmax", "Flatten", "Dropout"), [""]),
+    "Normalize": ["norm_param { }", "", "normalize_param { normalize_type: 'L1' }"],
 }  # fmt: skip
 
 

@@ -54,6 +54,13 @@ def test_law(entry: dict):
         assert (z**4).mean() == pytest.approx(3, abs=0.2)
 
 
+def test_rows_of_the_gaussian_unitball_have_length_one():
+    blob = torch.empty(200, 3)
+    fill(blob, caffe_pb2.FillerParameter(type="gaussian_unitball"))
+    torch.testing.assert_close(blob.norm(dim=1), torch.ones(200))
+    assert (blob.mean(0).abs() < 0.2).all()  # nearly 5 standard deviations of 1 / sqrt(3 * 200)
+
+
 def test_rows_of_the_positive_unitball_sum_to_one():
     blob = torch.empty(7, 3, 5)
     fill(blob, caffe_pb2.FillerParameter(type="positive_unitball"))

@@ -229,6 +229,15 @@ def test_bn_of_segnet(make):
     torch.testing.assert_close(make(text, x.shape)(x), 2 * x + 1)
 
 
+def test_bn_of_segnet_knows_small_variances(make):
+    """Variances of 1 / 4 10^-9 and an eps of 10^-9; and DeconvNet's further tops."""
+    x = torch.tensor([[1.0], [-1]]) * 0.5e-9**0.5 * 0.5**0.5
+    y, mean, var = make('type: "BN" bn_param { scale_filler { value: 1 } }', x.shape, tops=3)(x)
+    np.testing.assert_allclose(y.detach().flatten(), [0.2**0.5, -(0.2**0.5)], rtol=1e-5)
+    assert mean.tolist() == [[[[0]]]] and var.shape == (1, 1, 1, 1)
+    np.testing.assert_allclose(var.flatten(), [0.25e-9], rtol=1e-5)
+
+
 @pytest.mark.parametrize("field", ["scale_filler { value: 2 } shift_filler { value: 3 }", "bias_filler { value: 3 }"])
 def test_bn_of_one_value_a_channel(make, field):
     """It is its own mean, so the bias is left, without gradient to it."""

@@ -43,10 +43,14 @@ REGIONS = Given([[0, 0, 0, 3, 4], [1, 1, 1, 5, 3], [1, 2, 2, 2, 2]])
 # type -> list of (prototxt, bottoms, number of tops)
 EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "AbsVal": [("", [X], 1)],
+    "AvgProbs": [("avg_probs_param { multi_infer_size: 2 }", [(4, 3)], 1)],
+    "AvgProbsMultiSources": [("", [(4, 3), (4, 3), (4, 3)], 1)],
     "Axpy": [("", [(2, 4), X, X], 1), ("", [(2, 4, 1, 1), X, X], 1)],
     "BN": [
         ('bn_param { slope_filler { type: "gaussian" } }', [X], 1),
         ('bn_param { scale_filler { type: "gaussian" } bn_mode: INFERENCE }', [X], 1),
+        ("phase: TEST bn_param { slope_filler { value: 2 } eps: 0.5 }", [X], 1),
+        ("bn_param { scale_filler { value: 2 } }", [X], 3),
     ],
     "BNLL": [("", [X], 1)],
     "BatchNorm": [
@@ -113,6 +117,10 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     ],
     "Flatten": [("flatten_param { axis: 2 }", [X], 1)],
     "Flip": [("flip_param { flip_height: true }", [X], 1)],
+    "GuidedDropout": [
+        ("", [X, Given([[1, -1, 0.5, 0], [-1, -1, -1, -1]])], 1),
+        ('guided_dropout_param { type: "stochastic" }', [X, Given([[1, -1, 0.5, 0], [2, 2, 2, 2]])], 1),
+    ],
     "HingeLoss": [("hinge_loss_param { norm: L2 }", [(4, 3), Labels((4,), 3)], 1), ("", [(4, 3), Labels((4,), 3)], 1)],
     "Im2col": [
         ("convolution_param { kernel_size: 3 pad: 1 stride: 2 }", [X], 1),
@@ -125,11 +133,21 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     ],
     "InnerProduct": [
         (f"inner_product_param {{ num_output: 3 {WEIGHTS} }}", [X], 1),
+        (f"inner_product_param {{ {WEIGHTS} }}", [(2, 4), (3, 2, 2)], 1),
+        ("", [(2, 4), (3, 4), (3,)], 1),
         (f"inner_product_param {{ num_output: 3 transpose: true axis: 2 bias_term: false {WEIGHTS} }}", [(2, 3, 4)], 1),
     ],
     "Interp": [("interp_param { zoom_factor: 2 pad_beg: -1 }", [X], 1), ("", [X, (2, 4, 9, 7)], 1)],
     "L1Loss": [("", [(3, 4), (3, 4)], 1)],
     "LabelSpecificAdd": [("label_specific_add_param { bias: -0.35 }", [(4, 3), Labels((4,), 3)], 1)],
+    "LabelSpecificRescale": [
+        ("label_specific_rescale_param { positive_weight: 0.8 negative_weight: 1.5 }", [(4, 3), Labels((4,), 3)], 1),
+        (
+            "label_specific_rescale_param { positive_weight: 0.8 for_ip: true bias_fix: true }",
+            [(4, 3), Labels((4,), 3)],
+            1,
+        ),
+    ],
     "LargeMarginInnerProduct": [
         (
             f'largemargin_inner_product_param {{ num_output: 3 type: {kind} weight_filler {{ type: "gaussian" }} }}',
@@ -167,6 +185,9 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "Normalize": [
         ('norm_param { scale_filler { type: "constant" value: 3 } }', [X], 1),
         ("norm_param { across_spatial: false channel_shared: false scale_filler { value: 3 } }", [X], 1),
+        ("", [X], 1),
+        ("normalize_param { bp_norm: true }", [X], 2),
+        ('normalize_param { normalize_type: "L1" bp_norm: true }', [(3, 4)], 2),
     ],
     "PReLU": [(f"prelu_param {{ {NORMAL} }}", [X], 1), ("prelu_param { channel_shared: true }", [X], 1)],
     "PSROIPooling": [("psroi_pooling_param { spatial_scale: 1 output_dim: 1 group_size: 2 }", [X, REGIONS], 1)],
@@ -214,6 +235,7 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "Pooling3D": [
         ("pooling3d_param { kernel_size: 3 kernel_depth: 2 stride: 2 temporal_stride: 2 }", [(1, 2, 3, 6, 6)], 1),
         ("pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 }", [(1, 2, 3, 6, 6)], 1),
+        ("pooling3d_param { kernel_size: 3 kernel_l: 2 stride: 2 stride_l: 2 pad: 1 pad_l: 1 }", [(1, 2, 3, 6, 6)], 1),
     ],
     "Reorg": [
         ("reorg_param { stride: 2 }", [(2, 4, 4, 6)], 1),
@@ -235,7 +257,10 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "SeLuDropout": [("selu_dropout_param { dropout_ratio: 0.3 }", [X], 1)],
     "ShuffleChannel": [("shuffle_channel_param { group: 2 }", [X], 1)],
     "Sigmoid": [("", [X], 1)],
-    "SigmoidCrossEntropyLoss": [("", [(3, 4), Positive((3, 4))], 1)],
+    "SigmoidCrossEntropyLoss": [
+        ("", [(3, 4), Positive((3, 4))], 1),
+        ("", [(3, 4), Positive((3, 4)), Positive((3, 4))], 1),
+    ],
     "Slice": [("slice_param { axis: 2 slice_point: 1 slice_point: 3 }", [X], 3)],
     "SmoothL1Loss": [("smooth_l1_loss_param { sigma: 2 }", [(3, 4), (3, 4), GIVEN_34, GIVEN_34], 1)],
     "Softmax": [("softmax_param { axis: 2 }", [X], 1)],
@@ -253,6 +278,12 @@ EXAMPLES: dict[str, list[tuple[str, list, int]]] = {
     "TanH": [("", [X], 1)],
     "Tile": [("tile_param { axis: 1 tiles: 3 }", [X], 1)],
     "Transpose": [("transpose_param { dim: 3 dim: 0 dim: 2 dim: 1 }", [X], 1)],
+    "Unpooling": [
+        ("unpooling_param { kernel_size: 2 stride: 2 }", [X], 1),
+        ("unpooling_param { kernel_size: 2 unpool_size: 4 }", [(1, 1, 2, 2), Given([[[[1, 2], [8, 15]]]])], 1),
+    ],
+    "VoxelSoftmax": [("", [(1, 3, 2, 2, 2)], 1)],
+    "VoxelSoftmaxWithLoss": [("", [(1, 3, 2, 2, 2), Labels((1, 1, 2, 2, 2), 3)], 1)],
     "Upsample": [
         ("upsample_param { scale: 2 pad_out_h: true }", [X], 1),
         ("upsample_param { scale: 2 }", [(1, 1, 2, 2), Given([[[[1, 2], [8, 15]]]])], 1),
@@ -276,6 +307,8 @@ NO_GRADIENT = {
     "DetectionOutput": "a list of boxes",
     "EvalDetection": "verdicts",
     "FrcnnOutput": "a list of boxes",
+    "GeneralContrastiveLoss": "hands down what is no derivative: see test_normface_losses.py",
+    "GeneralTripletLoss": "hands down what is no derivative: see test_normface_losses.py",
     "HDF5Output": "has no top",
     "HardMining": "a choice of rows; that fork's has no backward",
     "PriorBox": "depends on shapes only",

@@ -145,3 +145,12 @@ def test_hdf5_output_appends(make, tmp_path):
         assert file["data"].shape == (4, 3, 1, 1) and file["label"].shape == (4, 1, 1, 1)
         np.testing.assert_array_equal(file["data"][...].reshape(4, 3), rows.numpy())
         np.testing.assert_array_equal(file["label"][...].ravel(), labels.numpy())
+
+
+def test_weighted_sigmoid_cross_entropy(make):
+    """-log(1/2), -log(3/4) and -log(1/4) with the weights 1, 2, 0, by their sum; of no weight 0."""
+    layer = make('type: "SigmoidCrossEntropyLoss"', (1, 3), (1, 3), (1, 3))
+    x, target = torch.tensor([[0.0, math.log(3), math.log(3)]]), torch.tensor([[1.0, 1, 0]])
+    loss = layer(x, target, torch.tensor([[1.0, 2, 0]]))
+    assert loss.item() == pytest.approx((-math.log(0.5) - 2 * math.log(0.75)) / 3)
+    assert layer(x, target, torch.zeros(1, 3)).item() == 0

@@ -83,6 +83,70 @@ def test_label_specific_add(make):
     assert resting(x, label).tolist() == x.tolist()
 
 
+@pytest.mark.parametrize("kind, norms", [("L2", [5, 13]), ("L1", [7, 17])])
+@pytest.mark.parametrize("field", ["normalize_param", "softmax_param"])
+def test_unit_vectors(kind, norms, field, make):
+    """Without a norm_param Normalize has no weights: (3, -4) / 5 and (5, 12) / 13, the norms on top."""
+    layer = make(f'type: "Normalize" {field} {{ normalize_type: "{kind}" }}', (2, 2), tops=2)
+    x = torch.tensor([[3.0, -4], [5, 12]], requires_grad=True)
+    y, norm = layer(x)
+    assert not list(layer.blobs) and norm.shape == (2, 1, 1, 1) and not norm.requires_grad
+    np.testing.assert_allclose(norm.flatten(), norms, rtol=1e-6)
+    np.testing.assert_allclose(y.detach(), x.detach().numpy() / np.array(norms)[:, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["InnerProduct", "InnerDistance"])
+def test_rows_become_of_length_one(kind, make):
+    """The weights (3, 4) become (0.6, 0.8) and stay so; their gradient is as of the product with these."""
+    field = "inner_product_param" if kind == "InnerProduct" else "inner_distance_param"
+    layer = make(f'type: "{kind}" {field} {{ num_output: 1 bias_term: false normalize: true }}', (1, 2))
+    layer.blobs[0].data.copy_(torch.tensor([[3.0, 4]]))
+    x = torch.tensor([[1.0, 2]])
+    y = layer(x)
+    y.sum().backward()
+    np.testing.assert_allclose(layer.blobs[0].detach(), [[0.6, 0.8]], rtol=1e-6)
+    is_product = kind == "InnerProduct"
+    assert y.item() == pytest.approx(0.6 + 1.6 if is_product else 0.4**2 + 1.2**2, rel=1e-6)
+    np.testing.assert_allclose(layer.blobs[0].grad, [[1, 2]] if is_product else [[-0.8, -2.4]], rtol=1e-5)
+
+
+def test_products_with_another_blob(make):
+    """Weights (1, 2) and (0, -1) from a bottom, the bias the layer's or a third bottom's."""
+    x, w = torch.tensor([[3.0, 4]]), torch.tensor([[[1.0, 2]], [[0, -1]]])
+    layer = make('type: "InnerProduct" inner_product_param { bias_filler { value: 5 } }', (1, 2), w.shape)
+    assert [list(blob.shape) for blob in layer.blobs] == [[2]] and layer(x, w).tolist() == [[16, 1]]
+    free = make('type: "InnerProduct"', (1, 2), w.shape, (2,))
+    assert not list(free.blobs) and free(x, w, torch.tensor([1.0, 2])).tolist() == [[12, -2]]
+    with pytest.raises(CaffeError, match="needs weights of 2 x 2 numbers"):
+        make('type: "InnerProduct"', (1, 2), (2, 3))
+
+
+def test_accuracy_of_distances(make):
+    """Labels 0, 1, 1: at distances 1 of 1 2 3, 2 of 3 2 1, and 0 of 3 0 1."""
+    x, label = torch.tensor([[1.0, 2, 3], [3, 2, 1], [3, 0, 1]]), torch.tensor([0.0, 1, 1])
+    text = 'type: "Accuracy" accuracy_param { min_is_better: true top_k: %d }'
+    assert make(text % 1, (3, 3), (3,))(x, label).item() == pytest.approx(2 / 3)
+    assert make(text % 2, (3, 3), (3,))(x, label).item() == 1
+    assert make('type: "Accuracy"', (3, 3), (3,))(x, label).item() == 0
+
+
+def test_label_specific_rescale(make):
+    """0.5 at the label, 2 elsewhere; with for_ip not below 0; base (1 + i)^-1, at least 0.4; nothing in TEST."""
+    x, label = torch.tensor([[4.0, 3], [5, -6]]), torch.tensor([0.0, 1])
+
+    def rescaled(fields, **kind):
+        text = f'type: "LabelSpecificRescale" label_specific_rescale_param {{ {fields} }}'
+        return make(text, (2, 2), (2,), **kind)
+
+    weights = "positive_weight: 0.5 negative_weight: 2"
+    assert rescaled(weights)(x, label).tolist() == [[2, 6], [10, -3]]
+    assert rescaled(f"{weights} bias_fix: true for_ip: true")(x, label).tolist() == [[2.5, 6], [10, -6]]
+    assert rescaled(weights, phase="TEST")(x, label).tolist() == x.tolist()
+    assert rescaled(f"{weights} rescale_test: true", phase="TEST")(x, label).tolist() == [[2, 6], [10, -3]]
+    layer = rescaled("positive_weight_base: 1.5 gamma: 1 power: 1 positive_weight_min: 0.4", tops=2)
+    np.testing.assert_allclose([layer(x, label)[1].item() for _ in range(3)], [0.75, 0.5, 0.4], rtol=1e-6)
+
+
 def test_focal_loss(make):
     """Probabilities 1/4, 3/4 and, ignored, another: of alpha (1 - p)^gamma log p the mean."""
     layer = make(

@@ -70,9 +70,42 @@ def test_pooling_of_volumes(make, own, pool, pad):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+@pytest.mark.parametrize("square", [True, False])
+def test_pooling_of_p3d(make, pool, square):
+    """A kernel of 2 x 3 x 3 in steps of 2 x 2 x 4, pads of 1: the last windows of length and width, which would start
+    at 4 and 8, behind 3 + 1 and 6 + 1, are left out."""
+    x = _normal(1, 1, 3, 5, 6)
+    planes = "kernel_size: 3 pad: 1" if square else "kernel_h: 3 kernel_w: 3 pad_h: 1 pad_w: 1"
+    text = f"pool: {pool} {planes} stride_h: 2 stride_w: 4 kernel_l: 2 stride_l: 2 pad_l: 1"
+    (y,) = make(f'type: "Pooling3D" pooling3d_param {{ {text} }}', x.shape)(x)[0]
+    expected = np.empty((2, 3, 2))
+    assert tuple(y.shape) == (2, 3, 2)
+    for t, i, j in np.ndindex(*expected.shape):
+        starts, sizes = (2 * t - 1, 2 * i - 1, 4 * j - 1), (3, 5, 6)
+        ends = [min(s + k, n + 1) for s, k, n in zip(starts, (2, 3, 3), sizes)]
+        volume = math.prod(e - s for s, e in zip(starts, ends))
+        window = x.numpy()[(0, 0, *(slice(max(s, 0), e) for s, e in zip(starts, ends)))]
+        expected[t, i, j] = window.max(initial=-np.inf) if pool == "MAX" else window.sum() / volume
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)  # sums of float32
+
+
 def test_volumes_need_five_axes(make):
     with pytest.raises(CaffeError, match="needs a bottom"):
         make('type: "Pooling3D" pooling3d_param { kernel_size: 2 kernel_depth: 1 }', (1, 2, 3, 4))
+
+
+def test_softmax_of_voxels(make):
+    """Probabilities 1/4 and 3/4: label 1 costs -log(3/4), label 2, of no class, nothing, but both have gradients."""
+    x = torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1, 1, 1).repeat(1, 1, 2, 1, 1).requires_grad_()
+    label = torch.tensor([[[1.0, 2], [0, 0]]]).reshape(1, 2, 2, 1, 1)
+    loss = make('type: "VoxelSoftmaxWithLoss"', x.shape, label.shape)(x, label)
+    loss.backward()
+    assert loss.item() == pytest.approx(-math.log(0.75) / 2)
+    np.testing.assert_allclose(x.grad.reshape(2, 2), np.array([[0.25, 0.25], [-0.25, 0.75]]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(make('type: "VoxelSoftmax"', x.shape)(x)[0, :, 0].detach().flatten(), [0.25, 0.75])
+    with pytest.raises(CaffeError, match="labels of the volume"):
+        make('type: "VoxelSoftmaxWithLoss"', x.shape, (1, 1, 3, 1, 1))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

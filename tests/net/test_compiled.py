@@ -85,8 +85,12 @@ def test_a_gpus_net_is_recorded_and_the_cpus_is_not_compiled(monkeypatch):
 
 def test_what_a_layer_keeps_for_the_next_pass_would_be_overwritten(monkeypatch):
     recorder, told = Recorder(monkeypatch), []
-    build(LSTM, listener=told.append).compile(graphs=True)
-    assert recorder.modes == [None] and told[-1] == notices.NotRecorded("lstm")
+    ctpns = LSTM.replace('type: "LSTM"', 'type: "Lstm"').replace("recurrent_param", "lstm_param")
+    for text in (LSTM, ctpns):
+        build(text, listener=told.append).compile(graphs=True)
+        assert told[-1] == notices.NotRecorded("lstm")
+    build(ctpns.replace('bottom: "y"', "")).compile(graphs=True)  # which starts anew each time
+    assert recorder.modes == [None, None, "reduce-overhead"]
 
 
 def test_nothing_that_a_pass_gave_changes_with_the_next(monkeypatch):

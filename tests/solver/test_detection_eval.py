@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import SolverParameter
-from pysolver.solver.detection_eval import DetectionScores, average_precision, check_evaluation
+from pysolver.solver.detection_eval import DetectionScores, average_precision, check_evaluation, run_detection
 
 # right, wrong, right, right, wrong of 4 objects: precision 1, 1/2, 2/3, 3/4, 3/5 at recall 1/4, 1/4, 2/4, 3/4, 3/4
 FOUND = [(0.9, 1), (0.8, 0), (0.7, 1), (0.6, 1), (0.5, 0)]
@@ -54,3 +56,14 @@ def test_rows_of_several_batches():
 def test_unknown_words(fields, error):
     with pytest.raises(CaffeError, match=error):
         check_evaluation(SolverParameter(**fields))
+
+
+def test_the_result_of_each_class():
+    """Told before the mean: class 1 with one right of one, class 2 with one wrong, class 3 with nothing found."""
+    rows = [[-1, 1, 1, -1, -1], [-1, 2, 1, -1, -1], [-1, 3, 1, -1, -1], [0, 1, 0.9, 1, 0], [0, 2, 0.8, 0, 1]]
+    net = SimpleNamespace(output_values=lambda: [("eval", torch.tensor(rows).reshape(1, 1, -1, 5), 0.0)])
+    param = SolverParameter(eval_type="detection", ap_version="Integral", show_per_class_result=True)
+    told = []
+    result = run_detection(net, 2, lambda: torch.tensor(3.0), lambda: False, param, told.append)
+    assert [(event.label, event.precision) for event in told] == [(1, 1), (2, 0)]
+    assert result.loss == 3 and result.outputs == [("eval", pytest.approx(1 / 3), 0.0)]

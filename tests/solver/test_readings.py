@@ -80,6 +80,18 @@ def test_a_log_has_one_order_whether_they_wait_or_not(fields: str, monkeypatch):
     assert order[:8] == ["Testing", "Display", "Rate", "Clipping", "Clipping", "Clipping", "MultiStep", "Clipping"]
 
 
+def test_an_error_does_not_lose_what_waits(monkeypatch):
+    told: list = []
+    init = Readings.__init__
+    monkeypatch.setattr(Readings, "__init__", lambda self, at_once: init(self, False))
+    solver = build("clip_gradients: 0.1", told)
+    solver.add_callback(lambda: 1 / (3 - solver.iter), lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        solver.step(5)
+    assert [event.iteration for event in told if isinstance(event, e.Iteration)] == [0, 1, 2]
+    assert sum(isinstance(event, e.Clipping) for event in told) == 3
+
+
 def _timeless(event: e.Event) -> e.Event:
     return e.Display(event.iteration, event.loss) if isinstance(event, e.Display) else event
 

@@ -37,6 +37,24 @@ def test_a_recurrent_layer_resumes_with_the_state_it_carries(folder):
     assert same(weights_of(second), weights_of(whole))
 
 
+def test_nvidias_batch_norm_resumes_with_statistics_that_have_begun(folder):
+    """They are those of the first two batches themselves: not of the first two after a resume."""
+    here = folder("snapshot: 0")
+    norm = 'layer { name: "nvidia" type: "BatchNorm" bottom: "ip1" top: "ip1" batch_norm_param { scale_bias: true } }'
+    net = (here / "net.prototxt").read_text()
+    place = net.index('layer { name: "ip2"')
+    (here / "net.prototxt").write_text(f"{net[:place]}{norm}\n{net[place:]}")
+    whole, _ = make_solver()
+    whole.step(6)
+    first, _ = make_solver()
+    first.step(4)
+    first.snapshot()
+    second, _ = make_solver()
+    second.restore("snap_iter_4.solverstate")
+    second.step(2)
+    assert same(weights_of(second), weights_of(whole))
+
+
 def test_an_earlier_point_reads_its_data_from_the_start(folder):
     folder("max_iter: 14")
     run, _ = make_solver()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from short_runs import make_solver
 
+from pysolver.errors import CaffeError
 from pysolver.logs import events as e
 from pysolver.solver import testing
 
@@ -30,3 +31,10 @@ def test_a_weighted_loss_is_a_float_product():
     """Caffe multiplies floats: 3 times 13421773 / 2^27, the float 0.1, is rounded to 24 bits; 2^129 is none."""
     assert testing.weighted(np.float32(3), float(np.float32(0.1)))[1] == 10066330 / 2**25
     assert testing.weighted(np.float32(2**127), 4.0) == (4.0, float("inf"))
+
+
+def test_outputs_without_a_mean_point_to_what_has_one():
+    total = testing._Sum()
+    total.add(torch.zeros(()), [("eval", torch.zeros(10), 0.0)])
+    with pytest.raises(CaffeError, match="output 'eval' has 10 elements .* eval_type: \"detection\""):
+        total.add(torch.zeros(()), [("eval", torch.zeros(15), 0.0)])

@@ -10,7 +10,7 @@ from pysolver.layers import dense as layers
 
 
 @emits("InnerProduct")
-def inner_product(g: Scope, layer: layers.InnerProduct, x: str) -> str:
+def inner_product(g: Scope, layer: layers.InnerProduct, x: str, *_: str) -> str:
     before, after = g.bottoms[0], g.tops[0]
     rows = math.prod(before[: layer.first])
     if before != (rows, layer.inputs):
@@ -18,6 +18,10 @@ def inner_product(g: Scope, layer: layers.InnerProduct, x: str) -> str:
             x = g.node("Flatten", x, axis=layer.first)
         else:
             x = g.node("Reshape", x, g.indices([1, layer.inputs], "shape"))
+    if len(g.bottoms) > 1:
+        g.cannot("its weights come from a bottom")
+    if layer.has_unit_rows:
+        g.cannot("its weights are made of length 1 in each forward")
     weights = [g.blob(index) for index in range(len(layer.blobs))]
     y = g.node("Gemm", x, *weights, transB=int(not layer.transpose))
     if layer.param.inner_product_param.relu:

@@ -8,7 +8,11 @@ from pysolver.layers import dense as layers
 
 
 @writes("InnerProduct")
-def inner_product(w: Writer, layer: layers.InnerProduct, x: str) -> str:
+def inner_product(w: Writer, layer: layers.InnerProduct, x: str, *_: str) -> str:
+    if len(w.bottoms) > 1:
+        w.cannot("its weights come from a bottom")
+    if layer.has_unit_rows:
+        w.cannot("its weights are made of length 1 in each forward")
     flat = x if len(w.bottoms[0]) == layer.first + 1 else f"{x}.flatten({layer.first})"
     kind, owner = "transposed" if layer.transpose else "plain", w.owner(0)
     if owner is not None and owner.kind != kind:  # tied weights: the matrix of another layer, on its side

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pysolver.layers.forks import (  # noqa: F401
     activations,
+    averages,
     cascade,
     cascade_targets,
     detection,
@@ -16,6 +17,7 @@ from pysolver.layers.forks import (  # noqa: F401
     multibox,
     normalisation,
     normface,
+    normface_losses,
     proposals,
     rearranging,
     region_losses,

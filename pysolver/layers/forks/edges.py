@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pysolver.layers.base import register
+from pysolver.layers.base import exactly, register
 from pysolver.layers.losses import SigmoidCrossEntropyLoss
 
 
@@ -18,6 +18,7 @@ class SigmoidCrossEntropyBalanceLoss(SigmoidCrossEntropyLoss):
     In each item w of the ones is the share of the zeros among them, and the other way round. Errors: other counts.
     """
 
+    bottoms = exactly(2)
     deviations = "targets other than 0 and 1 have no gradient; loss_param is not read, as there"
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Normalize of SSD; BN of PSPNet and of SegNet; CuDNNBatchNorm of GENet."""
+"""Normalize of SSD; BN of PSPNet, of SegNet and DeconvNet; CuDNNBatchNorm of GENet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pysolver.blob import Shape
-from pysolver.layers.base import Layer, register
+from pysolver.component import Component
+from pysolver.context import Context
+from pysolver.layers.base import Layer, between, register
+from pysolver.layers.forks.normface import UnitVectors
 from pysolver.layers.normalisation import at_least_single
 from pysolver.proto import caffe_pb2
+from pysolver.proto.caffe_pb2 import LayerParameter
 
 
 class OfChannels(Layer):
@@ -40,8 +44,13 @@ class Normalize(OfChannels):
 
     Blob 0: a, (C), or a scalar if channel_shared, filled with 1 unless scale_filler is given (SSD,
     normalize_layer.cpp). Caffe multiplies the gradient of x / norm by a at the end, which is exact only if all a are
-    equal; so does this layer. Errors: a bottom of less than 2 axes; other channels than at set-up.
+    equal; so does this layer. Without a norm_param it is another Caffe's: y = x / norm, see UnitVectors.
+    Errors: a bottom of less than 2 axes; other channels than at set-up.
     """
+
+    @classmethod
+    def chosen(cls, param: LayerParameter, context: Context) -> type[Component]:
+        return cls if param.HasField("norm_param") else UnitVectors
 
     def set_up(self, bottom: Shape) -> None:
         super().set_up(bottom)
@@ -75,18 +84,25 @@ class BN(OfChannels):
     """Batch normalisation with slope and bias in one layer, on axis 1.
 
     PSPNet (bn_layer.cpp): y = slope (x - mean) / sqrt(var + eps) + bias. Blobs, (1, C) each: slope, bias, the running
-    mean and the running inverse deviation, both r = momentum r + (1 - momentum) batch value; these two are used in
-    TEST, and in TRAIN if frozen. SegNet (any of scale_filler, shift_filler, bn_mode given): blobs scale and shift,
-    (1, C, 1, 1); bn_mode LEARN: batch statistics in every phase; INFERENCE: y = scale x + shift.
-    Errors: a bottom of less than 2 axes.
+    mean and inverse deviation, both r = momentum r + (1 - momentum) batch value; these two are used in TEST, and in
+    TRAIN if frozen. SegNet (any of scale_filler, shift_filler, bn_mode given): blobs scale and
+    shift, (1, C, 1, 1); bn_mode LEARN: batch statistics in every phase, with an eps of 1e-9 unless given; INFERENCE:
+    y = scale x + shift. DeconvNet: the batch's mean and variance, (1, C, 1, 1), as further tops of LEARN.
+    Errors: a bottom of less than 2 axes; further tops of others.
     """
+
+    tops = between(1, 3)
+    deviations = "P3D's, and the published sources of PSPNet and TSN, keep the variance in blob 3: not computed here"
 
     def set_up(self, bottom: Shape) -> None:
         super().set_up(bottom)
         p, channels = self.param.bn_param, self.channels
         self.momentum, self.eps = p.momentum, p.eps
         self.is_segnet = any(p.HasField(field) for field in ("scale_filler", "shift_filler", "bn_mode"))
+        has_moments = self.is_segnet and p.bn_mode == p.LEARN
+        self.check(has_moments or self.top_count == 1, "only batch statistics of DeconvNet's BN have tops of their own")
         if self.is_segnet:
+            self.eps = p.eps if p.HasField("eps") else 1e-9
             self.stored, self.learns = p.bn_mode == p.INFERENCE, True
             self.add_blob((1, channels, 1, 1), p.scale_filler)
             self.add_blob((1, channels, 1, 1), p.shift_filler)
@@ -97,17 +113,29 @@ class BN(OfChannels):
         self.add_blob((1, channels)).requires_grad_(False)
         self.add_blob((1, channels), caffe_pb2.FillerParameter(value=1)).requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        moments = (1, self.channels, 1, 1)
+        return [*super().top_shapes(bottom), moments, moments][: self.top_count]
+
+    def inverse_deviation(self) -> Tensor:
+        """That of blob 3, (C)."""
+        return self.blobs[3].detach().flatten()
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         slope, bias = (blob.flatten() if self.learns else blob.detach().flatten() for blob in list(self.blobs)[:2])
         spread = (-1, *[1] * (x.dim() - 2))
         if self.stored:
             if not self.is_segnet:
-                mean, inverse = self.blobs[2].detach().flatten(), self.blobs[3].detach().flatten()
+                mean, inverse = self.blobs[2].detach().flatten(), self.inverse_deviation()
                 x = (x - mean.reshape(spread)) * inverse.reshape(spread)
             return torch.addcmul(bias.reshape(spread), x, slope.reshape(spread))
         if not self.is_segnet:
             self._remember(x.detach())
-        return of_batch(x, slope, bias, self.eps)
+        y = of_batch(x, slope, bias, self.eps)
+        if self.top_count == 1:
+            return y
+        var, mean = torch.var_mean(x.detach(), (0, *range(2, x.dim())), correction=0)
+        return (y, *(value.reshape(1, -1, 1, 1) for value in (mean, var)))[: self.top_count]
 
     @torch.no_grad()
     def _remember(self, x: Tensor) -> None:

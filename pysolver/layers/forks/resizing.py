@@ -55,6 +55,53 @@ class Interp(Layer):
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
+@register("Unpooling")
+class Unpooling(Layer):
+    """Each value of (N, C, H, W) at the place in a larger plane that the second bottom, a mask of MAX pooling, names;
+    or, with one bottom, at the first place of its window; the rest is 0 (DeconvNet, unpooling_layer.cpp).
+
+    The plane is unpool_size x unpool_size, unpool_h x unpool_w, or, of n, the larger of (n - 1) stride + kernel and
+    n stride + 1. Errors: unpool AVE or TILE; a pad; a mask of another shape; an index outside the plane.
+    """
+
+    bottoms = between(1, 2)
+    no_gradient_bottoms = frozenset({1})
+    allows_in_place = False
+
+    def set_up(self, bottom: Shape, mask: Shape | None = None) -> None:
+        p = self.param.unpooling_param
+        self.check(p.unpool == p.MAX, "only MAX is computed here, whose gradient is the derivative")
+        self.check(not (p.pad or p.pad_h or p.pad_w), "currently, only zero padding is allowed.")
+        self.kernel, self.stride, self.fixed = (
+            tuple(getattr(p, f"{what}_{axis}") if p.HasField(f"{what}_{axis}") else getattr(p, square) for axis in "hw")
+            for what, square in (("kernel", "kernel_size"), ("stride", "stride"), ("unpool", "unpool_size"))
+        )
+        self.check(min(self.kernel) > 0, "Filter dimensions cannot be zero.")
+        self.check(min(self.stride) > 0, "the stride must be positive")
+        self.places = IndexCheck(self, 0, "mask index", "places")
+
+    def top_shapes(self, bottom: Shape, mask: Shape | None = None) -> list[Shape]:
+        self.check(len(bottom) == 4, f"needs a bottom (N, C, H, W), not {list(bottom)}")
+        if mask is not None and mask != bottom:
+            self.fail(f"the mask {list(mask)} must have the shape of the bottom {list(bottom)}")
+        axes = zip(bottom[2:], self.kernel, self.stride, self.fixed, strict=True)
+        return [(*bottom[:2], *(fixed or max((n - 1) * step + k, n * step + 1) for n, k, step, fixed in axes))]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        (top,) = self.top_shapes(tuple(x.shape))
+        if mask is None:
+            rows, columns = (
+                (torch.arange(n, device=x.device) * step).clamp(max=size - 1)
+                for n, step, size in zip(x.shape[2:], self.stride, top[2:], strict=True)
+            )
+            index = (rows[:, None] * top[3] + columns).expand(x.shape)
+        else:
+            self.places.limit = top[2] * top[3]
+            index = self.places(mask)
+        plane = torch.zeros(*top[:2], top[2] * top[3], dtype=x.dtype, device=x.device)
+        return plane.scatter(2, index.flatten(2), x.flatten(2)).reshape(top)
+
+
 @register("Upsample")
 class Upsample(Layer):
     """Larger planes of (N, C, H, W).

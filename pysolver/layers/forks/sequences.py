@@ -49,6 +49,7 @@ class Lstm(Layer):
         self.add_blob((4 * self.outputs, self.outputs), p.weight_filler)
         self.add_blob((4 * self.outputs,), p.bias_filler)
         self.carried: tuple[Tensor, ...] = ()
+        self.keeps_tensors = bool(marker)
 
     def top_shapes(self, x: Shape, *marker: Shape) -> list[Shape]:
         if torch.Size(x[2:]).numel() != self.inputs:

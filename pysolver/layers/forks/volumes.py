@@ -1,5 +1,5 @@
-"""Convolution3D, Deconvolution3D and Pooling3D of C3D (Tran et al., 2015): over (N, C, length, H, W), with
-square windows in a frame."""
+"""Convolution3D, Deconvolution3D, Pooling3D and the softmax of voxels of C3D (Tran et al., 2015): over (N, C, length,
+H, W), with square windows in a frame."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from pysolver.blob import Shape
 from pysolver.layers.base import Layer, exactly, register
 from pysolver.layers.convolution import Convolution, Deconvolution, Weighted
+from pysolver.layers.indices import IndexCheck
+from pysolver.layers.losses import Loss, passing
 from pysolver.proto import caffe_pb2
 
 
@@ -73,25 +75,46 @@ class Pooling3D(Layer):
     out = ceil((in + 2 pad - kernel) / stride) + 1; pad only in the frame and only for AVE, whose divisor is the
     window's volume inside the padded image. The fields are those of pooling3d_param or, in files of C3D 1.0, of
     pooling_param.
-    Errors: a bottom without 5 axes; kernel or stride 0; pad with MAX; STOCHASTIC.
+    P3D (pooling3d_layer.cpp of pseudo-3d-residual-networks; any kernel_l): windows (kernel_l, kernel_h, kernel_w), or
+    kernel_size for the last two, and so the strides and pads, which MAX takes too; with any pad a last window that
+    starts behind the volume and its pad is left out.
+    Errors: a bottom without 5 axes; kernel or stride 0; C3D's pad with MAX; STOCHASTIC.
     """
 
     def set_up(self, bottom: Shape) -> None:
         _check_volume(self, bottom)
         own = self.param.HasField("pooling3d_param")
         p = self.param.pooling3d_param if own else self.param.pooling_param
-        self.kernel = (p.kernel_depth, p.kernel_size, p.kernel_size)
-        self.stride = (p.temporal_stride, p.stride, p.stride)
-        self.pad = (0, p.pad, p.pad)
+        is_p3d = own and p.HasField("kernel_l")
+        if is_p3d:
+            self.kernel, self.stride, self.pad = self._p3d("kernel", "size"), self._p3d("stride"), self._p3d("pad")
+        else:
+            self.kernel = (p.kernel_depth, p.kernel_size, p.kernel_size)
+            self.stride = (p.temporal_stride, p.stride, p.stride)
+            self.pad = (0, p.pad, p.pad)
+        self.leaves_out = is_p3d and any(self.pad)
         self.is_max = p.pool == caffe_pb2.Pooling3DParameter.MAX
         self.check(min(self.kernel) > 0, f"kernel_depth and kernel_size must be positive, not {list(self.kernel[:2])}")
         self.check(min(self.stride) > 0, f"temporal_stride and stride must be positive, not {list(self.stride[:2])}")
         self.check(self.is_max or p.pool == caffe_pb2.Pooling3DParameter.AVE, "pools by MAX or AVE")
-        self.check(not p.pad or not self.is_max, "Padding implemented only for average pooling.")
+        self.check(is_p3d or not p.pad or not self.is_max, "Padding implemented only for average pooling.")
+        self.check(not is_p3d or all(pad < k for pad, k in zip(self.pad, self.kernel, strict=True)), "pad is too large")
+
+    def _p3d(self, what: str, suffix: str = "") -> tuple[int, int, int]:
+        """P3D's `what` of the three axes, `what_suffix` being that of the last two."""
+        p, square = self.param.pooling3d_param, f"{what}_{suffix}" if suffix else what
+        pair = [p.HasField(f"{what}_{axis}") for axis in "hw"]
+        self.check(all(pair) or not any(pair), f"{what}_h and {what}_w are given together")
+        self.check(not (any(pair) and p.HasField(square)), f"{square} or {what}_h and {what}_w, not both")
+        of_plane = [getattr(p, f"{what}_{axis}") if all(pair) else getattr(p, square) for axis in "hw"]
+        return (getattr(p, f"{what}_l"), of_plane[0], of_plane[1])
 
     def counts(self, size: Shape) -> Shape:
-        axes = zip(size, self.kernel, self.stride, self.pad, strict=True)
-        return tuple(math.ceil((length + 2 * pad - kernel) / stride) + 1 for length, kernel, stride, pad in axes)
+        counts = []
+        for length, kernel, stride, pad in zip(size, self.kernel, self.stride, self.pad, strict=True):
+            count = math.ceil((length + 2 * pad - kernel) / stride) + 1
+            counts.append(count - (self.leaves_out and (count - 1) * stride >= length + pad))
+        return tuple(counts)
 
     def top_shapes(self, bottom: Shape) -> list[Shape]:
         _check_volume(self, bottom)
@@ -123,3 +146,47 @@ class Pooling3D(Layer):
             return F.max_pool3d(F.pad(x, margins, value=least), self.kernel, self.stride)
         sums = F.avg_pool3d(F.pad(x, margins), self.kernel, self.stride, divisor_override=1)
         return sums / self.divisors(size).to(x)
+
+
+@register("VoxelSoftmax")
+class VoxelSoftmax(Layer):
+    """The softmax over the channels of each voxel (C3D 1.0, voxel_wise_softmax_layer.cpp). Errors: a bottom without 5
+    axes.
+    """
+
+    def top_shapes(self, bottom: Shape) -> list[Shape]:
+        _check_volume(self, bottom)
+        return [bottom]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(1)
+
+
+@register("VoxelSoftmaxWithLoss")
+class VoxelSoftmaxWithLoss(Loss):
+    """-sum of log(max(p[label], FLT_MIN)) / voxels, p the softmax over channels (C3D 1.0,
+    voxel_wise_softmax_loss_layer.cpp).
+
+    Bottoms: scores (N, C, length, H, W), labels (N, any, length, H, W), of which channel 0 counts. A label of C or more
+    costs nothing, but, as there, its voxel still has the gradient p. Errors: a bottom without 5 axes; another volume.
+    """
+
+    deviations = "a label below 0 is an error; the gradient has the loss weight"
+
+    def set_up(self, data: Shape, label: Shape) -> None:
+        _check_volume(self, data)
+        self.labels = IndexCheck(self, data[1], "label", "classes")
+
+    def top_shapes(self, *bottoms: Shape) -> list[Shape]:
+        data, label = bottoms
+        _check_volume(self, label)
+        self.check(label[2:] == data[2:], f"needs labels of the volume of {list(data)}, not {list(label)}")
+        return super().top_shapes(*bottoms)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        label = label.detach()[:, :1]
+        counts = label.long() < x.shape[1]
+        total = x.logsumexp(1, keepdim=True)
+        each = torch.where(counts, total - x.gather(1, self.labels(label.where(counts, 0))), total)
+        cost = each.detach().clamp(max=-math.log(torch.finfo(torch.float32).tiny)).where(counts, 0)
+        return passing(cost.mean(), each.mean())

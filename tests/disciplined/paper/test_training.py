@@ -214,8 +214,9 @@ def test_other_settings_and_other_processes(
 
 
 def begin(*words: str) -> subprocess.Popen:
-    """`pysolver reproduce` in a process of its own, which hears Ctrl-C even if the tests do not."""
+    """`pysolver reproduce` in a process of its own, which hears Ctrl-C and SIGHUP even if the tests (nohup) do not."""
     listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    listen += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     code = f"{listen}from pysolver.commands import main; sys.exit(main({['reproduce', *words]}))"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 

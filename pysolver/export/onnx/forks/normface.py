@@ -8,6 +8,8 @@ from pysolver.layers.forks import normface as layers
 
 @emits("InnerDistance")
 def inner_distance(g: Scope, layer: layers.InnerDistance, x: str, weights: str | None = None) -> str:
+    if layer.has_unit_rows:
+        g.cannot("its weights are made of length 1 in each forward")
     items = g.node("Unsqueeze", g.node("Flatten", x, axis=1), g.indices([1], "row"))
     rows = g.blob(0) if weights is None else g.node("Flatten", weights, axis=1)
     away = g.node("Sub", items, rows)

@@ -22,8 +22,8 @@ def pooling3d(g: Scope, layer: layers.Pooling3D, x: str) -> str:
     size = g.bottoms[0][2:]
     ends = layer.behind(size)
     windows = {"kernel_shape": layer.kernel, "strides": layer.stride}
-    if layer.is_max and all(end < kernel for end, kernel in zip(ends, layer.kernel, strict=True)):
-        return g.node("MaxPool", x, **windows, pads=[0, 0, 0, *ends] if any(ends) else None)
+    if layer.is_max and all(0 <= end < kernel for end, kernel in zip(ends, layer.kernel, strict=True)):
+        return g.node("MaxPool", x, **windows, pads=[*layer.pad, *ends] if any((*layer.pad, *ends)) else None)
     if any((*layer.pad, *ends)):
         x = g.pad(x, [0, 0, *layer.pad], [0, 0, *ends], _LEAST if layer.is_max else 0.0)
     if layer.is_max:
