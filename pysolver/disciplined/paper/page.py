@@ -84,8 +84,10 @@ def _claims_told(judged: Sequence[Judged]) -> str:
     counts = Counter(j.verdict for j in judged)
     unsure = [j for j in judged if j.verdict == "within the noise"]
     once = [j for j in unsure if not j.measured]
+    hold, fail = counts["holds"], counts["does not"]
     return (
-        f"- **Claims:** of {len(judged)} that the paper makes {counts['holds']} hold, {counts['does not']} do not; "
+        f"- **Claims:** of {len(judged)} that the paper makes {hold} hold{'s' * (hold == 1)}, "
+        f"{fail} do{'es' * (fail == 1)} not; "
         f"{len(unsure)} are within the noise, of which {sum(j.points for j in unsure)} point the paper's way; "
         f"{counts['not run']} have not been run. Of the {len(unsure)}, {len(once)} have one run of each curve: their "
         "noise is not known yet."

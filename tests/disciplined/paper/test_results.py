@@ -86,7 +86,7 @@ def test_rows_of_the_page():
     assert "| cycle | 0.1 | 0.9 | 0.0005 | 512, 12 | 99.25 ± 0.03 | 99.28 ± 0.01 (4) | agrees |" in text
     assert "**Tables:** 2 of 2 rows have been run at full length. Against the paper's four runs, of those with" in text
     assert "two or more: 1 agrees, 1 lower." in text
-    assert "of 1 that the paper makes 1 hold, 0 do not" in text
+    assert "of 1 that the paper makes 1 holds, 0 do not" in text
     assert "These claims hold:\n\n- [Table 9](#table-9): accuracy: `inv` < `cycle`\n" in text
     once = page.text([EXPERIMENT], {"table9": [made("inv", 1, 99.0), made("cycle", 1, 98.0)]})
     assert "2 of 2 rows have been run at full length, 2 of them once." in once
