@@ -69,6 +69,12 @@ def _lines(message: Message, indent: str) -> Iterator[str]:
             for text in value:
                 yield from (f"{indent}{line}\n" for line in checked_foreign(text).split("\n"))
             continue
+        if field.name == "foreign_type":  # of an old layer, as the next one
+            yield f"{indent}type: {value}\n"
+            continue
+        if field.name == "present":
+            yield from _lines(value, indent)
+            continue
         name = field.name.removesuffix(AGAIN)
         for item in value if field.is_repeated else [value]:
             if field.message_type:
