@@ -34,6 +34,7 @@ def test_each_continues_the_others_snapshot(reader, writer, runs, patched, tmp_p
     """Half a run in one backend, the rest in the other, against the whole run in the one that began."""
     folder, log = runs[writer]
     shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/train.log").unlink()  # a log goes on where there is one
     for kind in ("caffemodel", "solverstate"):
         (tmp_path / f"run/snap_iter_{ITERATIONS}.{kind}").unlink()
     resumed = run(reader, patched, tmp_path / "run", f"--snapshot=snap_iter_{HALF}.solverstate")
