@@ -15,7 +15,26 @@ from pysolver.logs import notices
 from pysolver.proto.caffe_pb2 import LayerParameter
 
 
-class Recurrent(Layer):
+class Carrying(Layer):
+    """A layer whose state goes on from one forward to the next, if it has the same shape and type there."""
+
+    carried: tuple[Tensor, ...] | None = None
+
+    def goes_on_from(self, first: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the last forward left, or else `first`."""
+        fits = self.carried and [(s.shape, s.dtype) for s in self.carried] == [(s.shape, s.dtype) for s in first]
+        return tuple(part.clone() for part in self.carried) if fits else first  # autograd takes none of a test pass
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """What an exact resume must know: the carried state, if there is one."""
+        return {"carried": list(self.carried or ())}
+
+    def load_state(self, state: dict[str, list[Tensor]]) -> None:
+        """Continue from what state() returned."""
+        self.carried = tuple(part.to(self.context.device) for part in state["carried"]) or None
+
+
+class Recurrent(Carrying):
     """What RNN and LSTM share (recurrent_layer.cpp).
 
     Bottoms: x (T, N, ...), cont (T, N), with 0 where a sequence starts and 1 where it goes on, then, if given,
@@ -36,7 +55,6 @@ class Recurrent(Layer):
         self.bottoms, self.tops = between(2 + exposed, 3 + exposed), exactly(1 + exposed)
         self.no_gradient_bottoms = frozenset({1})
         self.exposed, self.keeps_tensors = exposed, not exposed
-        self.carried: tuple[Tensor, ...] | None = None
 
     def set_up(self, x: Shape, cont: Shape, *others: Shape) -> None:
         p = self.param.recurrent_param
@@ -83,17 +101,7 @@ class Recurrent(Layer):
     def _first_state(self, x: Tensor, others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.exposed:
             return tuple(state.detach()[0] for state in others[len(others) - self.exposed :])
-        first = (x.new_zeros(x.shape[1], self.outputs),) * self.states
-        fits = self.carried and [(s.shape, s.dtype) for s in self.carried] == [(s.shape, s.dtype) for s in first]
-        return tuple(part.clone() for part in self.carried) if fits else first  # autograd takes none of a test pass
-
-    def state(self) -> dict[str, list[Tensor]]:
-        """What an exact resume must know: the carried state, if there is one."""
-        return {"carried": list(self.carried or ())}
-
-    def load_state(self, state: dict[str, list[Tensor]]) -> None:
-        """Continue from what state() returned."""
-        self.carried = tuple(part.to(self.context.device) for part in state["carried"]) or None
+        return self.goes_on_from((x.new_zeros(x.shape[1], self.outputs),) * self.states)
 
     def unroll(
         self, x: Tensor, cont: Tensor, static: Tensor | None, state: tuple[Tensor, ...]

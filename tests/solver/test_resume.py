@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from short_runs import Script, make_solver, same, weights_of
 
 from pysolver.logs import notices
 from pysolver.proto import caffe_pb2
 from pysolver.solver.signals import Action
+
+
+def in_two_parts_and_whole(before: int, after: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The weights after so many iterations, a resume and so many more, and those of an undisturbed run."""
+    whole, _ = make_solver()
+    whole.step(before + after)
+    first, _ = make_solver()
+    first.step(before)
+    first.snapshot()
+    second, _ = make_solver()
+    second.restore(f"snap_iter_{before}.solverstate")
+    second.step(after)
+    return weights_of(second), weights_of(whole)
 
 
 def test_a_recurrent_layer_resumes_with_the_state_it_carries(folder):
@@ -26,15 +40,7 @@ def test_a_recurrent_layer_resumes_with_the_state_it_carries(folder):
     net = (here / "net.prototxt").read_text().replace("batch_size: 9", "batch_size: 7")
     net = net[: net.index('layer { name: "ip2"')] + lstm
     (here / "net.prototxt").write_text(net)
-    whole, _ = make_solver()
-    whole.step(12)
-    first, _ = make_solver()
-    first.step(7)
-    first.snapshot()
-    second, _ = make_solver()
-    second.restore("snap_iter_7.solverstate")
-    second.step(5)
-    assert same(weights_of(second), weights_of(whole))
+    assert same(*in_two_parts_and_whole(7, 5))
 
 
 def test_nvidias_batch_norm_resumes_with_statistics_that_have_begun(folder):
@@ -44,15 +50,7 @@ def test_nvidias_batch_norm_resumes_with_statistics_that_have_begun(folder):
     net = (here / "net.prototxt").read_text()
     place = net.index('layer { name: "ip2"')
     (here / "net.prototxt").write_text(f"{net[:place]}{norm}\n{net[place:]}")
-    whole, _ = make_solver()
-    whole.step(6)
-    first, _ = make_solver()
-    first.step(4)
-    first.snapshot()
-    second, _ = make_solver()
-    second.restore("snap_iter_4.solverstate")
-    second.step(2)
-    assert same(weights_of(second), weights_of(whole))
+    assert same(*in_two_parts_and_whole(4, 2))
 
 
 def test_an_earlier_point_reads_its_data_from_the_start(folder):

@@ -4,6 +4,7 @@ its Caffe, caffe-windows."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,8 +113,28 @@ class ChannelScale(Layer):
         return passing((x * s if self.p.do_forward else x).detach(), down)
 
 
+class LabelSpecific(Layer):
+    """What both share: bottoms scores (N, ...), labels (N); tops the scores and, if asked for, a number (1), which may
+    be another in each forward. Errors: a label outside the classes.
+    """
+
+    bottoms = exactly(2)
+    tops = between(1, 2)
+    no_gradient_bottoms = frozenset({1})
+    is_opaque = True  # by that number
+    p: Any
+
+    def set_up(self, data: Shape, label: Shape) -> None:
+        self.labels = IndexCheck(self, math.prod(data[1:]), "label", "classes")
+        self.forwards = self.p.iteration
+
+    def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
+        self.check(math.prod(label) == data[0], f"needs one label an item, not {list(label)} for {list(data)}")
+        return [data, (1,)][: self.top_count]
+
+
 @register("LabelSpecificAdd")
-class LabelSpecificAdd(Layer):
+class LabelSpecificAdd(LabelSpecific):
     """x, plus bias at the label where x > -bias (CosFace's margin; label_specific_add.cpp of caffe-windows).
 
     Bottoms: scores (N, ...), labels (N). With bias_base the bias is bias_base + (1 + bias_gamma i)^bias_power - 1, from
@@ -121,20 +142,11 @@ class LabelSpecificAdd(Layer):
     for, the bias (1). The gradient passes. Errors: a label outside the classes.
     """
 
-    bottoms = exactly(2)
-    tops = between(1, 2)
-    no_gradient_bottoms = frozenset({1})
-    is_opaque = True  # each forward may have another bias
     deviations = "transform_test is not read, as there; a label outside the classes is an error"
 
     def set_up(self, data: Shape, label: Shape) -> None:
         self.p = self.param.label_specific_add_param
-        self.labels = IndexCheck(self, math.prod(data[1:]), "label", "classes")
-        self.forwards = self.p.iteration
-
-    def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
-        self.check(math.prod(label) == data[0], f"needs one label an item, not {list(label)} for {list(data)}")
-        return [data, (1,)][: self.top_count]
+        super().set_up(data, label)
 
     def bias(self) -> float:
         """That of this forward, which is counted."""
@@ -156,7 +168,7 @@ class LabelSpecificAdd(Layer):
 
 
 @register("LabelSpecificRescale")
-class LabelSpecificRescale(Layer):
+class LabelSpecificRescale(LabelSpecific):
     """x times positive_weight at the label and negative_weight elsewhere (label_specific_rescale.cpp of caffe-windows).
 
     Bottoms: scores (N, ...), labels (N). for_ip: only labels' scores above 0 are rescaled; bias_fix: there
@@ -166,20 +178,11 @@ class LabelSpecificRescale(Layer):
     Errors: a label outside the classes.
     """
 
-    bottoms = exactly(2)
-    tops = between(1, 2)
-    no_gradient_bottoms = frozenset({1})
-    is_opaque = True  # each forward may have another weight
     deviations = "a label outside the classes is an error; as there, a resumed run counts from `iteration` again"
 
     def set_up(self, data: Shape, label: Shape) -> None:
         self.p = self.param.label_specific_rescale_param
-        self.labels = IndexCheck(self, math.prod(data[1:]), "label", "classes")
-        self.forwards = self.p.iteration
-
-    def top_shapes(self, data: Shape, label: Shape) -> list[Shape]:
-        self.check(math.prod(label) == data[0], f"needs one label an item, not {list(label)} for {list(data)}")
-        return [data, (1,)][: self.top_count]
+        super().set_up(data, label)
 
     def positive_weight(self) -> float:
         """That of this forward, which is counted."""

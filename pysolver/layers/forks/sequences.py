@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pysolver.blob import Shape
-from pysolver.layers.base import Layer, between, register
+from pysolver.layers.base import between, register
+from pysolver.layers.recurrent import Carrying
 
 
 class _Bounded(torch.autograd.Function):
@@ -26,7 +27,7 @@ class _Bounded(torch.autograd.Function):
 
 
 @register("Lstm")
-class Lstm(Layer):
+class Lstm(Carrying):
     """An LSTM over (T steps, N streams, ...): i, f, o = logistic, g = tanh of W_x x + W_h h + b, c = f c + i g,
     h = o tanh(c); the top is h, (T, N, num_output) (lstm_layer.cpp of CTPN).
 
@@ -48,7 +49,6 @@ class Lstm(Layer):
         self.add_blob((4 * self.outputs, self.inputs), p.weight_filler)
         self.add_blob((4 * self.outputs, self.outputs), p.weight_filler)
         self.add_blob((4 * self.outputs,), p.bias_filler)
-        self.carried: tuple[Tensor, ...] = ()
         self.keeps_tensors = bool(marker)
 
     def top_shapes(self, x: Shape, *marker: Shape) -> list[Shape]:
@@ -63,7 +63,8 @@ class Lstm(Layer):
         to_inputs, to_hidden, bias = self.blobs
         gates = F.linear(x.reshape(steps, streams, -1), to_inputs, bias)
         goes_on = marker[0].detach().reshape(steps, streams, 1) != 0 if marker else None
-        hidden, cell = self._first(x) if marker else (x.new_zeros(streams, self.outputs),) * 2
+        first = (x.new_zeros(streams, self.outputs),) * 2
+        hidden, cell = self.goes_on_from(first) if marker else first
         tops = []
         for step in range(steps):
             here = gates[step]
@@ -79,17 +80,3 @@ class Lstm(Layer):
         if marker and steps:
             self.carried = hidden.detach(), cell.detach()
         return torch.stack(tops) if tops else x.new_zeros(0, streams, self.outputs)
-
-    def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first = x.new_zeros(x.shape[1], self.outputs)
-        if self.carried and self.carried[0].shape == first.shape and self.carried[0].dtype == first.dtype:
-            return self.carried[0].clone(), self.carried[1].clone()  # autograd takes none of a test pass
-        return first, first
-
-    def state(self) -> dict[str, list[Tensor]]:
-        """What an exact resume must know: the carried state, if there is one."""
-        return {"carried": list(self.carried)}
-
-    def load_state(self, state: dict[str, list[Tensor]]) -> None:
-        """Continue from what state() returned."""
-        self.carried = tuple(part.to(self.context.device) for part in state["carried"])
