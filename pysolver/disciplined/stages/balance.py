@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 
 from pysolver.disciplined.plan import CHOICE, FINAL, Plan
-from pysolver.disciplined.stages import LOW, Comparison, Decision, Situation, cycle, final, final_loss
+from pysolver.disciplined.stages import FAIR, HIGH, LOW, Comparison, Decision, Situation, cycle, final, final_loss
 from pysolver.disciplined.stages.weight_decay import LARGEST, SMALLEST, exponent, refine
 
 NAME = "balance"
@@ -35,6 +35,8 @@ def decide(s: Situation) -> Decision | list[Plan]:
             break
         values.append(another)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
+    if value == first and sure == HIGH:
+        sure = FAIR  # only more was tried: that it is not less, the ramps have to tell
     evidence = tuple(_plan(s, v) for v in comparison.scores)
     return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"))
 
