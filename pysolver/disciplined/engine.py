@@ -139,6 +139,7 @@ class Engine:
     def _renew(self, slot: int) -> None:
         """A new worker in place of a dead one; a cluster sees to its own."""
         if self._ours:
+            _end([self._slots[slot]])
             self._slots[slot] = _worker(*self._shares[slot])
 
     def _take(self, trial: Trial, log: bytes) -> Run:
@@ -154,11 +155,8 @@ class Engine:
 
     def close(self) -> None:
         """End the workers, in the midst of a trial too."""
-        for slot in self._slots if self._ours else ():
-            processes = list((getattr(slot, "_processes", None) or {}).values())
-            slot.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.kill()
+        if self._ours:
+            _end(self._slots)
 
     def __enter__(self) -> Engine:
         self._signals.enter_context(ended_by_signals())  # unheard they would leave the workers to find out
@@ -195,6 +193,16 @@ def _worker(cores: set[int], gpu: str) -> ProcessPoolExecutor:
     # spawned, not forked: the parent has threads; one process a pool, so that a death is known to be of its own trial
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(cores, gpu))
+
+
+def _end(pools: Sequence[Executor]) -> None:
+    """Kill their processes, and wait for the threads that see to them: one that is still closing its pipes when Python
+    ends makes Python write into them."""
+    for pool in pools:
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.kill()
+    for pool in pools:
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(cores: set[int], gpu: str) -> None:

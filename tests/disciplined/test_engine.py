@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -151,6 +152,15 @@ if __name__ == "__main__":
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*workers, *caffes)))
     said = parent.communicate()[1]
     assert parent.returncode == status and (number == signal.SIGKILL or said == b"")
+
+
+def test_no_thread_of_a_pool_is_left(tmp_path):
+    """One that still closed its pipes while Python ended made Python write into them, and say so on the terminal."""
+    before = set(threading.enumerate())
+    with Engine(1) as engine:
+        engine.run([trial(tmp_path / "t")])
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) == before
 
 
 def until(condition) -> None:
