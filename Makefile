@@ -54,7 +54,7 @@ demo: install
 pictures: demo  # those of the README; of both backends: python tests/real_caffe/backends.py docs/images/two_backends.png
 	mkdir -p docs/images
 	$(PY) -m pysolver plot_range_test demo/tuned/trials/range/ramp*/train.log -o docs/images/range_test.png
-	$(PY) -m pysolver plot_log demo/tuned/trials/final/*run0/train.log --rates --log-y -o docs/images/one_cycle.png
+	$(PY) -m pysolver plot_log demo/tuned/trials/final/*run1/train.log --rates --log-y -o docs/images/one_cycle.png
 	$(PY) -m pysolver schedule --solver=examples/mnist/lenet_1cycle_solver.prototxt --plot docs/images/schedule.png
 
 clean:

@@ -24,6 +24,7 @@ ABOUT = {
     "weight_decay": "Section 4.4: the rate rises and the momentum falls; the decay with the lowest test loss is best.",
     "cycle": "Section 5: short cycles to the bound and to lower rates, since a ramp may bear what a cycle does not.",
     "length": "Remark 4: the cycle's length is doubled until the test accuracy stops to gain.",
+    "balance": "Sections 3 and 4.4: what is best on short runs is too little where training goes on to overfit.",
     "choice": "Whole trainings beside the file as it came: the records set aside decide which is the answer.",
     "final": "The whole training with several seeds, beside the file as it came, in as many images.",
 }

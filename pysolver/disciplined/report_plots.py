@@ -98,6 +98,7 @@ def _label(stage: str, plan: Plan) -> str:
         "weight_decay": ("weight decay", plan.weight_decay),
         "cycle": ("max_lr", plan.high),
         "length": ("epochs", plan.epochs),
+        "balance": ("weight decay", plan.weight_decay),
     }[stage]
     return f"{name} {value:g}"
 

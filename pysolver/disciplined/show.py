@@ -26,6 +26,7 @@ TITLES = {
     "weight_decay": "Weight decay",
     "cycle": "The cycle",
     "length": "Its length",
+    "balance": "Weight decay over the whole length",
     "choice": "The choice",
     "final": "Final training",
 }

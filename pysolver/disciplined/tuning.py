@@ -12,12 +12,13 @@ import numpy as np
 
 from pysolver.disciplined.engine import Engine, Listener, locked
 from pysolver.disciplined.judges import Behind, Diverged, Judge
-from pysolver.disciplined.plan import BESIDE, CHOICE, CYCLE, FINAL, FIXED, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
+from pysolver.disciplined.plan import CHOICE, CYCLE, FINAL, FIXED, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
 from pysolver.disciplined.recipe import Recipe
 from pysolver.disciplined.stages import (
     Decision,
     Situation,
     Stage,
+    balance,
     batch_size,
     batch_sizes,
     branches,
@@ -39,6 +40,7 @@ STAGES: dict[str, Stage] = {  # in the order in which they build on each other
     decay.NAME: decay.decide,
     cycle.NAME: cycle.decide,
     length.NAME: length.decide,
+    balance.NAME: balance.decide,
     FINAL: final.decide,
 }
 
@@ -134,8 +136,10 @@ class Tuning:
 
     @property
     def tuning_epochs(self) -> float:
-        """What it cost to decide: all but the final runs and those beside them."""
-        return self.epochs([p for p in self.results if p.stage not in (FINAL, BESIDE)])
+        """What it cost to decide: all but the final runs and those beside them, of which the first may have decided on
+        the weight decay, too."""
+        last = {plan for decision in self.decisions if decision.stage == FINAL for plan in decision.evidence}
+        return self.epochs([plan for plan in self.results if plan not in last])
 
 
 def chosen(

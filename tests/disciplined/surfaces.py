@@ -27,7 +27,8 @@ class World:
     """breaks: the rate at momentum 0.9 where training breaks. decay, momentum: where the floor is lowest.
 
     curve, bend: how much the logarithm of the floor rises for a factor of ten of the decay, for a factor of ten of
-    1 - momentum. noise: standard deviation of a test loss's logarithm; seeds: that of a whole run's.
+    1 - momentum. noise: standard deviation of a test loss's logarithm; seeds: that of a whole run's. early: the part
+    of the right decay that looks best in runs shorter than the whole training.
     """
 
     breaks: float = 0.3
@@ -41,6 +42,7 @@ class World:
     images: int = 20_000
     knee: int = 256  # batch size up to which more images a second go through
     seed: int = field(default=0, repr=False)  # of the noise
+    early: float = field(default=1.0, repr=False)
 
     @property
     def facts(self) -> Facts:
@@ -88,16 +90,22 @@ class World:
         return rate, plan.momentum[0] + up * (plan.momentum[1] - plan.momentum[0])
 
     def _floor(self, plan: Plan) -> float:
-        away = np.log10(max(plan.weight_decay, 1e-8) / self.decay)
+        right = self.decay * (self.early if plan.epochs < self.facts.epochs else 1)
+        away = np.log10(max(plan.weight_decay, 1e-8) / right)
         slow = np.log10((1 - plan.momentum[0]) / (1 - self.momentum))
         return 0.05 * float(np.exp(self.curve * away**2 + self.bend * slow**2))
 
 
-def play(world: World, stage: Callable[[Situation], Decision | Sequence[Plan]], **values: float) -> Decision:
-    """What a stage decides in a world, given the values of earlier ones."""
-    results: dict[Plan, Run] = {}
+def play(
+    world: World,
+    stage: Callable[[Situation], Decision | Sequence[Plan]],
+    before: Sequence[Plan] = (),
+    **values: float,
+) -> Decision:
+    """What a stage decides in a world, given the values and the trials of earlier ones."""
+    results = {plan: world.train(plan) for plan in before}
     for _ in range(40):
-        step = stage(Situation(world.facts, values, results))
+        step = stage(Situation(world.facts, values, dict(results)))
         if isinstance(step, Decision):
             return step
         assert step and not set(step) & set(results), "it asks for nothing, or again for what it has"

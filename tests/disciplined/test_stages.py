@@ -16,6 +16,7 @@ from pysolver.disciplined.stages import (
     Comparison,
     Decision,
     Situation,
+    balance,
     batch_size,
     batch_sizes,
     branches,
@@ -213,7 +214,7 @@ def test_high_means_right():
 
 @pytest.mark.parametrize("stage", [batch_size.decide, learning_rate.decide, momentum.decide, weight_decay.decide,
                                    cycle.decide, final.decide, length.decide, batch_sizes.decide,
-                                   branches.decide])  # fmt: skip
+                                   branches.decide, balance.decide])  # fmt: skip
 def test_a_spent_budget_decides_from_what_there_is(stage):
     """At whatever moment it runs out."""
     values = {"batch_size": 128, "max_lr": 0.2, "base_lr": 0.02, "momentum": 0.95, "momentum_low": 0.85,

@@ -111,10 +111,12 @@ def lowest_loss(run: Run) -> float:
 class Comparison:
     """Several values, each with the scores (lower is better) of its runs, run i of one like run i of another.
 
-    Scores are losses, compared by ratio: their logarithms have about the same spread everywhere.
+    Scores are losses, compared by ratio: their logarithms have about the same spread everywhere. error: of the
+    difference of two means, if it is known from other runs.
     """
 
     scores: Mapping[float, Sequence[float]]
+    error: float | None = None
 
     def mean(self, value: float) -> float:
         """Geometric mean of its scores, infinite if any run broke."""
@@ -126,6 +128,8 @@ class Comparison:
 
     def standard_error(self) -> float:
         """Of the difference of two means, from what is left of all runs besides the effects of value and run."""
+        if self.error is not None:
+            return self.error
         table = np.array([np.log(np.maximum(row, 1e-12)) for row in self.scores.values() if np.isfinite(row).all()])
         if table.ndim < 2 or table.shape[0] < 2 or table.shape[1] < 2:
             return float("nan")

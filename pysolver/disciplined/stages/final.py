@@ -31,10 +31,15 @@ def decide(s: Situation) -> Decision | list[Plan]:
     return _decision(s, FINAL, ours, theirs, decides=not s.facts.set_aside)
 
 
-def _pairs(s: Situation, stage: str, beside: str, count: int) -> tuple[list[Plan], list[Plan]]:
-    f, v = s.facts, s.values
+def training(s: Situation, stage: str) -> Plan:
+    """The whole training that the values so far amount to."""
+    v = s.values
     momentum = (v["momentum"], v["momentum_low"])
-    ours = Plan(stage, CYCLE, v["epochs"], v["base_lr"], v["max_lr"], momentum, v["weight_decay"], int(v["batch_size"]))
+    return Plan(stage, CYCLE, v["epochs"], v["base_lr"], v["max_lr"], momentum, v["weight_decay"], int(v["batch_size"]))
+
+
+def _pairs(s: Situation, stage: str, beside: str, count: int) -> tuple[list[Plan], list[Plan]]:
+    f, v, ours = s.facts, s.values, training(s, stage)
     own = Plan(beside, OWN, v["epochs"], f.rate, f.rate, (f.momentum, f.momentum), f.weight_decay, f.batch)
     return [replace(ours, run=run) for run in range(count)], [replace(own, run=run) for run in range(count)]
 

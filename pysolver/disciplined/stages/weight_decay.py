@@ -56,7 +56,10 @@ def _asked_for(s: Situation, comparison: Comparison) -> tuple[float | None, str]
 
 
 def refine(comparison: Comparison) -> float | None:
-    """The next value to try: past the edge where the best lies, else between the two best; None if noise hides it."""
+    """The next value to try: past the edge where the best lies, else between the two best; None if noise hides it.
+
+    Two that are equally good are bisected where the one beyond them shows how much better it is between them.
+    """
     values = sorted(comparison.scores)
     best = comparison.best()
     place = values.index(best)
@@ -64,7 +67,7 @@ def refine(comparison: Comparison) -> float | None:
     if not neighbours or not np.isfinite(comparison.mean(best)):
         return None
     rival = min(neighbours, key=comparison.mean)
-    if not comparison.distance(rival, best) >= SOME:
+    if not comparison.distance(rival, best) >= SOME and not _dips(comparison, best, neighbours):
         return None
     if place == len(values) - 1 and best * 10 <= LARGEST:
         return _round(best * 10)
@@ -73,6 +76,16 @@ def refine(comparison: Comparison) -> float | None:
     if best <= 0 or rival <= 0 or max(best, rival) / min(best, rival) < 2:
         return None
     return _round(10 ** ((np.log10(best) + np.log10(rival)) / 2))
+
+
+def _dips(comparison: Comparison, best: float, neighbours: list[float]) -> bool:
+    """Whether the parabola through the best and both beside it is lower halfway to the better one, beyond the noise."""
+    means = {v: float(np.log(comparison.mean(v))) for v in (best, *neighbours)}
+    if len(means) < 3 or not np.isfinite([*means.values()]).all():
+        return False
+    parabola = np.polyfit([exponent(v) for v in means], list(means.values()), 2)
+    halfway = (exponent(best) + exponent(min(neighbours, key=comparison.mean))) / 2
+    return bool(means[best] - np.polyval(parabola, halfway) >= SOME * comparison.standard_error())
 
 
 def _compare(s: Situation, values: list[float]) -> Comparison | None:
