@@ -38,12 +38,13 @@ WORST = 1e6  # the loss of a run that broke: Optuna takes no infinity
 
 
 class Reseeded(Recipe):
-    """A recipe whose trials have other seeds in each repeat, its final ones the same."""
+    """A recipe whose trials have other seeds in each repeat, its final ones the same: all but run 0, by which the
+    tuning decides, too."""
 
     def solver_of(self, plan: Plan) -> SolverParameter:
         solver = super().solver_of(plan)
         repeat = int(self.out.name.removeprefix("repeat"))
-        return solver if is_last(plan) else changed(solver, random_seed=1000 * repeat + solver.random_seed)
+        return solver if is_last(plan) and plan.run else changed(solver, random_seed=1000 * repeat + solver.random_seed)
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def subset(net: NetParameter, images: int, tests: int, folder: Path) -> NetParam
 
 
 def finals(made: Recipe, values: Values, epochs: float, seeds: int) -> list[Plan]:
-    """The whole training of what was found."""
-    return [replace(one_cycle(values), epochs=epochs, run=seed) for seed in range(seeds)]
+    """The whole training of what was found, with seeds that nothing was decided on."""
+    return [replace(one_cycle(values), epochs=epochs, run=seed) for seed in range(1, seeds + 1)]
 
 
 def rows(args: argparse.Namespace) -> Iterator[tuple[str, int, Found, list[Run]]]:
