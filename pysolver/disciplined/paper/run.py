@@ -164,7 +164,6 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
         settings = settings_of(experiment, curve, number, wish.scale)
         result = result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
         keep(wish.results, experiment, [result])
-        trial.remove_snapshots(but=run.test.iteration[-1])
         return result
 
 
