@@ -71,6 +71,10 @@ class Situation:
         """Those still to be tried; none once the budget is spent."""
         return [plan for plan in dict.fromkeys(plans) if plan not in self.results] if self.more else []
 
+    def bears(self, plans: Sequence[Plan]) -> bool:
+        """Whether these were tried, or still may be."""
+        return self.more or all(plan in self.results for plan in plans)
+
     def runs(self, plans: Sequence[Plan]) -> dict[Plan, Run]:
         """Those that were tried."""
         return {plan: self.results[plan] for plan in plans if plan in self.results}

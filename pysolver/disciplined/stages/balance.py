@@ -30,8 +30,10 @@ def decide(s: Situation) -> Decision | list[Plan]:
         comparison = _compare(s, values)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the decay of the short runs stays", LOW)
-        another = refine(comparison) if step < STEPS and s.more else None
+        another = refine(comparison) if step < STEPS else None
         if another is None or another <= first:  # less than on the ramps is never better at the end
+            break
+        if not s.bears([_plan(s, another)]):  # the budget is spent
             break
         values.append(another)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))

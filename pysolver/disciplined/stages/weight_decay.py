@@ -28,14 +28,14 @@ def decide(s: Situation) -> Decision | list[Plan]:
         comparison = _compare(s, values)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the file's value stays", LOW)
-        if refinement == REFINEMENTS or not s.more:
+        if refinement == REFINEMENTS:
             break
-        another = refine(comparison)
+        another, note = refine(comparison), ""
         if another is None:
             another, note = _asked_for(s, comparison)
-            notes += [note] if note else []
-        if another is None:
+        if another is None or not s.bears(_plans(s, another)):
             break
+        notes += [note] if note else []
         values.append(another)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
     evidence = tuple(plan for v in comparison.scores for plan in _plans(s, v))
