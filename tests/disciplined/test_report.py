@@ -99,6 +99,17 @@ def test_the_page_stands_alone_and_says_everything(tuning):
     assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
 
 
+def test_that_the_first_final_run_chose_the_decay_is_told(tuning):
+    """Its result is the best of several, and part of the mean."""
+    *_, balanced, last = tuning.decisions
+    count = len(balanced.evidence)
+    assert count >= 2 and balanced.stage == "balance" and f"as one of {count}:" in last.notes[0]
+    assert "The first of these runs helped to choose the weight decay" in (tuning.recipe.out / "report.html").read_text()
+    alone = {plan: run for plan, run in tuning.results.items() if plan not in balanced.evidence or plan in last.evidence}
+    again = final.decide(Situation(tuning.recipe.facts, tuning.tried, alone))
+    assert isinstance(again, Decision) and not again.notes
+
+
 def test_no_legend_lies_on_its_curves(tuning):
     """Each is a part of the picture, not of its axes, and so below them."""
     page = (tuning.recipe.out / "report.html").read_text()
