@@ -268,6 +268,8 @@ def test_comparison_by_hand():
     assert c.choose(robust=lambda v: v)[:2] == (1.0, HIGH)
     broken = Comparison({1.0: [np.inf, 1.0], 2.0: [2.0, 2.1]})
     assert broken.best() == 2.0 and broken.distance(1.0, 2.0) == np.inf
+    assert broken.choose(robust=lambda v: v) == (2.0, LOW, "only 2 trained to the end")
+    assert replace(broken, error=0.1).choose(robust=lambda v: v)[:2] == (2.0, HIGH)
 
 
 def test_names_of_trials_differ_where_plans_do():

@@ -36,11 +36,14 @@ def decide(s: Situation) -> Decision | list[Plan]:
         if not s.bears([_plan(s, another)]):  # the budget is spent
             break
         values.append(another)
+    evidence, table = tuple(_plan(s, v) for v in comparison.scores), comparison.table("weight decay")
+    if not math.isfinite(comparison.mean(comparison.best())):
+        words = "no whole training came to its end: the decay of the short runs stays"
+        return Decision(NAME, {}, words, LOW, evidence, table)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
     if value == first and sure == HIGH:
         sure = FAIR  # only more was tried: that it is not less, the ramps have to tell
-    evidence = tuple(_plan(s, v) for v in comparison.scores)
-    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"))
+    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, table)
 
 
 def _plan(s: Situation, value: float) -> Plan:
