@@ -79,8 +79,8 @@ def _notes(s: Situation, ours: list[Plan]) -> tuple[str, ...]:
     if not others:
         return ()
     return (
-        f"the first of these runs helped to choose the weight decay, as one of {len(others) + 1}: its result, and so the "
-        "mean, may look a little better than it is",
+        f"the first of these runs helped to choose the weight decay, as one of {len(others) + 1}: its result, and so "
+        "the mean, may look a little better than it is",
     )
 
 
