@@ -169,6 +169,8 @@ def test_records_set_aside_decide_on_the_decay_too():
     asked = balance.decide(Situation(facts, {**VALUES, "epochs": 10.0}))
     assert isinstance(asked, list) and {plan.stage for plan in asked} == {CHOICE}
     assert [plan.weight_decay for plan in asked] == [1e-3, 1e-2]
+    none = balance.decide(Situation(facts, {**VALUES, "epochs": 10.0, "weight_decay": 0.0}))
+    assert isinstance(none, list) and [plan.weight_decay for plan in none] == [0.0, 1e-5]
     end = balance.decide(Situation(facts, {**VALUES, "epochs": 10.0, "weight_decay": 0.05}))
     assert isinstance(end, Decision) and not end.values
 

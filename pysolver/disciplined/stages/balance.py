@@ -12,16 +12,17 @@ from dataclasses import replace
 
 from pysolver.disciplined.plan import CHOICE, FINAL, Plan
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, Comparison, Decision, Situation, cycle, final, final_loss
-from pysolver.disciplined.stages.weight_decay import LARGEST, SMALLEST, exponent, refine
+from pysolver.disciplined.stages.weight_decay import LARGEST, exponent, refine, rounded
 
 NAME = "balance"
+LEAST = 1e-6  # what stands for none, which ten times as much is not more than
 STEPS = 2  # trainings beyond the first two, at most
 
 
 def decide(s: Situation) -> Decision | list[Plan]:
     """The decay so far and ten times as much; more as long as that is better, then between the two best."""
     first = s.values["weight_decay"]
-    values = [first, 10 * max(first, SMALLEST)]
+    values = [first, rounded(10 * (first or LEAST))]
     if values[-1] > LARGEST:
         return Decision(NAME, {}, f"not tried: {first:g} is at the end of the grid", LOW)
     for step in range(STEPS + 1):
