@@ -34,7 +34,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="experiments to run")
     o.flag(parser, "runs", type=o.positive, default=0, metavar="N", help="runs of each curve (default: as the paper)")
     o.flag(parser, "jobs", type=o.positive, default=1, metavar="N", help="trainings side by side")
-    o.flag(parser, "rows", nargs="+", default=[], metavar="ROW", help="only these rows: groups or names of curves")
+    o.flag(
+        parser,
+        "rows",
+        nargs="+",
+        default=[],
+        metavar="ROW",
+        help="only these rows: groups or names of curves, or how these begin",
+    )
     o.flag(parser, "scale", type=_scale, default=1.0, metavar="S", help="part of the paper's length, such as 0.1")
     o.flag(parser, "caffe", metavar="COMMAND", help="a Caffe binary with the patch, to train in place of pysolver")
     o.flag(parser, "folder", type=Path, default=Path("experiments"), metavar="DIR",

@@ -15,6 +15,7 @@ from pysolver.solver_types import TYPES
 
 TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, FIXED: 10, OWN: 5, SPEED: 0}  # how many lie on a trial
 WHOLE_TESTS = 12  # on a whole training: enough to read clues from
+WHOLE_SNAPSHOTS = 4  # on the way of a whole training, which goes on from them if it broke off
 TAIL = 0.1  # of a cycle's run, at far below the lowest rate
 FEW = 1000  # test images that do for a point of a ramp
 VARIED = (RAMP, CYCLE, FIXED)  # their runs differ in more than the seed
@@ -81,7 +82,7 @@ class Recipe:
             "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
             "display": max(1, end // (12 if plan.shape == SPEED else 60)),
             "average_loss": 1,
-            "snapshot": 0,
+            "snapshot": end // WHOLE_SNAPSHOTS if plan.stage in WHOLE else 0,
             "snapshot_after_train": plan.shape == FIXED or plan.stage == FINAL and plan.run == 0,
             "random_seed": plan.run + 1,
         }

@@ -84,7 +84,7 @@ def _section(tuning: Tuning, decision: Decision) -> str:
     others = (ABOUT_OTHERS.get((decision.stage, plan.shape)) for plan in runs)
     about = next(filter(None, others), ABOUT[decision.stage])
     notes = "".join(f"<li>{escape(_sentence(note))}</li>" for note in decision.notes)
-    clues = "".join(f"<li>{escape(clue)}</li>" for clue in _clues(runs))
+    clues = "".join(f"<li>{escape(clue)}</li>" for clue in _clues(decision, runs))
     return (
         f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(about)}</p>'
         f'<p class="decision"><strong>{escape(decision.headline)}</strong> '
@@ -97,10 +97,10 @@ def _section(tuning: Tuning, decision: Decision) -> str:
     )
 
 
-def _clues(runs: dict[Plan, Run]) -> Iterable[str]:
-    """What the curves of the first final run, or of the first cycle, tell about its values."""
-    first = next((run for plan, run in runs.items() if plan.stage in (CHOICE, FINAL)), None)
-    if first is None:
+def _clues(decision: Decision, runs: dict[Plan, Run]) -> Iterable[str]:
+    """What the curves of the first whole training tell about the values found."""
+    first = next(iter(runs.values()), None)
+    if first is None or decision.stage not in (CHOICE, FINAL):
         return []
     try:
         return [f"{clue.kind}, iterations {clue.start} to {clue.end}: {clue.text}" for clue in find_clues(first)]

@@ -218,7 +218,10 @@ class Trial:
         else:
             self._cut_log()
         self.backend(self.folder / "solver.prototxt", self.log, judge, state or self.start)
-        return read_log(self.log)
+        run = read_log(self.log)
+        if run.finished and not run.stopped:
+            self._remove_snapshots_before(run)
+        return run
 
     def give_up(self, reason: str) -> Run:
         """End its log with the reason why there is no more of it: then it is not run again."""
@@ -242,10 +245,11 @@ class Trial:
             if text is not None:
                 write_atomic(self.folder / name, text.encode())
 
-    def remove_snapshots(self, but: int) -> None:
-        """All but those of iteration `but`."""
+    def _remove_snapshots_before(self, run: Run) -> None:
+        """Those of its end alone may be of use."""
+        last = int(run.test.iteration[-1]) if len(run.test) else 0
         for path in self.folder.glob(f"{SNAPSHOT}_iter_*"):
-            if not path.name.startswith(f"{SNAPSHOT}_iter_{but}."):
+            if not path.name.startswith(f"{SNAPSHOT}_iter_{last}."):
                 path.unlink(missing_ok=True)
 
     def _is_written(self) -> bool:

@@ -258,6 +258,27 @@ def test_a_full_disk_names_the_file_and_what_is_done_is_kept(problem, monkeypatc
     assert trial.run().finished
 
 
+def test_a_whole_training_that_broke_off_goes_on(problem, monkeypatch):
+    """From the newest of four snapshots, as if undisturbed; at its end the last one is left."""
+    monkeypatch.chdir(problem)
+    plan = Plan(FINAL, CYCLE, 4, 0.01, 0.1, (0.95, 0.85), 1e-3, 128)  # 48 iterations, a test each 4, a snapshot each 12
+    whole = recipe("solver.prototxt", Path("undisturbed"), epochs=4).trial(plan).run()
+    trial = recipe("solver.prototxt", Path("broken"), epochs=4).trial(plan)
+
+    def ends(run):
+        if len(run.test) == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trial.run(ends)
+    assert sorted(path.name for path in trial.folder.glob("*.solverstate"))[-1] == "snapshot_iter_24.solverstate"
+    run = trial.run()
+    assert [resume.iteration for resume in run.resumes] == [24]
+    assert run.test.iteration.tolist() == whole.test.iteration.tolist() == list(range(4, 52, 4))
+    assert run.test.main_loss.tolist() == whole.test.main_loss.tolist()
+    assert [path.name for path in trial.folder.glob("*.solverstate")] == ["snapshot_iter_48.solverstate"]
+
+
 def test_several_test_nets_are_all_in_the_answer(problem, monkeypatch):
     """The trials test the one of `net`; the solver that is left has the person's others and their test_iter."""
     monkeypatch.chdir(problem)

@@ -48,6 +48,11 @@ def pictures(experiments: Iterable[Experiment], kept: Kept, folder: Path) -> lis
     return drawn + [draw(e, kept[e.name], folder / f"{e.name}.png") for e in every if kept[e.name]]
 
 
+def _is_papers(experiment: Experiment) -> bool:
+    """Whether it is a table or figure of the paper, not a question of ours."""
+    return _is_table(experiment) or experiment.name.startswith("fig")
+
+
 def _is_table(experiment: Experiment) -> bool:
     return experiment.name.startswith("table")
 
@@ -59,12 +64,17 @@ def _outcome(experiments: Sequence[Experiment], kept: Kept, judged: Verdicts) ->
     panels = [{c.name for c in e.curves} == {r.curve for r in kept[e.name]} for e in experiments if e.name[:3] == "fig"]
     lines = ["## What came out", "", *_rows_told(experiments, kept)]
     lines.append(f"- **Figures:** {sum(panels)} of {len(panels)} panels have all their curves, if shortened.")
-    lines.append(_claims_told([j for e in experiments if _is_table(e) or e.name[:3] == "fig" for j in judged[e.name]]))
+    papers, ours = ([e for e in experiments if _is_papers(e) == is_so] for is_so in (True, False))
+    lines.append(_claims_told([j for e in papers for j in judged[e.name]]))
     if any(rows_run(e, kept[e.name]) for e in experiments):
         lines += ["", "![every row of the tables that has been run: the paper's number and ours](paper/rows.png)"]
-    for verdict, words in (("holds", "These claims hold:"), ("does not", "These do not:")):
-        found = [(e, j) for e in experiments for j in judged[e.name] if j.verdict == verdict]
-        if found:
+    for asked, verdict, words in (
+        (papers, "holds", "These claims hold:"),
+        (papers, "does not", "These do not:"),
+        (ours, "holds", "Of what was asked besides holds:"),
+        (ours, "does not", "Of what was asked besides does not hold:"),
+    ):
+        if found := [(e, j) for e in asked for j in judged[e.name] if j.verdict == verdict]:
             lines += ["", words, "", *(f"- {_link(e)}: {j.claim.words}{_at(j.scale)}" for e, j in found)]
     return "\n".join(lines) + "\n"
 

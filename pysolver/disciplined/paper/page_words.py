@@ -16,7 +16,7 @@ BEFORE = """**Before you compare:**
   length is our guess.
 - *The paper's moving momentum most likely stood still*: each of its rows with a moving momentum has the accuracy of the
   row with that momentum's first value ([why](#table-1-constant-and-cyclical-momentum)). Here it moves, as the paper
-  says. The same would explain most of what its LeNet has and ours has not
+  says. With a momentum that stands still LeNet has here what it has there
   ([asked again](#asked-again-where-9925--in-12-epochs-may-come-from)).
 - *The CIFAR-10 images of these runs went through JPEG* before they came here (quality 75, colours at half the
   resolution), so less than the paper is to be expected; those of `pysolver data cifar10` did not.

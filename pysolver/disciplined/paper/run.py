@@ -42,11 +42,18 @@ class Wish:
     gpu: bool = True
 
     def curves(self, experiment: Experiment) -> tuple[Curve, ...]:
-        """The experiment's curves of the rows asked for: by group, or by name."""
-        return tuple(c for c in experiment.curves if not self.rows or {c.group, c.name} & set(self.rows))
+        """The experiment's curves of the rows asked for."""
+        asked = {c.name for row in self.rows for c in _curves(experiment, row)}
+        return tuple(c for c in experiment.curves if not self.rows or c.name in asked)
 
 
 Job = tuple[Experiment, Curve, int]  # which of the curve's runs
+
+
+def _curves(experiment: Experiment, row: str) -> list[Curve]:
+    """Those of this group or name; if there are none, those whose names begin so: `3-layer cycle`, not `1cycle 5`."""
+    exact = [c for c in experiment.curves if row in (c.group, c.name)]
+    return exact or [c for c in experiment.curves if c.name.startswith(row) and not c.name[len(row) :][:1].isalnum()]
 
 
 def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Experiment]:
@@ -68,8 +75,8 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
     check_crowd(wish.jobs, "--jobs")
     wanted = [(e, c, n) for e in experiments for c in wish.curves(e) for n in range(1, (wish.runs or e.runs) + 1)]
     known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
-    if unknown := [name for name in wish.rows if name not in known]:
-        raise CaffeError(f"no rows {', '.join(unknown)}; there are: {', '.join(known)}")
+    if unknown := [row for row in wish.rows if not any(_curves(e, row) for e in experiments)]:
+        raise CaffeError(f"no rows {', '.join(map(repr, unknown))}; there are: {', '.join(map(repr, known))}")
     wanted = _missing(wanted, wish)
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)
@@ -157,7 +164,6 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
         settings = settings_of(experiment, curve, number, wish.scale)
         result = result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
         keep(wish.results, experiment, [result])
-        trial.remove_snapshots(but=run.test.iteration[-1])
         return result
 
 

@@ -11,7 +11,7 @@ import pytest
 from pysolver import schedule
 from pysolver.disciplined.paper import claims
 from pysolver.disciplined.paper.experiment import Experiment, read, read_all
-from pysolver.disciplined.paper.run import choose
+from pysolver.disciplined.paper.run import Wish, choose
 from pysolver.disciplined.paper.trials import DATA, Variation, batches_of_test, net_of, solver_of, trial_of
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import SolverParameter
@@ -143,6 +143,15 @@ def test_width(experiments: dict[str, Experiment]):
     e = experiments["fig2"]
     net = net_of(e.curve("width 0.5"), Variation.of(e.curves[0], 1), Path("D"))
     assert [x.convolution_param.num_output for x in net.layer if x.type == "Convolution"] == [16, 16, 32]
+
+
+@pytest.mark.parametrize("experiment, row, count", [
+    ("table1", "3-layer", 10), ("table1", "3-layer cycle", 5), ("table1", "3-layer cycle, 0.95", 1),
+    ("table1", "3-layer c", 0), ("table2_lenet", "1cycle", 4), ("table2_lenet", "1cycle 5", 0),
+    ("lenet_question", "SGD 512", 1), ("lenet_question", "SGD", 3),
+])  # fmt: skip
+def test_rows_by_group_by_name_and_by_how_that_begins(experiments, experiment: str, row: str, count: int):
+    assert len(Wish(rows=(row,)).curves(experiments[experiment])) == count
 
 
 def test_choosing(experiments: dict[str, Experiment]):

@@ -144,7 +144,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "first: pysolver data mnist experiments/data/mnist" in capfd.readouterr().err
     make_data(Path("experiments/data"), "mnist", 60)
     assert main(["reproduce", "table9", "--rows", "first", "third"]) == 1
-    assert "no rows third; there are: first, low, high, again" in capfd.readouterr().err
+    assert "no rows 'third'; there are: 'first', 'low', 'high', 'again'" in capfd.readouterr().err
 
     assert main(["reproduce", "table9", "--rows", "first", "--runs", "2", "--jobs", "2"]) == 0
     out = capfd.readouterr().out
