@@ -131,10 +131,10 @@ class Engine:
     def _submit(self, slot: int, trial: Trial, judge: Judge | None) -> Future:
         """Give a trial to a worker; one that died while it had nothing to do is replaced, which costs no retry."""
         try:
-            return self._slots[slot].submit(_train, trial, judge)
+            return self._slots[slot].submit(_train, trial, judge, not self._ours)
         except BrokenExecutor:
             self._renew(slot)
-            return self._slots[slot].submit(_train, trial, judge)
+            return self._slots[slot].submit(_train, trial, judge, not self._ours)
 
     def _renew(self, slot: int) -> None:
         """A new worker in place of a dead one; a cluster sees to its own."""
@@ -145,7 +145,7 @@ class Engine:
     def _take(self, trial: Trial, log: bytes) -> Run:
         """The result of a trial that a worker has run, wherever that was."""
         run = trial.result()
-        if run is None:  # on another machine: its log came back
+        if run is None and log:  # on another machine: its log came back
             trial.write()
             write_atomic(trial.log, log)
             run = trial.result()
@@ -163,8 +163,8 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-        self._signals.close()
+        with self._signals:  # they are as before, even if a second Ctrl-C comes
+            self.close()
 
 
 def share_cores(jobs: int) -> list[set[int]]:
@@ -224,7 +224,10 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _train(trial: Trial, judge: Judge | None) -> bytes:
-    """In a worker: run it, and bring the log back."""
+def _train(trial: Trial, judge: Judge | None, elsewhere: bool) -> bytes:
+    """In a worker: run it, and bring the log back from another machine.
+
+    On this one nothing but the end is told: a pool whose worker is killed within a message waits for its rest for ever.
+    """
     trial.run(judge)
-    return trial.log.read_bytes()
+    return trial.log.read_bytes() if elsewhere else b""

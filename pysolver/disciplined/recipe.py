@@ -162,7 +162,7 @@ def is_varied(plan: Plan) -> bool:
 
 
 def is_last(plan: Plan) -> bool:
-    """Whether a trial is no part of the search, but shows what it came to."""
+    """Whether a trial shows what the search came to; the first of them may be a part of it, too."""
     return plan.stage in (FINAL, BESIDE)
 
 

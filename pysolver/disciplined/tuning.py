@@ -221,12 +221,14 @@ def _wanted(stages: Mapping[str, Stage], facts: Facts) -> Iterator[tuple[str, St
 def bearable(tuning: Tuning, plans: list[Plan], budget: Budget, stage: str) -> list[Plan]:
     """The plans if the budget bears them, else none; of whole trainings, which are pairs, as many as it bears.
 
-    As long as nobody knows how long an epoch takes, a budget of time begins with one trial.
+    As long as nobody knows how long an epoch takes, a budget of time begins with one trial, or with one pair.
     """
     bears = partial(affordable, tuning, budget=budget, stage=stage)
+    unknown = budget.seconds is not None and not tuning.results
     if stage in (CHOICE, FINAL):
+        plans = plans[:2] if unknown else plans
         return next((plans[:count] for count in range(len(plans), 0, -2) if bears(plans[:count])), [])
-    if budget.seconds is not None and not tuning.results:
+    if unknown:
         plans = plans[:1]
     return plans if bears(plans) else []
 
@@ -251,7 +253,8 @@ def last_epochs(tuning: Tuning, stage: str, longest: float = 0.0) -> float:
         return 0.0
     facts = tuning.recipe.facts
     pairs = facts.seeds + (facts.runs if facts.set_aside and facts.seeds and stage != CHOICE else 0)
-    return max(tuning.values["epochs"], longest) * 2 * pairs
+    begun = stage == balance.NAME and pairs > 0  # of those it trains one is the first of them
+    return max(tuning.values["epochs"], longest) * (2 * pairs - begun)
 
 
 def judge(plan: Plan, tuning: Tuning) -> Judge | None:

@@ -163,6 +163,29 @@ def test_no_thread_of_a_pool_is_left(tmp_path):
     assert set(threading.enumerate()) == before
 
 
+def test_a_second_ctrl_c_leaves_the_signals_as_they_were(monkeypatch):
+    def interrupted(engine: Engine) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Engine, "close", interrupted)
+    engine = Engine(1)
+    with pytest.raises(KeyboardInterrupt), engine:
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_log_comes_back_from_other_machines_alone(tmp_path, monkeypatch):
+    """A pool whose worker was killed while it sent one never ended: only what is too short to be cut goes that way."""
+    sent, take = [], Engine._take
+    monkeypatch.setattr(Engine, "_take", lambda engine, trial, log: sent.append(log) or take(engine, trial, log))
+    with Engine(1) as engine:
+        engine.run([trial(tmp_path / "here")])
+    with ThreadPoolExecutor(1) as pool, Engine(1, executor=pool) as engine:
+        engine.run([trial(tmp_path / "there")])
+    assert sent == [b"", (tmp_path / "there/train.log").read_bytes()] and sent[1]
+
+
 def until(condition) -> None:
     """Wait for it, as long as a test may take at all."""
     while not condition():

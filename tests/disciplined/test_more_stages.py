@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -141,11 +142,35 @@ def test_a_gain_within_the_noise_of_the_short_cycles_raises_nothing():
     assert hidden >= 6  # 1.5 standard errors, of four short cycles, are passed by chance in a third of all cases
 
 
+def broken(world: World, decays: tuple[float, ...]) -> Callable[[Situation], Decision | list[Plan]]:
+    """The balance in a world where whole trainings with these decays are given up."""
+
+    def decide(s: Situation) -> Decision | list[Plan]:
+        tables = Assembler()
+        tables.head(e.GaveUp("diverged"))
+        ends = {p: tables.run(p.name) for p in s.results if p.stage == FINAL and p.weight_decay in decays}
+        return balance.decide(replace(s, results={**s.results, **ends}))
+
+    return decide
+
+
+@pytest.mark.parametrize("decays, wanted, words", [((1e-3,), 1e-4, "only 0.0001 trained to the end"),
+                                                   ((1e-4, 1e-3), None, "of the short runs stays")])  # fmt: skip
+def test_a_decay_that_breaks_whole_trainings_is_not_taken(decays, wanted, words):
+    """Before, where both broke the one nearer to the file's 5e-4 was taken, which was ten times as much."""
+    world = World(noise=0.01, seeds=0.01)
+    values = {**VALUES, "weight_decay": 1e-4, "epochs": 10.0}
+    decision = play(world, broken(world, decays), short_cycles(world), **values)
+    assert decision.values.get("weight_decay") == wanted and words in decision.reason and len(decision.evidence) == 2
+
+
 def test_records_set_aside_decide_on_the_decay_too():
     facts = replace(World().facts, set_aside=500)
     asked = balance.decide(Situation(facts, {**VALUES, "epochs": 10.0}))
     assert isinstance(asked, list) and {plan.stage for plan in asked} == {CHOICE}
     assert [plan.weight_decay for plan in asked] == [1e-3, 1e-2]
+    none = balance.decide(Situation(facts, {**VALUES, "epochs": 10.0, "weight_decay": 0.0}))
+    assert isinstance(none, list) and [plan.weight_decay for plan in none] == [0.0, 1e-5]
     end = balance.decide(Situation(facts, {**VALUES, "epochs": 10.0, "weight_decay": 0.05}))
     assert isinstance(end, Decision) and not end.values
 

@@ -15,10 +15,11 @@ import pytest
 from surfaces import World
 
 from pysolver.disciplined import answer, report, report_plots
+from pysolver.disciplined.plan import WHOLE
 from pysolver.disciplined.recipe import Recipe
-from pysolver.disciplined.stages import Decision, Situation, final
+from pysolver.disciplined.stages import Decision, Situation, balance, final
 from pysolver.disciplined.trial import changed
-from pysolver.disciplined.tuning import STAGES, Budget, Tuning, affordable, bearable
+from pysolver.disciplined.tuning import STAGES, Budget, Tuning, affordable, bearable, last_epochs
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
@@ -90,12 +91,23 @@ def test_the_page_stands_alone_and_says_everything(tuning):
     assert not re.search(r'(src|href)="(?!#)', page) and "<script" not in page and "Made &lt;up&gt;" in page
     assert "prefers-color-scheme: dark" in page and "@media print" in page
     for title in ("The answer", "Batch size", "Range test", "Momentum", "Weight decay", "The cycle", "Its length",
-                  "Final training"):  # fmt: skip
+                  "Weight decay over the whole length", "Final training"):  # fmt: skip
         assert f"<h2>{title}</h2>" in page
-    assert page.count("<svg") == 7 and len(set(re.findall(r' id="([^"]+)"', page))) == len(
+    assert page.count("<svg") == len(STAGES) and len(set(re.findall(r' id="([^"]+)"', page))) == len(
         re.findall(r' id="([^"]+)"', page)
     )
     assert all(tuning.recipe.trial(plan).command in page for plan in tuning.results)
+
+
+def test_that_the_first_final_run_chose_the_decay_is_told(tuning):
+    """Its result is the best of several, and part of the mean."""
+    *_, balanced, last = tuning.decisions
+    count = len(balanced.evidence)
+    assert count >= 2 and balanced.stage == "balance" and f"as one of {count}:" in last.notes[0]
+    assert "The first of these runs helped to choose" in (tuning.recipe.out / "report.html").read_text()
+    alone = {plan: tuning.results[plan] for plan in last.evidence}
+    again = final.decide(Situation(tuning.recipe.facts, tuning.tried, alone))
+    assert isinstance(again, Decision) and not again.notes
 
 
 def test_no_legend_lies_on_its_curves(tuning):
@@ -206,6 +218,24 @@ def test_a_budget_of_time_begins_with_one_trial(tuning):
     plans = [plan for plan in tuning.results if plan.stage == "batch"]
     assert bearable(Tuning(tuning.recipe), plans, Budget(seconds=30), "batch") == plans[:1]
     assert bearable(Tuning(tuning.recipe), plans, Budget(epochs=1000), "batch") == plans
+    whole = final.decide(Situation(tuning.recipe.facts, tuning.tried))
+    assert isinstance(whole, list) and len(whole) == 8
+    assert bearable(Tuning(tuning.recipe), whole, Budget(seconds=30), "final") == whole[:2], "--stages final"
+
+
+def test_the_first_final_run_is_reserved_once(tuning):
+    """Ten epochs, four seeds: the balance trains one beside the first of the eight final runs, nine in all."""
+    some = Tuning(tuning.recipe)
+    plans = balance.decide(Situation(tuning.recipe.facts, some.tried | {"epochs": 10, "weight_decay": 1e-4}))
+    assert isinstance(plans, list) and [plan.epochs for plan in plans] == [10, 10]
+    assert last_epochs(some, "balance") == 70 and last_epochs(some, "length") == 80
+    known = Tuning(tuning.recipe, results={p: run for p, run in tuning.results.items() if p.stage not in WHOLE})
+    spent = known.epochs()
+    assert spent > 50  # else half of the budget is less than the final runs
+    assert bearable(known, plans, Budget(epochs=spent + 90.1), "balance") == plans
+    assert bearable(known, plans, Budget(epochs=spent + 89.9), "balance") == []
+    nothing = Tuning(replace(tuning.recipe, facts=replace(tuning.recipe.facts, seeds=0)))
+    assert last_epochs(nothing, "balance") == 0
 
 
 def test_where_the_file_stays_the_answer_is_the_file(tuning):

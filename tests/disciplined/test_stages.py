@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from surfaces import World, play
 
-from pysolver.disciplined.plan import CHOICE, Facts, Plan
+from pysolver.disciplined.plan import CHOICE, CYCLE, Facts, Plan
 from pysolver.disciplined.stages import (
     HIGH,
     LOW,
@@ -231,6 +231,25 @@ def test_a_spent_budget_decides_from_what_there_is(stage):
         results |= {plan: world.train(plan) for plan in step}
 
 
+@pytest.mark.parametrize("stage", [weight_decay.decide, branches.decide, balance.decide])
+def test_a_budget_that_ends_a_refinement_forgets_nothing_that_was_tried(stage):
+    """Before, what lay beyond the first values was left out as soon as one more was not borne."""
+    world = World(decay=0.02, noise=0.001, seeds=0.001)
+    values = {**VALUES, "weight_decay": 1e-4}
+    short = Plan("cycle", CYCLE, 2.5, 0.02, 0.2, (0.95, 0.85), 1e-4, 128)  # from which the balance has its noise
+    before = [replace(short, high=high, run=run) for high in (0.2, 0.1) for run in (0, 1)]
+    known = {plan: world.train(plan) for plan in before}
+    steps = 0
+    while not isinstance(asked := stage(Situation(world.facts, values, dict(known))), Decision):
+        known |= {plan: world.train(plan) for plan in asked}
+        spent = stage(Situation(world.facts, values, dict(known), more=False))
+        assert isinstance(spent, Decision)
+        if spent.evidence:
+            assert set(spent.evidence) == known.keys() - set(before)
+            steps += 1
+    assert steps >= 3 and asked.evidence == spent.evidence
+
+
 def test_a_stage_asks_for_the_same_again_after_a_kill():
     """With part of its results it asks for exactly the rest."""
     world, values = World(), {"batch_size": 128, "max_lr": 0.2}
@@ -249,6 +268,8 @@ def test_comparison_by_hand():
     assert c.choose(robust=lambda v: v)[:2] == (1.0, HIGH)
     broken = Comparison({1.0: [np.inf, 1.0], 2.0: [2.0, 2.1]})
     assert broken.best() == 2.0 and broken.distance(1.0, 2.0) == np.inf
+    assert broken.choose(robust=lambda v: v) == (2.0, LOW, "only 2 trained to the end")
+    assert replace(broken, error=0.1).choose(robust=lambda v: v)[:2] == (2.0, HIGH)
 
 
 def test_names_of_trials_differ_where_plans_do():

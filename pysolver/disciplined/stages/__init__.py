@@ -71,6 +71,10 @@ class Situation:
         """Those still to be tried; none once the budget is spent."""
         return [plan for plan in dict.fromkeys(plans) if plan not in self.results] if self.more else []
 
+    def bears(self, plans: Sequence[Plan]) -> bool:
+        """Whether these were tried, or still may be."""
+        return self.more or all(plan in self.results for plan in plans)
+
     def runs(self, plans: Sequence[Plan]) -> dict[Plan, Run]:
         """Those that were tried."""
         return {plan: self.results[plan] for plan in plans if plan in self.results}
@@ -151,6 +155,9 @@ class Comparison:
         if not np.isfinite(self.mean(best)):
             value = min(self.scores, key=robust)
             return value, LOW, "no value trained to the end"
+        if len(self.scores) > 1 and not any(np.isfinite(self.mean(v)) for v in self.scores if v != best):
+            sure = HIGH if np.isfinite(self.standard_error()) else LOW
+            return best, sure, f"only {best:g} trained to the end"
         near = [v for v in self.scores if v == best or not self.distance(v, best) >= SOME]
         if not np.isfinite(self.standard_error()):
             return best, LOW, f"{best:g} has the lowest test loss, but one run each does not tell the noise"

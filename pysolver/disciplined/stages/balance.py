@@ -12,16 +12,17 @@ from dataclasses import replace
 
 from pysolver.disciplined.plan import CHOICE, FINAL, Plan
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, Comparison, Decision, Situation, cycle, final, final_loss
-from pysolver.disciplined.stages.weight_decay import LARGEST, SMALLEST, exponent, refine
+from pysolver.disciplined.stages.weight_decay import LARGEST, exponent, refine, rounded
 
 NAME = "balance"
+LEAST = 1e-6  # what stands for none, which ten times as much is not more than
 STEPS = 2  # trainings beyond the first two, at most
 
 
 def decide(s: Situation) -> Decision | list[Plan]:
     """The decay so far and ten times as much; more as long as that is better, then between the two best."""
     first = s.values["weight_decay"]
-    values = [first, 10 * max(first, SMALLEST)]
+    values = [first, rounded(10 * (first or LEAST))]
     if values[-1] > LARGEST:
         return Decision(NAME, {}, f"not tried: {first:g} is at the end of the grid", LOW)
     for step in range(STEPS + 1):
@@ -30,15 +31,20 @@ def decide(s: Situation) -> Decision | list[Plan]:
         comparison = _compare(s, values)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the decay of the short runs stays", LOW)
-        another = refine(comparison) if step < STEPS and s.more else None
+        another = refine(comparison) if step < STEPS else None
         if another is None or another <= first:  # less than on the ramps is never better at the end
             break
+        if not s.bears([_plan(s, another)]):  # the budget is spent
+            break
         values.append(another)
+    evidence, table = tuple(_plan(s, v) for v in comparison.scores), comparison.table("weight decay")
+    if not math.isfinite(comparison.mean(comparison.best())):
+        words = "no whole training came to its end: the decay of the short runs stays"
+        return Decision(NAME, {}, words, LOW, evidence, table)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
     if value == first and sure == HIGH:
         sure = FAIR  # only more was tried: that it is not less, the ramps have to tell
-    evidence = tuple(_plan(s, v) for v in comparison.scores)
-    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"))
+    return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, table)
 
 
 def _plan(s: Situation, value: float) -> Plan:

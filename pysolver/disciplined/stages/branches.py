@@ -38,8 +38,8 @@ def decide(s: Situation) -> Decision | list[Plan]:
         comparison = _compare(s, ends, values)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the file's value stays", LOW)
-        another = None if refinement == REFINEMENTS or not s.more else refine(comparison)
-        if another is None:
+        another = None if refinement == REFINEMENTS else refine(comparison)
+        if another is None or not s.bears(_branches(ends, another)):
             break
         values.append(another)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))

@@ -69,7 +69,19 @@ def _decision(s: Situation, stage: str, ours: list[Plan], theirs: list[Plan], de
     gap, error = _gap(*losses)
     sure = HIGH if error and abs(gap) > 3 * error else FAIR if error and abs(gap) > error else LOW
     evidence = (*s.runs(ours), *s.runs(theirs))
-    return Decision(stage, values, reason, sure, evidence, table, file_stays=decides and not better)
+    return Decision(stage, values, reason, sure, evidence, table, _notes(s, ours), decides and not better)
+
+
+def _notes(s: Situation, ours: list[Plan]) -> tuple[str, ...]:
+    """That the first run is one of those that the weight decay was chosen by, if it is."""
+    first = ours[0]
+    others = [p for p in s.results if p != first and replace(p, weight_decay=first.weight_decay) == first]
+    if not others:
+        return ()
+    return (
+        f"the first of these runs helped to choose the weight decay, as one of {len(others) + 1}: its result, and so "
+        "the mean, may look a little better than it is",
+    )
 
 
 def _not_borne(s: Situation, stage: str, decides: bool) -> Decision:

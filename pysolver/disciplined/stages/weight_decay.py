@@ -28,14 +28,14 @@ def decide(s: Situation) -> Decision | list[Plan]:
         comparison = _compare(s, values)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the file's value stays", LOW)
-        if refinement == REFINEMENTS or not s.more:
+        if refinement == REFINEMENTS:
             break
-        another = refine(comparison)
+        another, note = refine(comparison), ""
         if another is None:
             another, note = _asked_for(s, comparison)
-            notes += [note] if note else []
-        if another is None:
+        if another is None or not s.bears(_plans(s, another)):
             break
+        notes += [note] if note else []
         values.append(another)
     value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
     evidence = tuple(plan for v in comparison.scores for plan in _plans(s, v))
@@ -49,7 +49,7 @@ def _asked_for(s: Situation, comparison: Comparison) -> tuple[float | None, str]
     seen = signs(list(s.runs(_plans(s, best)).values()))
     edges = {OVERFITTING: (max(comparison.scores), STEP), UNDERFITTING: (min(comparison.scores), 1 / STEP)}
     for kind, (edge, factor) in edges.items():
-        wanted = _round(best * factor)
+        wanted = rounded(best * factor)
         if kind in seen and best == edge and SMALLEST <= wanted <= LARGEST:
             return wanted, f"{told(seen[kind])} on all ramps with {best:g}: {wanted:g} is tried too"
     return None, ""
@@ -70,12 +70,12 @@ def refine(comparison: Comparison) -> float | None:
     if not comparison.distance(rival, best) >= SOME and not _dips(comparison, best, neighbours):
         return None
     if place == len(values) - 1 and best * 10 <= LARGEST:
-        return _round(best * 10)
+        return rounded(best * 10)
     if place == 0 and best / 10 >= SMALLEST:
-        return _round(best / 10)
+        return rounded(best / 10)
     if best <= 0 or rival <= 0 or max(best, rival) / min(best, rival) < 2:
         return None
-    return _round(10 ** ((np.log10(best) + np.log10(rival)) / 2))
+    return rounded(10 ** ((np.log10(best) + np.log10(rival)) / 2))
 
 
 def _dips(comparison: Comparison, best: float, neighbours: list[float]) -> bool:
@@ -106,5 +106,6 @@ def exponent(value: float) -> float:
     return float(np.log10(max(value, SMALLEST)))
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
+    """To two digits: nobody knows a decay better."""
     return float(f"{value:.2g}")
