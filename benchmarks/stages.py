@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "disci
 
 from surfaces import World, play
 
-from pysolver.disciplined.stages import FAIR, HIGH, LOW, learning_rate, momentum, weight_decay
+from pysolver.disciplined.plan import CYCLE, Plan
+from pysolver.disciplined.stages import FAIR, HIGH, LOW, balance, learning_rate, momentum, weight_decay
 
 EARLIER = {"batch_size": 128, "max_lr": 0.2, "momentum": 0.95, "momentum_low": 0.85}
 Dice = Callable[[float], float]  # the width of a range in decades -> by how much an answer is moved within it
@@ -48,6 +50,19 @@ def decays(dice: Dice, seed: int) -> list[tuple[str, bool]]:
     return found
 
 
+def balances(dice: Dice, seed: int) -> list[tuple[str, bool]]:
+    """30 worlds whose short runs favour 1e-4, and short cycles that tell the noise; right: within half a decade."""
+    found = []
+    short = Plan("cycle", CYCLE, 2.5, 0.02, 0.2, (0.95, 0.85), 1e-4, 128)
+    before = [replace(short, high=high, run=run) for high in (0.2, 0.1) for run in (0, 1)]
+    for middle, noise, curve in product((1e-2, 3e-3, 1e-3, 3e-4, 1e-4), NOISE, (0.3, 1.0)):
+        decay = middle * dice(0.5)
+        world = World(decay=decay, early=1e-4 / decay, noise=noise, seeds=noise / 2, curve=curve, seed=seed)
+        decision = play(world, balance.decide, before, **EARLIER, base_lr=0.02, weight_decay=1e-4, epochs=10)
+        found.append((decision.sure, bool(1 / 3.2 < decision.values["weight_decay"] / decay < 3.2)))
+    return found
+
+
 def momenta(dice: Dice, seed: int) -> list[tuple[str, bool]]:
     """24 worlds; right: the very value, of the four that are tried."""
     found = []
@@ -68,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fresh", type=int, default=0, metavar="N", help="N times as many, new ones")
     fresh = parser.parse_args().fresh
-    for worlds in (ranges, decays, momenta):
+    for worlds in (ranges, decays, momenta, balances):
         counts: Counter[tuple[str, bool]] = Counter()
         for seed in range(1, fresh + 1):
             rng = np.random.default_rng([1803_09820, seed])
