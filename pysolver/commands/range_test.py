@@ -48,6 +48,8 @@ def call(args: argparse.Namespace) -> None:
                            listener=shown.trial, announce=shown.stage):  # fmt: skip
             shown.decision(tuning.decisions[-1])
     if args.output:
-        runs = [tuning.results[plan] for plan in tuning.decisions[-1].evidence if plan.shape == RAMP]
-        plot.save(range_plot.figure(analyse(runs), runs, labels(runs)), args.output)
+        decision = tuning.decisions[-1]
+        runs = [tuning.results[plan] for plan in decision.evidence if plan.shape == RAMP]
+        title = f"{decision.headline} ({decision.sure})\n{decision.reason}"  # as the terminal says it
+        plot.save(range_plot.figure(analyse(runs), runs, labels(runs), title=title), args.output)
         print(args.output)

@@ -329,10 +329,12 @@ def test_from_python_and_in_a_notebook(problem, monkeypatch):
 
 def test_a_range_test_by_itself(problem, monkeypatch, capsys):
     monkeypatch.chdir(problem)
-    words = ["range_test", "--solver=solver.prototxt", "--max_lr=1.5", "--epochs=12", "--jobs=2", "-o", "range.png"]
+    words = ["range_test", "--solver=solver.prototxt", "--max_lr=1.5", "--epochs=12", "--jobs=2", "-o", "range.svg"]
     assert main(words) == 0
     told = capsys.readouterr().out
-    assert "=> max_lr" in told and (problem / "range.png").read_bytes().startswith(b"\x89PNG")
+    picture = (problem / "range.svg").read_text()
+    said = told.split("=> ")[1].split("\n")[:2]
+    assert said[0].startswith("max_lr ") and all(" ".join(line.split()) in picture for line in said)
     assert "for the final runs" not in told, "there are none"
     decided = float(told.split("=> max_lr ")[1].split()[0])
     assert 0.2 < decided < 1.2  # where every run on this net breaks
