@@ -86,7 +86,8 @@ def _rows_told(experiments: Sequence[Experiment], kept: Kept) -> list[str]:
     line = f"- **Tables:** {len(told)} of {sum(len(e.curves) for e in tables)} rows have been run at full length"
     if counts["one"]:
         line += f", {counts['one']} of them once"
-    rest = ", ".join(f"{counts[word]} {word}" for word in ("agrees", "lower", "higher", "diverged") if counts[word])
+    rest = ", ".join(f"{counts[word]} {'agree' if word == 'agrees' and counts[word] > 1 else word}"
+                     for word in ("agrees", "lower", "higher", "diverged") if counts[word])  # fmt: skip
     return [line + (f". Against the paper's four runs, of those with two or more: {rest}." if rest else ".")]
 
 
@@ -99,8 +100,8 @@ def _claims_told(judged: Sequence[Judged]) -> str:
         f"- **Claims:** of {len(judged)} that the paper makes {hold} hold{'s' * (hold == 1)}, "
         f"{fail} do{'es' * (fail == 1)} not; "
         f"{len(unsure)} are within the noise, of which {sum(j.points for j in unsure)} point the paper's way; "
-        f"{counts['not run']} have not been run. Of the {len(unsure)}, {len(once)} have one run of each curve: their "
-        "noise is not known yet."
+        f"{counts['not run']} have not been run. Of the {len(unsure)}, {len(once)} {'has' if len(once) == 1 else 'have'} one run of each "
+        "curve: noise is not known there yet."
     )
 
 
