@@ -272,8 +272,7 @@ def test_a_whole_training_that_broke_off_goes_on(problem, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trial.run(ends)
     assert sorted(path.name for path in trial.folder.glob("*.solverstate"))[-1] == "snapshot_iter_24.solverstate"
-    run = trial.run()
-    assert [resume.iteration for resume in run.resumes] == [24]
+    assert [resume.iteration for resume in (run := trial.run()).resumes] == [24]
     assert run.test.iteration.tolist() == whole.test.iteration.tolist() == list(range(4, 52, 4))
     assert run.test.main_loss.tolist() == whole.test.main_loss.tolist()
     assert [path.name for path in trial.folder.glob("*.solverstate")] == ["snapshot_iter_48.solverstate"]
@@ -332,8 +331,7 @@ def test_a_range_test_by_itself(problem, monkeypatch, capsys):
     words = ["range_test", "--solver=solver.prototxt", "--max_lr=1.5", "--epochs=12", "--jobs=2", "-o", "range.svg"]
     assert main(words) == 0
     told = capsys.readouterr().out
-    picture = (problem / "range.svg").read_text()
-    said = told.split("=> ")[1].split("\n")[:2]
+    said, picture = told.split("=> ")[1].split("\n")[:2], (problem / "range.svg").read_text()
     assert said[0].startswith("max_lr ") and all(" ".join(line.split()) in picture for line in said)
     assert "for the final runs" not in told, "there are none"
     decided = float(told.split("=> max_lr ")[1].split()[0])
