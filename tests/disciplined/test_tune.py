@@ -271,8 +271,8 @@ def test_a_whole_training_that_broke_off_goes_on(problem, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         trial.run(ends)
-    assert sorted(path.name for path in trial.folder.glob("*.solverstate"))[-1] == "snapshot_iter_24.solverstate"
-    assert [resume.iteration for resume in (run := trial.run()).resumes] == [24]
+    run = trial.run()
+    assert [resume.iteration for resume in run.resumes] == [24]
     assert run.test.iteration.tolist() == whole.test.iteration.tolist() == list(range(4, 52, 4))
     assert run.test.main_loss.tolist() == whole.test.main_loss.tolist()
     assert [path.name for path in trial.folder.glob("*.solverstate")] == ["snapshot_iter_48.solverstate"]
