@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,9 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "disciplined"))
 
-from surfaces import World, play
+from surfaces import World, play, short_cycles
 
-from pysolver.disciplined.plan import CYCLE, Plan
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, balance, learning_rate, momentum, weight_decay
 
 EARLIER = {"batch_size": 128, "max_lr": 0.2, "momentum": 0.95, "momentum_low": 0.85}
@@ -53,8 +51,7 @@ def decays(dice: Dice, seed: int) -> list[tuple[str, bool]]:
 def balances(dice: Dice, seed: int) -> list[tuple[str, bool]]:
     """30 worlds whose short runs favour 1e-4, and short cycles that tell the noise; right: within half a decade."""
     found = []
-    short = Plan("cycle", CYCLE, 2.5, 0.02, 0.2, (0.95, 0.85), 1e-4, 128)
-    before = [replace(short, high=high, run=run) for high in (0.2, 0.1) for run in (0, 1)]
+    before = short_cycles((EARLIER["momentum"], EARLIER["momentum_low"]))
     for middle, noise, curve in product((1e-2, 3e-3, 1e-3, 3e-4, 1e-4), NOISE, (0.3, 1.0)):
         decay = middle * dice(0.5)
         world = World(decay=decay, early=1e-4 / decay, noise=noise, seeds=noise / 2, curve=curve, seed=seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,6 +94,12 @@ class World:
         away = np.log10(max(plan.weight_decay, 1e-8) / right)
         slow = np.log10((1 - plan.momentum[0]) / (1 - self.momentum))
         return 0.05 * float(np.exp(self.curve * away**2 + self.bend * slow**2))
+
+
+def short_cycles(momentum: tuple[float, float] = (0.9, 0.9)) -> list[Plan]:
+    """What the cycle's stage has tried before the whole trainings: two rates, two runs."""
+    plan = Plan("cycle", CYCLE, 2.5, 0.02, 0.2, momentum, 1e-4, 128)
+    return [replace(plan, high=high, run=run) for high in (0.2, 0.1) for run in (0, 1)]
 
 
 def play(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from surfaces import World, play
+from surfaces import World, play, short_cycles
 
 from pysolver.disciplined.clues import INSTABILITY, OVERFITTING, UNDERFITTING, Clue
 from pysolver.disciplined.plan import BESIDE, CHOICE, CYCLE, FINAL, FIXED, RAMP, SPEED, Plan
@@ -107,18 +107,12 @@ def test_a_trunk_that_is_never_level_is_told():
     assert any("not at a plateau" in note for note in decision.notes)
 
 
-def short_cycles(world: World) -> list[Plan]:
-    """What the cycle's stage has tried before the whole trainings: two rates, two runs."""
-    plan = Plan("cycle", CYCLE, 2.5, 0.02, 0.2, (0.9, 0.9), 1e-4, world.batch)
-    return [replace(plan, high=high, run=run) for high in (0.2, 0.1) for run in (0, 1)]
-
-
 @pytest.mark.parametrize("right, trainings", [(1e-4, 2), (1e-3, 4), (3e-3, 4), (1e-2, 4)])
 def test_the_decay_that_is_best_on_short_runs_is_raised_by_whole_trainings(right, trainings):
     """As long as that helps; a training beside the first one is all it costs where the short runs were right."""
     world = World(decay=right, early=1e-4 / right, noise=0.01, seeds=0.01)
     values = {**VALUES, "momentum": 0.95, "weight_decay": 1e-4, "epochs": 10.0}
-    decision = play(world, balance.decide, short_cycles(world), **values)
+    decision = play(world, balance.decide, short_cycles(), **values)
     assert 1 / 1.8 < decision.values["weight_decay"] / right < 1.8 and decision.sure != LOW, decision.table
     assert len(decision.evidence) == trainings
     assert decision.sure == FAIR or right > 1e-4  # that less is not better was not tried
@@ -135,7 +129,7 @@ def test_a_gain_within_the_noise_of_the_short_cycles_raises_nothing():
     hidden = 0
     for seed in range(12):
         world = World(curve=0.0, noise=0.05, seeds=0.05, seed=seed)
-        decision = play(world, balance.decide, short_cycles(world), **{**VALUES, "weight_decay": 1e-4, "epochs": 10.0})
+        decision = play(world, balance.decide, short_cycles(), **{**VALUES, "weight_decay": 1e-4, "epochs": 10.0})
         if decision.sure == LOW:
             hidden += 1
             assert decision.values == {"weight_decay": 1e-3}
@@ -160,7 +154,7 @@ def test_a_decay_that_breaks_whole_trainings_is_not_taken(decays, wanted, words)
     """Before, where both broke the one nearer to the file's 5e-4 was taken, which was ten times as much."""
     world = World(noise=0.01, seeds=0.01)
     values = {**VALUES, "weight_decay": 1e-4, "epochs": 10.0}
-    decision = play(world, broken(world, decays), short_cycles(world), **values)
+    decision = play(world, broken(world, decays), short_cycles(), **values)
     assert decision.values.get("weight_decay") == wanted and words in decision.reason and len(decision.evidence) == 2
 
 

@@ -79,6 +79,12 @@ class Situation:
         """Those that were tried."""
         return {plan: self.results[plan] for plan in plans if plan in self.results}
 
+    def compared(self, plans: Mapping[float, Sequence[Plan]], score: Callable[[Run], float]) -> Comparison | None:
+        """The values of which all runs were tried, by the scores of these; None if there are fewer than two."""
+        rows = {value: [score(run) for run in self.runs(row).values()] for value, row in plans.items()}
+        full = {value: row for value, row in rows.items() if len(row) == self.facts.runs}
+        return Comparison(full) if len(full) >= 2 else None
+
     def variations(self, plan: Plan) -> list[Plan]:
         """The same with other seeds, fillers and batch sizes."""
         return [replace(plan, run=run) for run in range(self.facts.runs)]

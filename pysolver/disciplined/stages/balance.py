@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pysolver.disciplined.plan import CHOICE, FINAL, Plan
 from pysolver.disciplined.stages import FAIR, HIGH, LOW, Comparison, Decision, Situation, cycle, final, final_loss
-from pysolver.disciplined.stages.weight_decay import LARGEST, exponent, refine, rounded
+from pysolver.disciplined.stages.weight_decay import LARGEST, choose, refine, rounded
 
 NAME = "balance"
 LEAST = 1e-6  # what stands for none, which ten times as much is not more than
@@ -41,7 +41,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     if not math.isfinite(comparison.mean(comparison.best())):
         words = "no whole training came to its end: the decay of the short runs stays"
         return Decision(NAME, {}, words, LOW, evidence, table)
-    value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
+    value, sure, reason = choose(s, comparison)
     if value == first and sure == HIGH:
         sure = FAIR  # only more was tried: that it is not less, the ramps have to tell
     return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, table)
@@ -59,9 +59,9 @@ def _compare(s: Situation, values: list[float]) -> Comparison | None:
 
 def _noise(s: Situation) -> float:
     """Standard error of the difference of two runs of the same seed, as the cycle's stage has seen it."""
-    rows: dict[float, list[float]] = {}
-    for plan, run in s.results.items():
+    tried: dict[float, list[Plan]] = {}
+    for plan in s.results:
         if plan.stage == cycle.NAME:
-            rows.setdefault(plan.high, []).append(final_loss(run))
-    full = {rate: row for rate, row in rows.items() if len(row) == s.facts.runs}
-    return Comparison(full).standard_error() * math.sqrt(s.facts.runs)
+            tried.setdefault(plan.high, []).append(plan)
+    comparison = s.compared(tried, final_loss)
+    return comparison.standard_error() * math.sqrt(s.facts.runs) if comparison else math.nan

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from pysolver.disciplined.plan import FIXED, Plan
-from pysolver.disciplined.stages import LOW, Comparison, Decision, Situation
-from pysolver.disciplined.stages.weight_decay import DEEP, NAME, REFINEMENTS, SHALLOW, exponent, refine
+from pysolver.disciplined.stages import LOW, Decision, Situation
+from pysolver.disciplined.stages.weight_decay import DEEP, NAME, REFINEMENTS, SHALLOW, choose, refine
 from pysolver.logs.run import Run
 
 ITERATIONS = 200  # of a piece of the trunk, and of a branch
@@ -35,14 +35,14 @@ def decide(s: Situation) -> Decision | list[Plan]:
     for refinement in range(REFINEMENTS + 1):
         if missing := s.missing([plan for value in values for plan in _branches(ends, value)]):
             return missing
-        comparison = _compare(s, ends, values)
+        comparison = s.compared({v: _branches(ends, v) for v in values}, score)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the file's value stays", LOW)
         another = None if refinement == REFINEMENTS else refine(comparison)
         if another is None or not s.bears(_branches(ends, another)):
             break
         values.append(another)
-    value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
+    value, sure, reason = choose(s, comparison)
     evidence = tuple(p for pieces in trunks for p in pieces) + tuple(
         plan for v in comparison.scores for plan in _branches(ends, v)
     )
@@ -79,9 +79,3 @@ def _piece(s: Situation, decay: float) -> Plan:
 
 def _branches(ends: list[Plan], value: float) -> list[Plan]:
     return [replace(end, weight_decay=value, after=end) for end in ends]
-
-
-def _compare(s: Situation, ends: list[Plan], values: list[float]) -> Comparison | None:
-    rows = {v: [score(run) for run in s.runs(_branches(ends, v)).values()] for v in values}
-    full = {v: row for v, row in rows.items() if len(row) == s.facts.runs}
-    return Comparison(full) if len(full) >= 2 else None

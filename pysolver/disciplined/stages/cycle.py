@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pysolver.disciplined.clues import INSTABILITY, UNDERFITTING
 from pysolver.disciplined.plan import CYCLE, RAMP, Plan
-from pysolver.disciplined.stages import LOW, Comparison, Decision, Situation, final_loss
+from pysolver.disciplined.stages import LOW, Decision, Situation, final_loss
 from pysolver.disciplined.stages.signs import signs, told
 
 NAME = "cycle"
@@ -27,7 +27,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
         tried = rates[:count]
         if missing := s.missing([plan for rate in tried for plan in _plans(s, rate, epochs)]):
             return missing
-        comparison = _compare(s, tried, epochs)
+        comparison = s.compared({rate: _plans(s, rate, epochs) for rate in tried}, final_loss)
         if comparison is None:
             if s.values["max_lr"] == s.facts.rate:
                 return Decision(NAME, {}, "not tried: the file's rate stays", LOW)
@@ -53,12 +53,6 @@ def _top(s: Situation) -> tuple[float, tuple[str, ...]]:
     elif (clue := seen.get(UNDERFITTING)) and clue.rates and max(clue.rates) > LATE * top:
         return HIGHER * top, (f"{told(clue)} to the end of all ramps: {HIGHER * top:.3g} is tried too",)
     return top, ()
-
-
-def _compare(s: Situation, rates: list[float], epochs: float) -> Comparison | None:
-    rows = {rate: [final_loss(run) for run in s.runs(_plans(s, rate, epochs)).values()] for rate in rates}
-    full = {rate: row for rate, row in rows.items() if len(row) == s.facts.runs}
-    return Comparison(full) if len(full) >= 2 else None
 
 
 def _plans(s: Situation, rate: float, epochs: float) -> list[Plan]:

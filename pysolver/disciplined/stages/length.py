@@ -34,7 +34,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
         tried = lengths[:count]
         if missing := s.missing([plan for epochs in tried for plan in _plans(s, epochs)]):
             return missing
-        comparison = _compare(s, tried)
+        comparison = s.compared({e: _plans(s, e) for e in tried}, lambda run: error(run, s.facts.tests))
         if comparison is None:
             return Decision(NAME, {}, "not tried: the file's length stays", LOW)
         done = sorted(comparison.scores)
@@ -84,12 +84,6 @@ def _percent(s: Situation, comparison: Comparison, epochs: float) -> str:
     if not np.isfinite(value):
         return "broke"
     return f"test loss {value:.4g}" if final_accuracy(first) is None else f"test error {100 * value:.2f} %"
-
-
-def _compare(s: Situation, lengths: list[float]) -> Comparison | None:
-    rows = {e: [error(run, s.facts.tests) for run in s.runs(_plans(s, e)).values()] for e in lengths}
-    full = {e: row for e, row in rows.items() if len(row) == s.facts.runs}
-    return Comparison(full) if len(full) >= 2 else None
 
 
 def _plans(s: Situation, epochs: float) -> list[Plan]:

@@ -25,7 +25,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     for refinement in range(REFINEMENTS + 1):
         if missing := s.missing([plan for value in values for plan in _plans(s, value)]):
             return missing
-        comparison = _compare(s, values)
+        comparison = s.compared({v: _plans(s, v) for v in values}, lowest_loss)
         if comparison is None:
             return Decision(NAME, {}, "not tried: the file's value stays", LOW)
         if refinement == REFINEMENTS:
@@ -37,7 +37,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
             break
         notes += [note] if note else []
         values.append(another)
-    value, sure, reason = comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
+    value, sure, reason = choose(s, comparison)
     evidence = tuple(plan for v in comparison.scores for plan in _plans(s, v))
     return Decision(NAME, {"weight_decay": value}, reason, sure, evidence, comparison.table("weight decay"),
                     tuple(notes))  # fmt: skip
@@ -53,6 +53,11 @@ def _asked_for(s: Situation, comparison: Comparison) -> tuple[float | None, str]
         if kind in seen and best == edge and SMALLEST <= wanted <= LARGEST:
             return wanted, f"{told(seen[kind])} on all ramps with {best:g}: {wanted:g} is tried too"
     return None, ""
+
+
+def choose(s: Situation, comparison: Comparison) -> tuple[float, str, str]:
+    """The decay, how sure, and why; where noise decides, the one nearest to the file's."""
+    return comparison.choose(robust=lambda v: abs(exponent(v) - exponent(s.facts.weight_decay)))
 
 
 def refine(comparison: Comparison) -> float | None:
@@ -86,12 +91,6 @@ def _dips(comparison: Comparison, best: float, neighbours: list[float]) -> bool:
     parabola = np.polyfit([exponent(v) for v in means], list(means.values()), 2)
     halfway = (exponent(best) + exponent(min(neighbours, key=comparison.mean))) / 2
     return bool(means[best] - np.polyval(parabola, halfway) >= SOME * comparison.standard_error())
-
-
-def _compare(s: Situation, values: list[float]) -> Comparison | None:
-    rows = {v: [lowest_loss(run) for run in s.runs(_plans(s, v)).values()] for v in values}
-    full = {v: row for v, row in rows.items() if len(row) == s.facts.runs}
-    return Comparison(full) if len(full) >= 2 else None
 
 
 def _plans(s: Situation, value: float) -> list[Plan]:
