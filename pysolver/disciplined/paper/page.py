@@ -121,7 +121,10 @@ def _measured(experiment: Experiment, results: Sequence[Result]) -> str:
 
 def _counted(judged: Sequence[Judged]) -> str:
     counts = Counter(j.verdict for j in judged)
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    several = {"holds": "hold", "does not": "do not"}
+    return ", ".join(
+        f"{count} {several.get(verdict, verdict) if count > 1 else verdict}" for verdict, count in counts.items()
+    )
 
 
 def _link(experiment: Experiment) -> str:

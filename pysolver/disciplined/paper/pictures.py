@@ -49,7 +49,7 @@ def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     _legend(figure, panels)
     notes = [] if scale == 1 else [length(scale)]
     notes += [] if len(counts) > 1 else ["one run each" if counts == {1} else f"{counts.pop()} runs each"]
-    title = textwrap.fill(experiment.title, int(figure.get_figwidth() / TITLE))
+    title = _wrapped(experiment.title, int(figure.get_figwidth() / TITLE))
     figure.suptitle("\n".join([title, *([f"({', '.join(notes)})"] if notes else [])]), fontsize=11)
     save(figure, path, dpi=120)
     return path
@@ -85,6 +85,12 @@ def draw_rows(experiments: Sequence[Experiment], kept: Mapping[str, Sequence[Res
     return path
 
 
+def _wrapped(title: str, width: int) -> str:
+    """In as few lines as it needs, of about the same length: no word stands alone."""
+    needed = len(textwrap.wrap(title, width))
+    return next(text for w in range(1, width + 1) if (text := textwrap.fill(title, w)).count("\n") < needed)
+
+
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """Below all panels, with as many columns as fit; the figure grows by its lines."""
     lines = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels())}
@@ -109,7 +115,8 @@ def _panel(
             axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
         if lines:
             x, y = _mean(lines)
-            label = curve.name + (f" ({len(lines)})" if count else "")
+            dead = sum(_ends(axes, x, y, colour) for x, y in lines)
+            label = curve.name + (f" ({len(lines)})" if count else "") + (f", {dead} diverged" if dead else "")
             axes.plot(x, y, color=colour, linewidth=1.6, linestyle=DASHES[index % len(DASHES)], label=label)
             early.append(y[: max(1, len(y) // 6)])
             late.append(y[len(y) // 6 + 1 :])
@@ -125,6 +132,14 @@ def _panel(
         _cut_bottom(axes, late)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _ends(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> bool:
+    """Mark where a run diverged, with a cross at its last finite point; whether it did."""
+    finite = np.flatnonzero(np.isfinite(y))
+    if len(finite) and finite[-1] < len(y) - 1:
+        axes.plot(x[finite[-1]], y[finite[-1]], "x", color=colour, markersize=7, clip_on=False)
+    return not np.isfinite(y[-1])
 
 
 def _cut_top(axes: Axes, parts: Sequence[np.ndarray], margin: float) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pysolver.disciplined.paper import page
+from pysolver.disciplined.paper import page, pictures
 from pysolver.disciplined.paper.experiment import Curve, Experiment, read_all
 from pysolver.disciplined.paper.pictures import draw, draw_rows
 from pysolver.disciplined.paper.results import Origin, Result, keep, outdated, read_results, result_of
@@ -224,6 +225,36 @@ def test_a_title_wider_than_its_one_panel(tmp_path: Path):
     assert (picture[:, 0] == 1).all() and (picture[:, -1] == 1).all()
 
 
+def test_a_title_has_lines_of_about_the_same_length(tmp_path: Path):
+    """Before, the last word stood alone below the others."""
+    title = "Figure 7a: momentum in a range test of the 3-layer net"
+    figure = drawn(replace(EXPERIMENT, title=title), results(99.0, 99.25))
+    lines = figure.get_suptitle().splitlines()[:-1]  # below them: four runs each
+    assert " ".join(lines) == title and len(lines) == 2 and min(map(len, lines)) > len(title) / 3
+
+
+def drawn(experiment: Experiment, runs: list[Result]) -> Figure:
+    """The picture before it is written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "save", lambda figure, path, dpi: seen.append(figure))
+        seen: list[Figure] = []
+        draw(experiment, runs, Path("unused.png"))
+    return seen[0]
+
+
+def test_a_diverged_run_is_marked_where_it_ends():
+    """And counted in the legend: of four runs one, and one of the other curve that was never finite."""
+    nan = {**TABLE, "loss": [2.3, 1.0, None], "accuracy": [0.1, 0.1, None]}
+    never = {**TABLE, "loss": [None] * 3, "accuracy": [None] * 3}
+    runs = results(99.0, 99.25)
+    runs[1] = replace(runs[1], test=nan)
+    runs[4] = replace(runs[4], test=never)
+    figure = drawn(EXPERIMENT, runs)
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [line.get_xydata().tolist() for line in crosses] == [[[50.0, 1.0]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["inv, 1 diverged", "cycle, 1 diverged"]
+
+
 def test_a_picture_of_all_rows(tmp_path: Path):
     """One of two rows, also where one has diverged and another has no number of the paper's."""
     curves = (*CURVES, replace(CURVES[0], name="none", paper=None, group="other"))
@@ -266,8 +297,8 @@ def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
             assert r.test["iteration"] == list(range(0, solver.max_iter + 1, solver.test_interval)), (name, r.curve)
     old = [(name, r.curve, r.seed) for name, e in experiments.items() for r in outdated(e, kept[name])]
     assert not old, "made with other settings than the experiment's of today: run them again"
-    pictures = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
-    assert pictures == {name for name, runs in kept.items() if runs} | {"rows"}
+    there = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
+    assert there == {name for name, runs in kept.items() if runs} | {"rows"}
     headings = {line.lstrip("# ") for line in written.splitlines() if line.startswith("#")}
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#(.+?)\)", written)) <= anchors
