@@ -321,17 +321,17 @@ def nets_of_the_paper() -> list[tuple[str, str]]:
 @pytest.mark.timeout(1800)  # inception-resnet-v2 has 20 iterations at 299 x 299
 @pytest.mark.parametrize(("experiment", "curve"), nets_of_the_paper())
 def test_trains_20_iterations(experiment: str, curve: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With batches of 4; what a whole run costs stands in the experiment."""
+    """With batches of 2; what a whole run costs stands in the experiment."""
     monkeypatch.chdir(ROOT)
     e = read_all("experiments")[experiment]
-    small = replace(e.curve(curve), batch=4, after="")
+    small = replace(e.curve(curve), batch=2, after="")
     make_data(tmp_path, small.data, 20)
     trial = trial_of(e, small, 1, tmp_path / "out", data=tmp_path)
     solver = parse_text(trial.solver, SolverParameter)
     solver = changed(solver, max_iter=20, test_interval=20, test_iter=[1], display=5, snapshot=0)
     test = next(i for i, line in enumerate(trial.net.splitlines()) if "test_lmdb" in line)
     lines = trial.net.splitlines()
-    lines[test + 1] = "batch_size: 4"
+    lines[test + 1] = "batch_size: 2"
     short = replace(trial, solver=to_text(solver), net="\n".join(lines))
     run = short.run()
     assert run.finished
