@@ -266,3 +266,15 @@ def test_stages_that_find_no_rate_leave_the_schedule(tuning):
     assert solver.weight_decay == pytest.approx(decay.values["weight_decay"]) != pytest.approx(5e-4)
     assert changed(solver, weight_decay=tuning.recipe.solver.weight_decay, max_iter=1563) == tuning.recipe.solver
     assert "Not compared with the file as it came" in answer.solver_text(other)
+
+
+@pytest.mark.parametrize("epochs", [0.3, 1.0, 1.4, 2.4, 2.48, 2.6, 3.45])
+def test_the_solver_ends_after_its_cycle(tuning, epochs):
+    """Before, it ended with the epoch that was nearest: of 1.4 or 2.4 epochs while the rate was still falling."""
+    length = Decision("length", {"epochs": epochs}, "it is so", "high")
+    decisions = [length if d.stage == "length" else d for d in tuning.decisions]
+    solver = answer.solver(replace(tuning, decisions=decisions))
+    assert solver.max_iter % solver.test_interval == 0 and solver.max_iter > 2 * solver.stepsize
+    epoch = tuning.recipe.facts.images / tuning.values["batch_size"]
+    assert solver.max_iter == pytest.approx(epochs * epoch, rel=0.05)
+    assert epochs < 1 or 0.7 * epoch < solver.test_interval < 1.5 * epoch
