@@ -173,6 +173,17 @@ def test_a_single_test_of_each_final_run_is_seen(tuning):
         assert len(re.findall(rf"<use [^>]*fill: {colour}", picture)) > len(runs) // 2
 
 
+@pytest.mark.parametrize("name, value, shown", [("accuracy", 1.0, True), ("loss", np.nan, False)])
+def test_final_runs_without_an_error_and_without_a_loss_are_drawn_or_left_out(tuning, name, value, shown):
+    """Before, neither had a point on the logarithmic axis, and the tuning failed at its very end."""
+    final = tuning.decisions[-1]
+    tables = {p: r.test for p, r in tuning.results.items() if p in final.evidence}
+    other = {p: replace(t, outputs={**t.outputs, name: np.full(len(t), value)}) for p, t in tables.items()}
+    runs = {p: replace(tuning.results[p], tests={0: table}) for p, table in other.items()}
+    picture = report_plots.draw(final, runs, tuning)
+    assert bool(picture) == shown == ("test error" in picture)
+
+
 @pytest.mark.parametrize("text, epochs, seconds", [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90),
                                                    ("200epochs", 200, None), ("1.5h", None, 5400)])  # fmt: skip
 def test_budgets(text, epochs, seconds):
