@@ -11,7 +11,8 @@ from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SC
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
-from pysolver.solver_types import TYPES
+from pysolver.schedule import check_schedule
+from pysolver.solver_types import TYPES, check_type
 
 TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, FIXED: 10, OWN: 5, SPEED: 0}  # how many lie on a trial
 WHOLE_TESTS = 12  # on a whole training: enough to read clues from
@@ -134,13 +135,17 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     if epochs is not None and not 0 < epochs < math.inf:
         raise CaffeError(f"--epochs {epochs:g}: a length above 0")
     solver, net = read_pair(solver_file)
+    with about(solver_file):  # else told when the file itself is trained, which is last
+        check_type(solver.type, solver)
+        check_schedule(changed(solver, max_iter=solver.max_iter or 1))
     with about(solver.net):
         images, batch = _size(net, TRAIN)
         tests, _ = _size(net, TEST)
     batch *= max(1, solver.iter_size) * processes
     takes_momentum = TYPES[solver.type].takes_momentum
     momentum = solver.momentum if takes_momentum else 0.0
-    own = round(solver.max_iter * batch / images, 2)
+    own = solver.max_iter * batch / images
+    own = round(own, 2) if own >= 1 else float(f"{own:.3g}")
     if not (epochs or own):
         raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
     depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
