@@ -29,7 +29,7 @@ from pysolver.disciplined.stages import (
     momentum,
 )
 from pysolver.disciplined.stages import weight_decay as decay
-from pysolver.disciplined.trial import seconds
+from pysolver.disciplined.trial import Trial, seconds
 from pysolver.errors import CaffeError
 from pysolver.logs.run import Run
 
@@ -204,9 +204,22 @@ def tune_recipe(
                     larger = {trial for trial, plan in trials.items() if plan.batch > recipe.facts.batch}
                     beyond = {trial for trial in larger if trials[trial].shape == SPEED}
                     runs = engine.run(list(trials), {t: j for t, j in judges.items() if j}, beyond)
+                    for trial, run in runs.items():
+                        _refuse_below_zero(trial, run)
                     tuning.results |= {trials[trial]: run for trial, run in runs.items()}
             tuning.decisions.append(decision)
             yield replace(tuning, decisions=list(tuning.decisions), results=dict(tuning.results))
+
+
+def _refuse_below_zero(trial: Trial, run: Run) -> None:
+    """CaffeError for losses below 0: the stages compare losses by their ratio, and would take these for equal."""
+    losses = run.test.main_loss if len(run.test) else np.zeros(0)
+    below = losses[np.isfinite(losses) & (losses < 0)]
+    if len(below):
+        raise CaffeError(
+            f"{trial.log}: the test loss '{run.test.loss_name}' is {below[0]:g}: losses are compared by their ratio, "
+            "which wants them above 0 (SigmoidCrossEntropyLoss: targets outside 0 to 1 do this; look at their `scale`)"
+        )
 
 
 def _wanted(stages: Mapping[str, Stage], facts: Facts) -> Iterator[tuple[str, Stage]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pretend import Pretend
 
 from pysolver.disciplined.plan import CYCLE, FINAL, Plan
+
 from pysolver.disciplined.recipe import Recipe, recipe
+from pysolver.disciplined.tuning import chosen, tune_recipe
 from pysolver.errors import CaffeError
 
 SOLVER = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 100 test_interval: 10 '
@@ -77,3 +80,12 @@ def test_a_short_file_is_trained_as_long_as_it_says(made, max_iter):
     made = made(SOLVER.replace("100", str(max_iter)), BOTH.replace("32", "1"))
     own = Plan("beside", "own", made.facts.epochs, 0.01, 0.01, (0.9, 0.9), 0.0, 1)
     assert made.solver_of(own).max_iter == pytest.approx(max_iter, abs=max_iter // 24)
+
+
+def test_a_loss_below_zero_is_refused(made):
+    """Before, all such were equally good, and nothing said so."""
+    states = tune_recipe(made(backend=Pretend(loss=-3.5)), stages=chosen(["final"]))
+    with pytest.raises(
+        CaffeError, match=r"train.log: the test loss 'loss' is -3.5: losses are compared by their ratio"
+    ):
+        next(states)
