@@ -75,6 +75,7 @@ def solver(tuning: Tuning) -> SolverParameter:
         "average_loss": own.average_loss if own.HasField("average_loss") else None,
         "test_initialization": own.test_initialization if own.HasField("test_initialization") else None,
         "test_iter": list(own.test_iter) or list(found.test_iter),  # one for each test net
+        "test_state": list(own.test_state),
     }
     if batch(tuning) != recipe.facts.batch:
         fields["net"] = str(recipe.out / "train_test.prototxt")

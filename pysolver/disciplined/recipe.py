@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pysolver.disciplined.data_sets import data_layers, reader, size
+from pysolver.disciplined.data_sets import data_layers, reader, size, tested
 from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
-from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
+from pysolver.proto.caffe_pb2 import (
+    TEST,
+    TRAIN,
+    FillerParameter,
+    LayerParameter,
+    NetParameter,
+    NetState,
+    SolverParameter,
+)
 from pysolver.schedule import check_schedule
 from pysolver.solver_types import TYPES, check_type
 
@@ -80,6 +89,7 @@ class Recipe:
             "max_iter": self.begin(plan) + end,
             "test_interval": interval or end + 1,
             "test_iter": [self.test_iter(plan)],
+            "test_state": [tested(self.solver, self.net)] if self.solver.test_state else [],
             "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
             "display": max(1, end // (12 if plan.shape == SPEED else 60)),
             "average_loss": 1,
@@ -108,7 +118,8 @@ class Recipe:
 
     def test_iter(self, plan: Plan) -> int:
         """Batches that show the whole test set once, or enough of it for a point of a ramp."""
-        batch = reader(next(data_layers(self.net, TEST))).batch_size
+        net = self.with_batch(self.batch(plan))  # one layer may serve both phases
+        batch = reader(next(self._data_layers(net, TEST))).batch_size
         tests = self.sizes(plan)[1]
         return math.ceil((min(FEW, tests) if plan.shape in (RAMP, SCOUT) else tests) / batch)
 
@@ -116,12 +127,15 @@ class Recipe:
         """The net with this many images an update, and the other of the two usual fillers if asked for."""
         source, net = net or self.net, NetParameter()
         net.CopyFrom(source)
-        for layer in data_layers(net, TRAIN):
+        for layer in self._data_layers(net, TRAIN):
             reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size) / self.processes))
         for layer in net.layer if swap else ():
             for filler in weight_fillers(layer):
                 filler.type = BESIDE_FILLERS.get(filler.type, filler.type)
         return net
+
+    def _data_layers(self, net: NetParameter, phase: int) -> Iterator[LayerParameter]:
+        return data_layers(net, phase, states(self.solver, self.net)[phase])
 
 
 def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, runs: int = 2, seeds: int = 4,
@@ -138,9 +152,10 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     with about(solver_file):  # else told when the file itself is trained, which is last
         check_type(solver.type, solver)
         check_schedule(changed(solver, max_iter=solver.max_iter or 1))
+        known = states(solver, net)
     with about(solver.net):
-        images, batch = _size(net, TRAIN)
-        tests, _ = _size(net, TEST)
+        images, batch = _size(net, TRAIN, known[TRAIN])
+        tests, _ = _size(net, TEST, known[TEST])
     batch *= max(1, solver.iter_size) * processes
     takes_momentum = TYPES[solver.type].takes_momentum
     momentum = solver.momentum if takes_momentum else 0.0
@@ -156,9 +171,14 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
         return Recipe(solver, net, facts, out, backend, processes=processes)
     from pysolver.disciplined.validation import split
 
-    apart, rest = split(net, validation, out / "data")
-    known = replace(facts, images=rest, tests=validation, set_aside=validation)
-    return Recipe(solver, net, known, out, backend, apart, (images, tests), processes)
+    apart, rest = split(net, known, validation, out / "data")
+    facts = replace(facts, images=rest, tests=validation, set_aside=validation)
+    return Recipe(solver, net, facts, out, backend, apart, (images, tests), processes)
+
+
+def states(solver: SolverParameter, net: NetParameter) -> dict[int, NetState]:
+    """By phase, the level and stages with which the trials build the net."""
+    return {TRAIN: solver.train_state, TEST: tested(solver, net)}
 
 
 def is_varied(plan: Plan) -> bool:
@@ -177,10 +197,10 @@ def weight_fillers(layer: LayerParameter) -> list[FillerParameter]:
     return [p.weight_filler for p in parameters if p.HasField("weight_filler")]
 
 
-def _size(net: NetParameter, phase: int) -> tuple[int, int]:
+def _size(net: NetParameter, phase: int, state: NetState) -> tuple[int, int]:
     """Images and batch size of the one data layer of a phase."""
     word = "TRAIN" if phase == TRAIN else "TEST"
-    layers = list(data_layers(net, phase))
+    layers = list(data_layers(net, phase, state))
     if len(layers) != 1:
         raise CaffeError(f"needs one Data, ImageData or HDF5Data layer in phase {word}, has {len(layers)}")
     images = size(layers[0])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pretend import Pretend
 
+from pysolver.disciplined import answer
 from pysolver.disciplined.plan import CYCLE, FINAL, Plan
-
 from pysolver.disciplined.recipe import Recipe, recipe
-from pysolver.disciplined.tuning import chosen, tune_recipe
+from pysolver.disciplined.stages import Decision
+from pysolver.disciplined.tuning import Tuning, chosen, tune_recipe
 from pysolver.errors import CaffeError
+from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
+from pysolver.proto.text import parse_text
 
 SOLVER = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 100 test_interval: 10 '
 PLAN = Plan(FINAL, CYCLE, 2, 0.01, 0.1, (0.9, 0.9), 1e-3, 32)
@@ -89,3 +93,54 @@ def test_a_loss_below_zero_is_refused(made):
         CaffeError, match=r"train.log: the test loss 'loss' is -3.5: losses are compared by their ratio"
     ):
         next(states)
+
+
+AUTOENCODER = """
+test_state { stage: "test-on-train" } test_iter: 15 test_state { stage: "test-on-test" } test_iter: 3
+"""
+STAGED = (
+    images("include { phase: TRAIN }", "train", 32)
+    + images('include { phase: TEST stage: "test-on-train" }', "train", 20)
+    + images('include { phase: TEST stage: "test-on-test" }', "test", 10)
+)
+
+
+def test_of_several_test_nets_the_one_on_other_data_is_tested(made):
+    """As in Caffe's mnist_autoencoder; before, two data layers in phase TEST were refused. The answer has both."""
+    made = made(SOLVER + AUTOENCODER, STAGED + layers(1))
+    assert (made.facts.images, made.facts.tests) == (320, 50)
+    solver = parse_text(made.trial(PLAN).solver, SolverParameter)
+    assert list(solver.test_iter) == [5] and [list(state.stage) for state in solver.test_state] == [["test-on-test"]]
+    net = parse_text(made.trial(PLAN).net, NetParameter)
+    assert [layer.image_data_param.batch_size for layer in net.layer[:3]] == [32, 20, 10]
+    tuning = Tuning(made, [Decision("range", {"max_lr": 0.3}, "so it is", "high")])
+    left = answer.solver(tuning)
+    assert list(left.test_iter) == [15, 3] and left.test_state == made.solver.test_state
+
+
+def test_test_nets_of_which_none_stands_out_are_refused(made):
+    two = STAGED + images('include { phase: TEST stage: "more" }', "more", 10)
+    more = AUTOENCODER + 'test_state { stage: "more" } test_iter: 9'
+    for solver, net, count in ((AUTOENCODER, STAGED.replace("test.txt", "train.txt"), "2 times, and 0"),
+                               (more, two, "3 times, and 2")):  # fmt: skip
+        with pytest.raises(CaffeError, match=f"solver.prototxt: test_state is given {count} of them read a data set"):
+            made(SOLVER + solver, net + layers(1))
+
+
+def test_the_stages_of_the_solver_choose_the_data_layers(made):
+    """A net file for several purposes, as DIGITS writes them: stages alone tell the phases apart."""
+    net = (
+        images('include { stage: "train" }', "train", 32)
+        + images('include { stage: "val" }', "test", 10)
+        + images('exclude { stage: "train" } exclude { stage: "val" }', "more", 10)
+    )
+    made = made(SOLVER + 'train_state { stage: "train" } test_state { stage: "val" }', net + layers(1))
+    assert (made.facts.images, made.facts.tests, made.facts.batch) == (320, 50, 32)
+    trial = made.with_batch(64)
+    assert [layer.image_data_param.batch_size for layer in trial.layer[:3]] == [64, 10, 10]
+
+
+def test_a_layer_for_both_phases_is_tested_with_the_batch_of_the_trial(made):
+    """Before, with half the batch half of the test set was shown."""
+    made = made(net=images("", "train", 32) + layers(1))
+    assert [made.test_iter(replace(PLAN, batch=batch)) for batch in (16, 32, 64)] == [20, 10, 5]
