@@ -69,11 +69,11 @@ def tune(
     watcher: hears of stages and trials. CaffeError if the files cannot be tuned, and later if a trial fails.
     """
     _refuse_others(Path(out))
+    steps = chosen(stages, compare_batch_sizes=compare_batch_sizes, from_snapshot=from_snapshot)
+    most = Budget.parse(budget) if budget else None
     seeds = seeds if FINAL in stages else 0
     made = recipe(solver_file, Path(out), epochs=epochs, runs=runs, seeds=seeds, validation=validation,
                   backend=backend(caffe, processes), processes=processes)  # fmt: skip
-    steps = chosen(stages, compare_batch_sizes=compare_batch_sizes, from_snapshot=from_snapshot)
-    most = Budget.parse(budget) if budget else None
     executor, places = workers(dask, jobs, processes)
     watcher = watcher or Silent()
     states = tune_recipe(made, stages=steps, jobs=places, budget=most, executor=executor, listener=watcher.trial,

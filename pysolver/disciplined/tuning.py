@@ -145,8 +145,9 @@ class Tuning:
 def chosen(
     names: Sequence[str] = tuple(STAGES), *, compare_batch_sizes: bool = False, from_snapshot: bool = False
 ) -> dict[str, Stage]:
-    """The stages of these names, in the order in which they build on each other; CaffeError for an unknown one.
+    """The stages of these names, in the order in which they build on each other.
 
+    CaffeError for an unknown one, or for an option without its stage.
     compare_batch_sizes: they train against each other (Fig. 6). from_snapshot: the weight decays branch from one run
     (Fig. 12).
     """
@@ -154,11 +155,13 @@ def chosen(
     if unknown:
         raise CaffeError(f"there is no stage '{unknown[0]}'; the stages are: {', '.join(STAGES)}")
     stages = {name: stage for name, stage in STAGES.items() if name in names}
-    for name, wanted, other in (
-        (batch_size.NAME, compare_batch_sizes, batch_sizes.decide),
-        (decay.NAME, from_snapshot, branches.decide),
+    for option, name, wanted, other in (
+        ("compare_batch_sizes", batch_size.NAME, compare_batch_sizes, batch_sizes.decide),
+        ("from_snapshot", decay.NAME, from_snapshot, branches.decide),
     ):
-        if wanted and name in stages:
+        if wanted and name not in stages:
+            raise CaffeError(f"--{option} is for the stage '{name}', which --stages leaves out")
+        if wanted:
             stages[name] = other
     return stages
 

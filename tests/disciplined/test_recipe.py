@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pretend import Pretend
 
+from pysolver.commands import main
 from pysolver.disciplined import answer
 from pysolver.disciplined.plan import CYCLE, FINAL, Plan
 from pysolver.disciplined.recipe import Recipe, recipe
@@ -144,3 +145,24 @@ def test_a_layer_for_both_phases_is_tested_with_the_batch_of_the_trial(made):
     """Before, with half the batch half of the test set was shown."""
     made = made(net=images("", "train", 32) + layers(1))
     assert [made.test_iter(replace(PLAN, batch=batch)) for batch in (16, 32, 64)] == [20, 10, 5]
+
+
+@pytest.mark.parametrize("words, message", [
+    ("--epochs=-1", "--epochs -1: a length above 0"), ("--epochs=nan", "--epochs nan: a length above 0"),
+    ("--max_lr=inf", "--max_lr inf: a rate above 0"), ("--max_lr=0", "--max_lr 0: a rate above 0"),
+    ("-o=range.gif", "range.gif: a picture's name ends in .png, .svg or .pdf"),
+    ("-o=gone/range.png", "gone/range.png: cannot be written: gone is not a folder"),
+])  # fmt: skip
+def test_a_range_test_refuses_before_it_trains(made, capsys, words, message):
+    """Before, ramps of minus one epoch were trained, and the picture's name was looked at when all were over."""
+    made()
+    assert main(["range_test", "--solver=solver.prototxt", "--jobs=1", *words.split("=", 1)]) == 1
+    assert message in capsys.readouterr().err and not Path("range_test").exists()
+
+
+@pytest.mark.parametrize("option, stage", [("compare_batch_sizes", "batch"), ("from_snapshot", "weight_decay")])
+def test_an_option_of_a_stage_needs_that_stage(option, stage):
+    """Before, it was left aside without a word."""
+    assert list(chosen([stage], **{option: True})) == [stage]
+    with pytest.raises(CaffeError, match=f"--{option} is for the stage '{stage}', which --stages leaves out"):
+        chosen(["range"], **{option: True})
