@@ -11,6 +11,7 @@ from pysolver.disciplined.data_sets import data_layers, reader, size, tested
 from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
+from pysolver.policies import CYCLICAL
 from pysolver.proto.caffe_pb2 import (
     TEST,
     TRAIN,
@@ -164,7 +165,8 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     if not (epochs or own):
         raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
     depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
-    rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
+    rate = max(solver.base_lr, solver.max_lr) if solver.lr_policy in CYCLICAL else solver.base_lr
+    rate, momentum, decay = (float(f"{value:.6g}") for value in (rate, momentum, solver.weight_decay))
     facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds,
                   epochs is None, takes_momentum)  # fmt: skip
     if not validation:

@@ -88,7 +88,8 @@ class Tuning:
         """What the decisions so far amount to; the person's own where nothing was decided."""
         values = self._values(self.reasons)
         if not self.cycles:
-            values |= {"base_lr": self.recipe.facts.rate, "momentum_low": values["momentum"]}
+            base = float(f"{self.recipe.solver.base_lr:.6g}")
+            values |= {"base_lr": base, "momentum_low": values["momentum"]}
         return values
 
     @property

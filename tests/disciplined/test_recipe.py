@@ -166,3 +166,15 @@ def test_an_option_of_a_stage_needs_that_stage(option, stage):
     assert list(chosen([stage], **{option: True})) == [stage]
     with pytest.raises(CaffeError, match=f"--{option} is for the stage '{stage}', which --stages leaves out"):
         chosen(["range"], **{option: True})
+
+
+def test_of_a_file_with_a_cycle_max_lr_is_its_rate(made):
+    """Before, `--stages momentum` on a cycle from 0.01 to 0.1 left one from 0.001 to 0.01."""
+    cycle = SOLVER.replace("fixed", "1cycle") + "max_lr: 0.1 stepsize: 45"
+    tuning = Tuning(made(cycle))
+    assert (tuning.values["max_lr"], tuning.values["base_lr"]) == (0.1, 0.01)
+    tuning.decisions.append(Decision("momentum", {"momentum": 0.95, "momentum_low": 0.85}, "so it is", "high"))
+    left = answer.solver(tuning)
+    assert (left.max_lr, left.base_lr, left.momentum) == pytest.approx((0.1, 0.01, 0.95))
+    plain = Tuning(made(SOLVER + "max_lr: 0.1"))
+    assert plain.values["max_lr"] == 0.01, "its policy does not read it"
