@@ -31,6 +31,7 @@ TAIL = 0.1  # of a cycle's run, at far below the lowest rate
 FEW = 1000  # test images that do for a point of a ramp
 VARIED = (RAMP, CYCLE, FIXED)  # their runs differ in more than the seed
 BESIDE_FILLERS = {"msra": "xavier", "xavier": "msra"}
+WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "RNN", "LSTM")  # types of layers with weights
 _SCHEDULE = ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_lr", "cyclical_momentum", "start_lr_policy")
 
 
@@ -164,10 +165,9 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     own = round(own, 2) if own >= 1 else float(f"{own:.3g}")
     if not (epochs or own):
         raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
-    depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
     rate = max(solver.base_lr, solver.max_lr) if solver.lr_policy in CYCLICAL else solver.base_lr
     rate, momentum, decay = (float(f"{value:.6g}") for value in (rate, momentum, solver.weight_decay))
-    facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds,
+    facts = Facts(images, tests, batch, rate, momentum, decay, depth(net), epochs or own, runs, seeds,
                   epochs is None, takes_momentum)  # fmt: skip
     if not validation:
         return Recipe(solver, net, facts, out, backend, processes=processes)
@@ -191,6 +191,12 @@ def is_varied(plan: Plan) -> bool:
 def is_last(plan: Plan) -> bool:
     """Whether a trial shows what the search came to; the first of them may be a part of it, too."""
     return plan.stage in (FINAL, BESIDE)
+
+
+def depth(net: NetParameter) -> int:
+    """Layers with weights, also those that a caffemodel fills and no filler; some that share theirs are one."""
+    weighted = [layer for layer in net.layer if layer.type in WEIGHTED or list(weight_fillers(layer))]
+    return len({(layer.param[0].name if layer.param else "") or layer.name for layer in weighted})
 
 
 def weight_fillers(layer: LayerParameter) -> list[FillerParameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +31,10 @@ def images(rule: str, source: str, batch: int) -> str:
     )
 
 
-def layers(count: int, filler: str = "", name: str = "") -> str:
+def layers(count: int, filler: str = "") -> str:
     """Layers with weights."""
     return "".join(
-        f'layer {{ name: "ip{i}" type: "InnerProduct" bottom: "x" top: "s" {name} '
+        f'layer {{ name: "ip{i}" type: "InnerProduct" bottom: "x" top: "s" '
         f"inner_product_param {{ num_output: 2 {filler} }} }}\n"
         for i in range(count)
     )
@@ -178,3 +179,12 @@ def test_of_a_file_with_a_cycle_max_lr_is_its_rate(made):
     assert (left.max_lr, left.base_lr, left.momentum) == pytest.approx((0.1, 0.01, 0.95))
     plain = Tuning(made(SOLVER + "max_lr: 0.1"))
     assert plain.values["max_lr"] == 0.01, "its policy does not read it"
+
+
+def test_the_depth_is_that_of_the_weights(made):
+    """Also of those that a caffemodel fills: before, VGG's net, which has no fillers, was shallow. Shared ones count once."""
+    filler = 'weight_filler { type: "xavier" }'
+    shared = "".join(layers(6, filler).replace("ip", side) for side in ("left", "right"))
+    shared = re.sub(r'(name: "(?:left|right)(\d)" )', r'\1param { name: "w\2" } ', shared)
+    assert [made(net=BOTH + layers(12, words)).facts.depth for words in (filler, "")] == [12, 12]
+    assert made(net=BOTH + layers(12)).facts.deep and made(net=BOTH + shared).facts.depth == 6
