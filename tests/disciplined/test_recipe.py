@@ -182,7 +182,7 @@ def test_of_a_file_with_a_cycle_max_lr_is_its_rate(made):
 
 
 def test_the_depth_is_that_of_the_weights(made):
-    """Also of those that a caffemodel fills: before, VGG's net, which has no fillers, was shallow. Shared ones count once."""
+    """Also of those that a caffemodel fills (before, VGG's net, that has no fillers, was shallow); shared ones once."""
     filler = 'weight_filler { type: "xavier" }'
     shared = "".join(layers(6, filler).replace("ip", side) for side in ("left", "right"))
     shared = re.sub(r'(name: "(?:left|right)(\d)" )', r'\1param { name: "w\2" } ', shared)
