@@ -44,7 +44,7 @@ def call(args: argparse.Namespace) -> None:
     if args.output:
         plot.check_name(args.output)  # not after the runs
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    trains = backend(args.caffe, args.processes)
+    trains = backend(args.caffe, args.processes, args.allow_python_layers)
     made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, seeds=0, backend=trains, processes=args.processes)
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
     executor, jobs = workers(args.dask, args.jobs, args.processes)

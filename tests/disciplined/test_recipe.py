@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pysolver.disciplined import answer
 from pysolver.disciplined.plan import CYCLE, FINAL, Plan
 from pysolver.disciplined.recipe import Recipe, recipe
 from pysolver.disciplined.stages import Decision
+from pysolver.disciplined.trial import Command
 from pysolver.disciplined.tuning import Tuning, chosen, tune_recipe
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
@@ -188,3 +190,20 @@ def test_the_depth_is_that_of_the_weights(made):
     shared = re.sub(r'(name: "(?:left|right)(\d)" )', r'\1param { name: "w\2" } ', shared)
     assert [made(net=BOTH + layers(12, words)).facts.depth for words in (filler, "")] == [12, 12]
     assert made(net=BOTH + layers(12)).facts.deep and made(net=BOTH + shared).facts.depth == 6
+
+
+@pytest.mark.parametrize("command", ["tune", "range_test"])
+def test_python_layers_are_allowed_to_each_trial(made, monkeypatch, command):
+    """Before, what the error asked for was an option of other commands only."""
+    made()
+    asked = []
+
+    def train(backend, solver, log, judge=None, start=None):
+        asked.append(backend.words)
+        raise CaffeError("seen")
+
+    monkeypatch.setattr(Command, "__call__", train)
+    monkeypatch.setattr("pysolver.disciplined.engine.Engine.run", lambda self, trials, *rest: trials[0].run())
+    words = [command, "--solver=solver.prototxt", "--out=out", "--jobs=1"]
+    assert main([*words, "--allow-python-layers"]) == 1
+    assert asked == [[sys.executable, "-m", "pysolver", "train", "--allow-python-layers"]]
