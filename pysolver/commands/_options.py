@@ -44,6 +44,11 @@ def net_state(parser: ArgumentParser) -> None:
     )
     flag(parser, "level", type=integer, default=0, metavar="N", help="network level (default 0)")
     flag(parser, "stage", default="", metavar="S[,S]", help="network stages")
+    python_layers(parser)
+
+
+def python_layers(parser: ArgumentParser) -> None:
+    """--allow-python-layers"""
     flag(parser, "allow_python_layers", "allow-python-layers", action="store_true",
          help="let Python layers of the net run their code")  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 
@@ -36,10 +37,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    if args.max_lr is not None and not args.max_lr > 0:
+    if args.max_lr is not None and not 0 < args.max_lr < math.inf:
         raise CaffeError(f"--max_lr {args.max_lr:g}: a rate above 0")
+    if args.epochs is not None and not 0 < args.epochs < math.inf:
+        raise CaffeError(f"--epochs {args.epochs:g}: a length above 0")
+    if args.output:
+        plot.check_name(args.output)  # not after the runs
     solver = o.required(args.solver, "Need a solver definition: --solver=FILE")
-    trains = backend(args.caffe, args.processes)
+    trains = backend(args.caffe, args.processes, args.allow_python_layers)
     made = recipe(solver, Path(args.out), epochs=1, runs=args.runs, seeds=0, backend=trains, processes=args.processes)
     stage = partial(learning_rate.decide, top=args.max_lr, epochs=args.epochs)
     executor, jobs = workers(args.dask, args.jobs, args.processes)

@@ -48,6 +48,7 @@ def common(parser: argparse.ArgumentParser) -> None:
     add("--processes", type=o.positive, default=1, metavar="N", help="of each trial, as in train: an update takes so "
         "many batches")  # fmt: skip
     add("--caffe", metavar="BINARY", help="train with this patched Caffe")
+    o.python_layers(parser)
     add("--dask", metavar="ADDRESS", help="train on the workers of a dask scheduler, such as tcp://host:8786")
 
 
@@ -80,6 +81,7 @@ def call(args: argparse.Namespace) -> None:
             from_snapshot=args.from_snapshot,
             caffe=args.caffe,
             dask=args.dask,
+            allow_python_layers=args.allow_python_layers,
             watcher=shown,
         )
         shown.say(answer.judged_on(session.tuning))

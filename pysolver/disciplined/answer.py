@@ -53,7 +53,8 @@ def final_plan(tuning: Tuning) -> Plan:
 
 
 def solver(tuning: Tuning) -> SolverParameter:
-    """The solver that was found: the person's own, with the cycle in place of its schedule, a test every epoch.
+    """The solver that was found: the person's own, with the cycle in place of its schedule, a test about every epoch,
+    the last one at the end.
 
     If no cycle was found, or none that is better, the person's own with what else was decided.
     """
@@ -61,10 +62,11 @@ def solver(tuning: Tuning) -> SolverParameter:
     if not tuning.cycles:
         return _own_schedule(tuning)
     own, found = recipe.solver, recipe.solver_of(final_plan(tuning))
-    interval = max(1, round(recipe.sizes(final_plan(tuning))[0] / batch(tuning)))
-    end = interval * max(1, round(found.max_iter / interval))
+    epoch = recipe.sizes(final_plan(tuning))[0] / batch(tuning)
+    tests = max(1, round(found.max_iter / epoch))  # in equal parts: whole epochs may end before the cycle does
+    interval = max(1, round(found.max_iter / tests))
     fields: dict[str, Any] = {
-        "max_iter": end,
+        "max_iter": interval * tests,
         "test_interval": interval,
         "display": own.display or found.display,
         "snapshot_after_train": own.snapshot_after_train if own.HasField("snapshot_after_train") else None,
@@ -73,6 +75,7 @@ def solver(tuning: Tuning) -> SolverParameter:
         "average_loss": own.average_loss if own.HasField("average_loss") else None,
         "test_initialization": own.test_initialization if own.HasField("test_initialization") else None,
         "test_iter": list(own.test_iter) or list(found.test_iter),  # one for each test net
+        "test_state": list(own.test_state),
     }
     if batch(tuning) != recipe.facts.batch:
         fields["net"] = str(recipe.out / "train_test.prototxt")

@@ -8,7 +8,15 @@ from pathlib import Path
 from pysolver.errors import CaffeError
 from pysolver.files import LARGEST_LIST, read_bytes, read_text
 from pysolver.lmdb_file import LmdbFile
-from pysolver.proto.caffe_pb2 import LayerParameter, NetParameter
+from pysolver.proto.caffe_pb2 import (
+    TEST,
+    TRAIN,
+    LayerParameter,
+    NetParameter,
+    NetState,
+    NetStateRule,
+    SolverParameter,
+)
 
 
 def in_phase(layer: LayerParameter, phase: int) -> bool:
@@ -18,9 +26,56 @@ def in_phase(layer: LayerParameter, phase: int) -> bool:
     return (not named or phase in named) and phase not in excluded
 
 
-def data_layers(net: NetParameter, phase: int) -> Iterator[LayerParameter]:
-    """The layers of a phase that read a data set from disk."""
-    return (layer for layer in net.layer if reader(layer) is not None and in_phase(layer, phase))
+def data_layers(net: NetParameter, phase: int, state: NetState | None = None) -> Iterator[LayerParameter]:
+    """The layers of a phase that read a data set from disk.
+
+    state: with the level and the stages that a solver asks for in this phase; None: these are left aside.
+    """
+    readers = (layer for layer in net.layer if reader(layer) is not None)
+    if state is None:
+        return (layer for layer in readers if in_phase(layer, phase))
+    whole = NetState()
+    whole.CopyFrom(net.state)
+    whole.MergeFrom(state)
+    whole.phase = phase  # type: ignore[assignment]  # a number is one
+    return (layer for layer in readers if in_state(layer, whole))
+
+
+def in_state(layer: LayerParameter, state: NetState) -> bool:
+    """Whether a net of this phase, level and stages has the layer, as pysolver.net.filter decides it with log lines."""
+    if layer.include:
+        return any(_meets(rule, state) for rule in layer.include)
+    return not any(_meets(rule, state) for rule in layer.exclude)
+
+
+def _meets(rule: NetStateRule, state: NetState) -> bool:
+    stages = set(state.stage)
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and stages.issuperset(rule.stage)
+        and stages.isdisjoint(rule.not_stage)
+    )
+
+
+def tested(solver: SolverParameter, net: NetParameter) -> NetState:
+    """The state of the test net that is judged by: of several test_state the one that reads other data than training.
+
+    CaffeError if that is not one. Those of the solver's test_net come first, and are not this net's.
+    """
+    elsewhere = len(solver.test_net) + len(solver.test_net_param)
+    states = list(solver.test_state)[elsewhere:]
+    if len(states) < 2:
+        return states[0] if states else NetState()
+    known = {reader(layer).source for layer in data_layers(net, TRAIN, solver.train_state)}
+    other = [state for state in states if {reader(x).source for x in data_layers(net, TEST, state)} - known]
+    if len(other) != 1:
+        raise CaffeError(
+            f"test_state is given {len(states)} times, and {len(other)} of them read a data set that is not the "
+            "training set: leave the one to judge by, with its test_iter"
+        )
+    return other[0]
 
 
 def reader(layer: LayerParameter):  # noqa: ANN201  the parameter messages have no common type

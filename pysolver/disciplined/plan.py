@@ -13,8 +13,8 @@ WHOLE = (CHOICE, FINAL, BESIDE)  # stages whose trials are whole trainings, alik
 class Facts:
     """The problem. images, tests: of the training and the test set. The other fields are what the person's files say.
 
-    batch: images an update. rate: base_lr. momentum: 0 where the solver type has none (takes_momentum). depth: layers
-    with weights.
+    batch: images an update. rate: base_lr, of a cycle its max_lr. momentum: 0 where the solver type has none
+    (takes_momentum). depth: layers with weights.
     epochs: length of the final training, or where the search for it begins. runs: how many runs a comparison rests on.
     seeds: of the final training.
     open_ended: whether the length is looked for. set_aside: records of the training set that are decided on, and are

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pysolver.disciplined.data_sets import data_layers, reader, size
+from pysolver.disciplined.data_sets import data_layers, reader, size, tested
 from pysolver.disciplined.plan import BESIDE, CYCLE, FINAL, FIXED, OWN, RAMP, SCOUT, SPEED, WHOLE, Facts, Plan
 from pysolver.disciplined.trial import Backend, Trial, changed, here, read_pair
 from pysolver.errors import CaffeError, about
-from pysolver.proto.caffe_pb2 import TEST, TRAIN, FillerParameter, LayerParameter, NetParameter, SolverParameter
-from pysolver.solver_types import TYPES
+from pysolver.policies import CYCLICAL
+from pysolver.proto.caffe_pb2 import (
+    TEST,
+    TRAIN,
+    FillerParameter,
+    LayerParameter,
+    NetParameter,
+    NetState,
+    SolverParameter,
+)
+from pysolver.schedule import check_schedule
+from pysolver.solver_types import TYPES, check_type
 
 TESTS = {SCOUT: 20, RAMP: 40, CYCLE: 5, FIXED: 10, OWN: 5, SPEED: 0}  # how many lie on a trial
 WHOLE_TESTS = 12  # on a whole training: enough to read clues from
@@ -20,6 +31,7 @@ TAIL = 0.1  # of a cycle's run, at far below the lowest rate
 FEW = 1000  # test images that do for a point of a ramp
 VARIED = (RAMP, CYCLE, FIXED)  # their runs differ in more than the seed
 BESIDE_FILLERS = {"msra": "xavier", "xavier": "msra"}
+WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "RNN", "LSTM")  # types of layers with weights
 _SCHEDULE = ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_lr", "cyclical_momentum", "start_lr_policy")
 
 
@@ -79,6 +91,7 @@ class Recipe:
             "max_iter": self.begin(plan) + end,
             "test_interval": interval or end + 1,
             "test_iter": [self.test_iter(plan)],
+            "test_state": [tested(self.solver, self.net)] if self.solver.test_state else [],
             "test_initialization": plan.shape in (RAMP, SCOUT),  # where the loss begins
             "display": max(1, end // (12 if plan.shape == SPEED else 60)),
             "average_loss": 1,
@@ -107,7 +120,8 @@ class Recipe:
 
     def test_iter(self, plan: Plan) -> int:
         """Batches that show the whole test set once, or enough of it for a point of a ramp."""
-        batch = reader(next(data_layers(self.net, TEST))).batch_size
+        net = self.with_batch(self.batch(plan))  # one layer may serve both phases
+        batch = reader(next(self._data_layers(net, TEST))).batch_size
         tests = self.sizes(plan)[1]
         return math.ceil((min(FEW, tests) if plan.shape in (RAMP, SCOUT) else tests) / batch)
 
@@ -115,12 +129,15 @@ class Recipe:
         """The net with this many images an update, and the other of the two usual fillers if asked for."""
         source, net = net or self.net, NetParameter()
         net.CopyFrom(source)
-        for layer in data_layers(net, TRAIN):
+        for layer in self._data_layers(net, TRAIN):
             reader(layer).batch_size = max(1, round(batch / max(1, self.solver.iter_size) / self.processes))
         for layer in net.layer if swap else ():
             for filler in weight_fillers(layer):
                 filler.type = BESIDE_FILLERS.get(filler.type, filler.type)
         return net
+
+    def _data_layers(self, net: NetParameter, phase: int) -> Iterator[LayerParameter]:
+        return data_layers(net, phase, states(self.solver, self.net)[phase])
 
 
 def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, runs: int = 2, seeds: int = 4,
@@ -134,26 +151,36 @@ def recipe(solver_file: str | Path, out: Path, *, epochs: float | None = None, r
     if epochs is not None and not 0 < epochs < math.inf:
         raise CaffeError(f"--epochs {epochs:g}: a length above 0")
     solver, net = read_pair(solver_file)
+    with about(solver_file):  # else told when the file itself is trained, which is last
+        check_type(solver.type, solver)
+        check_schedule(changed(solver, max_iter=solver.max_iter or 1))
+        known = states(solver, net)
     with about(solver.net):
-        images, batch = _size(net, TRAIN)
-        tests, _ = _size(net, TEST)
+        images, batch = _size(net, TRAIN, known[TRAIN])
+        tests, _ = _size(net, TEST, known[TEST])
     batch *= max(1, solver.iter_size) * processes
     takes_momentum = TYPES[solver.type].takes_momentum
     momentum = solver.momentum if takes_momentum else 0.0
-    own = round(solver.max_iter * batch / images, 2)
+    own = solver.max_iter * batch / images
+    own = round(own, 2) if own >= 1 else float(f"{own:.3g}")
     if not (epochs or own):
         raise CaffeError(f"{solver_file}: max_iter is not set: say how long to train with --epochs")
-    depth = sum(bool(list(weight_fillers(layer))) for layer in net.layer)
-    rate, momentum, decay = (float(f"{value:.6g}") for value in (solver.base_lr, momentum, solver.weight_decay))
-    facts = Facts(images, tests, batch, rate, momentum, decay, depth, epochs or own, runs, seeds,
+    rate = max(solver.base_lr, solver.max_lr) if solver.lr_policy in CYCLICAL else solver.base_lr
+    rate, momentum, decay = (float(f"{value:.6g}") for value in (rate, momentum, solver.weight_decay))
+    facts = Facts(images, tests, batch, rate, momentum, decay, depth(net), epochs or own, runs, seeds,
                   epochs is None, takes_momentum)  # fmt: skip
     if not validation:
         return Recipe(solver, net, facts, out, backend, processes=processes)
     from pysolver.disciplined.validation import split
 
-    apart, rest = split(net, validation, out / "data")
-    known = replace(facts, images=rest, tests=validation, set_aside=validation)
-    return Recipe(solver, net, known, out, backend, apart, (images, tests), processes)
+    apart, rest = split(net, known, validation, out / "data")
+    facts = replace(facts, images=rest, tests=validation, set_aside=validation)
+    return Recipe(solver, net, facts, out, backend, apart, (images, tests), processes)
+
+
+def states(solver: SolverParameter, net: NetParameter) -> dict[int, NetState]:
+    """By phase, the level and stages with which the trials build the net."""
+    return {TRAIN: solver.train_state, TEST: tested(solver, net)}
 
 
 def is_varied(plan: Plan) -> bool:
@@ -166,16 +193,22 @@ def is_last(plan: Plan) -> bool:
     return plan.stage in (FINAL, BESIDE)
 
 
+def depth(net: NetParameter) -> int:
+    """Layers with weights, also those that a caffemodel fills and no filler; some that share theirs are one."""
+    weighted = [layer for layer in net.layer if layer.type in WEIGHTED or list(weight_fillers(layer))]
+    return len({(layer.param[0].name if layer.param else "") or layer.name for layer in weighted})
+
+
 def weight_fillers(layer: LayerParameter) -> list[FillerParameter]:
     """What fills the weights of a layer, its bias aside."""
     parameters = (layer.convolution_param, layer.inner_product_param)
     return [p.weight_filler for p in parameters if p.HasField("weight_filler")]
 
 
-def _size(net: NetParameter, phase: int) -> tuple[int, int]:
+def _size(net: NetParameter, phase: int, state: NetState) -> tuple[int, int]:
     """Images and batch size of the one data layer of a phase."""
     word = "TRAIN" if phase == TRAIN else "TEST"
-    layers = list(data_layers(net, phase))
+    layers = list(data_layers(net, phase, state))
     if len(layers) != 1:
         raise CaffeError(f"needs one Data, ImageData or HDF5Data layer in phase {word}, has {len(layers)}")
     images = size(layers[0])

@@ -39,7 +39,7 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     if decision.stage == "batch" and not any(plan.shape == CYCLE for plan in runs):
         return _bars(decision)
     lines = _lines(decision.stage, runs, tuning)
-    if not lines:
+    if not any(len(curve.y) for curves in lines.values() for curve in curves):  # there may be tests, but all NaN
         return ""
     from matplotlib.figure import Figure
 
@@ -77,7 +77,8 @@ def _lines(stage: str, runs: Mapping[Plan, Run], tuning: Tuning) -> Lines:
             continue
         x = table.seconds if stage == "batch" else table.iteration * recipe.batch(plan) / recipe.sizes(plan)[0]
         x = table.lr if plan.shape == RAMP else x
-        y = 100 * (1 - table.main_accuracy) if accuracy else table.main_loss
+        least = 0.5 / recipe.sizes(plan)[1]  # half an image where none is wrong: the axis is logarithmic
+        y = 100 * np.maximum(1 - table.main_accuracy, least) if accuracy else table.main_loss
         good = np.isfinite(x) & np.isfinite(y) & (y > 0)
         label = "to the plateau" if plan in trunks else _label(stage, plan)
         runs_of = found.setdefault(label, {})

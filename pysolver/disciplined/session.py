@@ -62,6 +62,7 @@ def tune(
     from_snapshot: bool = False,
     caffe: str | None = None,
     dask: str | None = None,
+    allow_python_layers: bool = False,
     watcher: Watcher | None = None,
 ) -> Session:
     """What `pysolver tune` does, with its options: each step decides one stage and writes what is known by then.
@@ -69,11 +70,11 @@ def tune(
     watcher: hears of stages and trials. CaffeError if the files cannot be tuned, and later if a trial fails.
     """
     _refuse_others(Path(out))
-    seeds = seeds if FINAL in stages else 0
-    made = recipe(solver_file, Path(out), epochs=epochs, runs=runs, seeds=seeds, validation=validation,
-                  backend=backend(caffe, processes), processes=processes)  # fmt: skip
     steps = chosen(stages, compare_batch_sizes=compare_batch_sizes, from_snapshot=from_snapshot)
     most = Budget.parse(budget) if budget else None
+    seeds = seeds if FINAL in stages else 0
+    made = recipe(solver_file, Path(out), epochs=epochs, runs=runs, seeds=seeds, validation=validation,
+                  backend=backend(caffe, processes, allow_python_layers), processes=processes)  # fmt: skip
     executor, places = workers(dask, jobs, processes)
     watcher = watcher or Silent()
     states = tune_recipe(made, stages=steps, jobs=places, budget=most, executor=executor, listener=watcher.trial,
@@ -89,10 +90,14 @@ def _refuse_others(out: Path) -> None:
                 raise CaffeError(f"--out {out}: there is a {name} that no tuning wrote: name another folder")
 
 
-def backend(caffe: str | None, processes: int = 1) -> Backend:
-    """Who trains: this Caffe, or pysolver, in so many processes. CaffeError if it is no program."""
+def backend(caffe: str | None, processes: int = 1, allow_python_layers: bool = False) -> Backend:
+    """Who trains: this Caffe, or pysolver, in so many processes. CaffeError if it is no program.
+
+    allow_python_layers: the code of a net that may be anybody's runs in processes of its own. A Caffe asks nobody.
+    """
     if not caffe:
-        return Command(processes=processes) if processes > 1 else here
+        arguments = ("--allow-python-layers",) if allow_python_layers else ()
+        return Command(arguments=arguments, processes=processes) if arguments or processes > 1 else here
     if processes > 1:
         raise CaffeError("--processes is for trials of pysolver, not for those of --caffe")
     if not os.access(caffe, os.X_OK) or os.path.isdir(caffe):

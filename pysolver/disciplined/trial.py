@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -190,10 +191,10 @@ class Trial:
 
     @property
     def command(self) -> str:
-        """What a person types to do it again."""
+        """What a person types into a shell to do it again."""
         words = self.backend.words if isinstance(self.backend, Command) else ["pysolver", "train"]
         start = [f"--snapshot={self.start}"] if self.start else []
-        return " ".join([*words, f"--solver={self.folder / 'solver.prototxt'}", *start])
+        return shlex.join([*words, f"--solver={self.folder / 'solver.prototxt'}", *start])
 
     def result(self) -> Run | None:
         """What the log says if this very trial has run to its end or was given up; else None: it must be run."""

@@ -29,7 +29,7 @@ from pysolver.disciplined.stages import (
     momentum,
 )
 from pysolver.disciplined.stages import weight_decay as decay
-from pysolver.disciplined.trial import seconds
+from pysolver.disciplined.trial import Trial, seconds
 from pysolver.errors import CaffeError
 from pysolver.logs.run import Run
 
@@ -88,7 +88,8 @@ class Tuning:
         """What the decisions so far amount to; the person's own where nothing was decided."""
         values = self._values(self.reasons)
         if not self.cycles:
-            values |= {"base_lr": self.recipe.facts.rate, "momentum_low": values["momentum"]}
+            base = float(f"{self.recipe.solver.base_lr:.6g}")
+            values |= {"base_lr": base, "momentum_low": values["momentum"]}
         return values
 
     @property
@@ -145,8 +146,9 @@ class Tuning:
 def chosen(
     names: Sequence[str] = tuple(STAGES), *, compare_batch_sizes: bool = False, from_snapshot: bool = False
 ) -> dict[str, Stage]:
-    """The stages of these names, in the order in which they build on each other; CaffeError for an unknown one.
+    """The stages of these names, in the order in which they build on each other.
 
+    CaffeError for an unknown one, or for an option without its stage.
     compare_batch_sizes: they train against each other (Fig. 6). from_snapshot: the weight decays branch from one run
     (Fig. 12).
     """
@@ -154,11 +156,13 @@ def chosen(
     if unknown:
         raise CaffeError(f"there is no stage '{unknown[0]}'; the stages are: {', '.join(STAGES)}")
     stages = {name: stage for name, stage in STAGES.items() if name in names}
-    for name, wanted, other in (
-        (batch_size.NAME, compare_batch_sizes, batch_sizes.decide),
-        (decay.NAME, from_snapshot, branches.decide),
+    for option, name, wanted, other in (
+        ("compare_batch_sizes", batch_size.NAME, compare_batch_sizes, batch_sizes.decide),
+        ("from_snapshot", decay.NAME, from_snapshot, branches.decide),
     ):
-        if wanted and name in stages:
+        if wanted and name not in stages:
+            raise CaffeError(f"--{option} is for the stage '{name}', which --stages leaves out")
+        if wanted:
             stages[name] = other
     return stages
 
@@ -204,9 +208,22 @@ def tune_recipe(
                     larger = {trial for trial, plan in trials.items() if plan.batch > recipe.facts.batch}
                     beyond = {trial for trial in larger if trials[trial].shape == SPEED}
                     runs = engine.run(list(trials), {t: j for t, j in judges.items() if j}, beyond)
+                    for trial, run in runs.items():
+                        _refuse_below_zero(trial, run)
                     tuning.results |= {trials[trial]: run for trial, run in runs.items()}
             tuning.decisions.append(decision)
             yield replace(tuning, decisions=list(tuning.decisions), results=dict(tuning.results))
+
+
+def _refuse_below_zero(trial: Trial, run: Run) -> None:
+    """CaffeError for losses below 0: the stages compare losses by their ratio, and would take these for equal."""
+    losses = run.test.main_loss if len(run.test) else np.zeros(0)
+    below = losses[np.isfinite(losses) & (losses < 0)]
+    if len(below):
+        raise CaffeError(
+            f"{trial.log}: the test loss '{run.test.loss_name}' is {below[0]:g}: losses are compared by their ratio, "
+            "which wants them above 0 (SigmoidCrossEntropyLoss: targets outside 0 to 1 do this; look at their `scale`)"
+        )
 
 
 def _wanted(stages: Mapping[str, Stage], facts: Facts) -> Iterator[tuple[str, Stage]]:

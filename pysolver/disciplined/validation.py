@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,19 @@ from pysolver.data.database_writer import new_database, write_all
 from pysolver.data.databases import LMDB, open_database
 from pysolver.disciplined.data_sets import data_layers
 from pysolver.errors import CaffeError
-from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, NetParameter, NetState
 
 SEED = 1803_09820
 
 
-def split(net: NetParameter, count: int, folder: Path) -> tuple[NetParameter, int]:
+def split(net: NetParameter, states: Mapping[int, NetState], count: int, folder: Path) -> tuple[NetParameter, int]:
     """The net on the rest of its training set, tested on `count` of its records; and how many that rest is.
 
     Both parts are databases in `folder`, written once; which records go where depends on the two numbers alone.
+    states: of the net, by phase.
     CaffeError if the net does not read its training set from an LMDB of more than `count` records.
     """
-    (train,), (test,) = list(data_layers(net, TRAIN)), list(data_layers(net, TEST))
+    (train,), (test,) = (list(data_layers(net, phase, states[phase])) for phase in (TRAIN, TEST))
     if train == test:
         raise CaffeError(f"layer '{train.name}': serves both phases; --validation needs one for each")
     if train.type != "Data" or test.type != "Data" or train.data_param.backend != LMDB:
@@ -43,5 +45,5 @@ def split(net: NetParameter, count: int, folder: Path) -> tuple[NetParameter, in
     made = NetParameter()
     made.CopyFrom(net)
     for phase, path in zip((TRAIN, TEST), parts):
-        next(data_layers(made, phase)).data_param.source = str(path)
+        next(data_layers(made, phase, states[phase])).data_param.source = str(path)
     return made, int((~aside).sum())

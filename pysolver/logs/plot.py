@@ -66,11 +66,18 @@ def figure(
     return made
 
 
+def check_name(path: str | Path) -> None:
+    """CaffeError for a name that `save` would refuse, or in a folder that is not there."""
+    if Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
+    if not Path(path).parent.is_dir():
+        raise CaffeError(f"{path}: cannot be written: {Path(path).parent} is not a folder")
+
+
 def save(made: Figure, path: str | Path, dpi: int = 150) -> None:
     """PNG, SVG or PDF by the name's ending; CaffeError for another, or if the file cannot be written."""
+    check_name(path)
     ending = Path(path).suffix.lower()
-    if ending not in (".png", ".svg", ".pdf"):
-        raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
     _take_names_as_they_are(made)
     file = io.BytesIO()
     with matplotlib.rc_context(STYLE):

@@ -107,6 +107,32 @@ def test_a_trunk_that_is_never_level_is_told():
     assert any("not at a plateau" in note for note in decision.notes)
 
 
+@pytest.mark.parametrize("piece", [1, 2])
+def test_a_trunk_that_breaks_bears_no_branch(piece):
+    """Before, the branches went on from a snapshot that a run that was given up never wrote: the tuning failed."""
+
+    def decide(s: Situation) -> Decision | list[Plan]:
+        broken = {p: given_up(p) for p in s.results if (2 if p.after else 1) == piece and p.run == 1}
+        return branches.decide(replace(s, results={**s.results, **broken}))
+
+    decision = play(World(), decide, **VALUES)
+    assert not decision.values and decision.sure == LOW
+    assert decision.reason.startswith("1 of 2 runs at 0.1, half of max_lr, broke before")
+    assert {plan.weight_decay for plan in decision.evidence} == {1e-3}
+
+
+@pytest.mark.parametrize("bears, taken", [(0.06, 0.05), (0.01, 0.025)])
+def test_where_no_cycle_trained_to_its_end_lower_ones_are_tried(bears, taken):
+    """Before, it stopped at half of the bound when that broke as well, and took it."""
+
+    def decide(s: Situation) -> Decision | list[Plan]:
+        return cycle.decide(replace(s, results={p: given_up(p) if p.high > bears else s.results[p] for p in s.results}))
+
+    decision = play(World(noise=0.01, seeds=0.01), decide, **VALUES)
+    assert decision.values["max_lr"] == taken
+    assert ("no value trained" in decision.reason) == (bears < taken)
+
+
 @pytest.mark.parametrize("right, trainings", [(1e-4, 2), (1e-3, 4), (3e-3, 4), (1e-2, 4)])
 def test_the_decay_that_is_best_on_short_runs_is_raised_by_whole_trainings(right, trainings):
     """As long as that helps; a training beside the first one is all it costs where the short runs were right."""
@@ -136,13 +162,18 @@ def test_a_gain_within_the_noise_of_the_short_cycles_raises_nothing():
     assert hidden >= 6  # 1.5 standard errors, of four short cycles, are passed by chance in a third of all cases
 
 
+def given_up(plan: Plan) -> Run:
+    """The log of a trial that diverged before its first test."""
+    tables = Assembler()
+    tables.head(e.GaveUp("diverged"))
+    return tables.run(plan.name)
+
+
 def broken(world: World, decays: tuple[float, ...]) -> Callable[[Situation], Decision | list[Plan]]:
     """The balance in a world where whole trainings with these decays are given up."""
 
     def decide(s: Situation) -> Decision | list[Plan]:
-        tables = Assembler()
-        tables.head(e.GaveUp("diverged"))
-        ends = {p: tables.run(p.name) for p in s.results if p.stage == FINAL and p.weight_decay in decays}
+        ends = {p: given_up(p) for p in s.results if p.stage == FINAL and p.weight_decay in decays}
         return balance.decide(replace(s, results={**s.results, **ends}))
 
     return decide

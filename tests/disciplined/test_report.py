@@ -173,6 +173,17 @@ def test_a_single_test_of_each_final_run_is_seen(tuning):
         assert len(re.findall(rf"<use [^>]*fill: {colour}", picture)) > len(runs) // 2
 
 
+@pytest.mark.parametrize("name, value, shown", [("accuracy", 1.0, True), ("loss", np.nan, False)])
+def test_final_runs_without_an_error_and_without_a_loss_are_drawn_or_left_out(tuning, name, value, shown):
+    """Before, neither had a point on the logarithmic axis, and the tuning failed at its very end."""
+    final = tuning.decisions[-1]
+    tables = {p: r.test for p, r in tuning.results.items() if p in final.evidence}
+    other = {p: replace(t, outputs={**t.outputs, name: np.full(len(t), value)}) for p, t in tables.items()}
+    runs = {p: replace(tuning.results[p], tests={0: table}) for p, table in other.items()}
+    picture = report_plots.draw(final, runs, tuning)
+    assert bool(picture) == shown == ("test error" in picture)
+
+
 @pytest.mark.parametrize("text, epochs, seconds", [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90),
                                                    ("200epochs", 200, None), ("1.5h", None, 5400)])  # fmt: skip
 def test_budgets(text, epochs, seconds):
@@ -266,3 +277,15 @@ def test_stages_that_find_no_rate_leave_the_schedule(tuning):
     assert solver.weight_decay == pytest.approx(decay.values["weight_decay"]) != pytest.approx(5e-4)
     assert changed(solver, weight_decay=tuning.recipe.solver.weight_decay, max_iter=1563) == tuning.recipe.solver
     assert "Not compared with the file as it came" in answer.solver_text(other)
+
+
+@pytest.mark.parametrize("epochs", [0.3, 1.0, 1.4, 2.4, 2.48, 2.6, 3.45])
+def test_the_solver_ends_after_its_cycle(tuning, epochs):
+    """Before, it ended with the epoch that was nearest: of 1.4 or 2.4 epochs while the rate was still falling."""
+    length = Decision("length", {"epochs": epochs}, "it is so", "high")
+    decisions = [length if d.stage == "length" else d for d in tuning.decisions]
+    solver = answer.solver(replace(tuning, decisions=decisions))
+    assert solver.max_iter % solver.test_interval == 0 and solver.max_iter > 2 * solver.stepsize
+    epoch = tuning.recipe.facts.images / tuning.values["batch_size"]
+    assert solver.max_iter == pytest.approx(epochs * epoch, rel=0.05)
+    assert epochs < 1 or 0.7 * epoch < solver.test_interval < 1.5 * epoch

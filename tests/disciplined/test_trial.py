@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,15 @@ def test_a_trial_is_a_value():
     assert pickle.loads(pickle.dumps(made)) == made
     solver = parse_text(made.solver, caffe_pb2.SolverParameter)
     assert solver.net == "t/a/train_test.prototxt" and solver.snapshot_prefix == "t/a/snapshot"
+
+
+def test_the_command_can_be_pasted_into_a_shell():
+    """Before, a folder with a space in its name made two words of it."""
+    made = replace(trial("t/my tuned $net", Command(("my caffe",))), start=Path("t/my tuned $net/x.solverstate"))
+    assert shlex.split(made.command) == [
+        "my caffe", "train", "--solver=t/my tuned $net/solver.prototxt", "--snapshot=t/my tuned $net/x.solverstate"
+    ]  # fmt: skip
+    assert trial().command == "pysolver train --solver=t/a/solver.prototxt"
 
 
 def test_changed_replaces_and_clears():

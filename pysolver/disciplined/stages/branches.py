@@ -22,7 +22,7 @@ def decide(s: Situation) -> Decision | list[Plan]:
     level = True
     for plan in s.variations(_piece(s, MIDDLE[s.facts.deep])):
         pieces = [plan]
-        while pieces[-1] in s.results and len(pieces) < PIECES and not _is_level(s, pieces):
+        while _goes_on(s, pieces[-1]) and len(pieces) < PIECES and not _is_level(s, pieces):
             pieces.append(replace(plan, after=pieces[-1]))
         trunks.append(pieces)
         level &= _is_level(s, pieces)
@@ -31,6 +31,10 @@ def decide(s: Situation) -> Decision | list[Plan]:
     if any(pieces[-1] not in s.results for pieces in trunks):
         return Decision(NAME, {}, "not tried: the file's value stays", LOW)
     ends = [pieces[-1] for pieces in trunks]
+    if broken := [plan for plan in ends if not _goes_on(s, plan)]:
+        words = f"{len(broken)} of {len(ends)} runs at {broken[0].high:g}, half of max_lr, broke before their plateau"
+        pieces_tried = tuple(plan for pieces in trunks for plan in pieces)
+        return Decision(NAME, {}, f"{words}: no branch begins there, the file's value stays", LOW, pieces_tried)
     values = list(DEEP if s.facts.deep else SHALLOW)
     for refinement in range(REFINEMENTS + 1):
         if missing := s.missing([plan for value in values for plan in _branches(ends, value)]):
@@ -59,9 +63,14 @@ def score(run: Run) -> float:
     return float(np.median(losses[len(losses) // 2 :]))
 
 
+def _goes_on(s: Situation, plan: Plan) -> bool:
+    """Whether it came to its end: what was given up leaves no snapshot to go on from."""
+    return plan in s.results and "GaveUp" not in s.results[plan].counts
+
+
 def _is_level(s: Situation, pieces: list[Plan]) -> bool:
     """Whether the last piece is no lower than the one before it, beyond the scatter of the tests."""
-    if len(pieces) < 2 or not all(piece in s.results for piece in pieces[-2:]):
+    if len(pieces) < 2 or not all(_goes_on(s, piece) for piece in pieces[-2:]):
         return False
     before, last = (np.log(s.results[piece].test.main_loss) for piece in pieces[-2:])
     if not (np.isfinite(before).all() and np.isfinite(last).all()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pysolver.disciplined.clues import INSTABILITY, UNDERFITTING
 from pysolver.disciplined.plan import CYCLE, RAMP, Plan
 from pysolver.disciplined.stages import LOW, Decision, Situation, final_loss
@@ -17,7 +19,8 @@ RATIO = 10  # max_lr / base_lr
 
 
 def decide(s: Situation) -> Decision | list[Plan]:
-    """Short cycles to max_lr and to lower rates, as long as lower is better: what a ramp bears a cycle may not."""
+    """Short cycles to max_lr and to lower rates, as long as lower is better or none has trained to its end: what a
+    ramp bears a cycle may not."""
     batch = int(s.values["batch_size"])
     epochs = max(s.facts.short(ITERATIONS, batch), round(s.facts.epochs / 6, 2))
     top, notes = _top(s)
@@ -33,7 +36,8 @@ def decide(s: Situation) -> Decision | list[Plan]:
                 return Decision(NAME, {}, "not tried: the file's rate stays", LOW)
             top = _round(s.values["max_lr"] / LOWER)
             return Decision(NAME, _values(top), "not tried: half of what the range test bears, to be safe", LOW)
-        if comparison.best() != tried[-1]:
+        best = comparison.best()
+        if best != tried[-1] and math.isfinite(comparison.mean(best)):
             break
     value, sure, reason = comparison.choose(robust=lambda rate: rate)
     evidence = tuple(plan for rate in comparison.scores for plan in _plans(s, rate, epochs))
