@@ -233,26 +233,41 @@ def ramp(lr: np.ndarray) -> np.ndarray:
 
 
 def read_curve(name: str, what: str, lr: np.ndarray, loss: np.ndarray) -> Reading:
-    """Finds start, best rate and break of one curve; lr rising, losses may be NaN (diverged) or spike."""
+    """Finds start, best rate and break of one curve; lr rising, losses may be NaN (diverged) or spike.
+
+    A loss that begins far above what a collapsed net has (ContrastiveLoss and EuclideanLoss do) rises by a small part
+    of its whole drop where it breaks: if the differences show no break, the ratios are asked.
+    """
     ceiling = _ceiling(loss)
     level = np.where(np.isfinite(loss), np.minimum(loss, ceiling), ceiling)
+    smoothed = running_median(level, WINDOWS[1])
+    first, best, drop, noise = _drop(level)
+    worked = drop > max(3 * noise, 0.02 * abs(first))
+    if not worked:
+        return Reading(name, what, lr, loss, smoothed, None, None, (), False)
+    below = np.flatnonzero(smoothed <= first - max(0.1 * drop, 2 * noise))
+    breaks = _breaks(lr, level, loss)
+    if not breaks and level.min() > 0:
+        breaks = _breaks(lr, np.log(level), loss)
+    return Reading(name, what, lr, loss, smoothed, float(lr[below[0]]), float(lr[best]), breaks, True)
+
+
+def _drop(level: np.ndarray) -> tuple[float, int, float, float]:
+    """The first value, the place of the lowest, the drop from the one to the other, and the noise."""
     smoothed = running_median(level, WINDOWS[1])
     first = float(np.median(level[: _few(level)]))
     best = int(np.argmin(smoothed))
     drop = first - float(smoothed[best])
-    noise = _noise(level, smoothed, best, drop)
-    worked = drop > max(3 * noise, 0.02 * abs(first))
-    start, breaks = None, []
-    if worked:
-        below = np.flatnonzero(smoothed <= first - max(0.1 * drop, 2 * noise))
-        start = float(lr[below[0]])
-        for part in THRESHOLDS:
-            for window in WINDOWS:
-                found = _break(lr, running_median(level, window), max(part * drop, 3 * noise), loss)
-                breaks += [] if found is None else [found]
-    if len(breaks) * 2 <= len(THRESHOLDS) * len(WINDOWS):
-        breaks = []
-    return Reading(name, what, lr, loss, smoothed, start, float(lr[best]) if worked else None, tuple(breaks), worked)
+    return first, best, drop, _noise(level, smoothed, best, drop)
+
+
+def _breaks(lr: np.ndarray, level: np.ndarray, loss: np.ndarray) -> tuple[float, ...]:
+    """Where it breaks by each threshold and smoothing; nothing if most of them see no break."""
+    _, _, drop, noise = _drop(level)
+    rises = [(max(part * drop, 3 * noise), window) for part in THRESHOLDS for window in WINDOWS]
+    found = [_break(lr, running_median(level, window), rise, loss) for rise, window in rises]
+    seen = tuple(rate for rate in found if rate is not None)
+    return seen if 2 * len(seen) > len(found) else ()
 
 
 def _few(values: np.ndarray) -> int:

@@ -58,6 +58,9 @@ KNOWN = {
     "two basins, the second shallow": (
         LINEAR, curve(LINEAR, 2.2) + np.where(LINEAR > 0.9, 1.6, 0) - np.where(LINEAR > 1.5, 0.5, 0), 0.9
     ),
+    "contrastive: collapses far below its first loss": (
+        LINEAR / 10, with_values(curve(LINEAR, 99, 0.03, 0.09, 5.96, noise=0.004), LINEAR > 1.6, 0.215), 0.16
+    ),
     "few points": (LINEAR[::5], curve(LINEAR[::5], 1.5, start=0.2), 1.5),
 }  # fmt: skip
 
@@ -74,7 +77,8 @@ def test_known_break(name):
 @pytest.mark.parametrize(
     "loss",
     [curve(LINEAR, 99), curve(LINEAR, 99, noise=0.1), with_values(curve(LINEAR, 99, noise=0.05), [-1], 8.0),
-     with_values(curve(LINEAR, 99, noise=0.02), [10, 20, 40], 9.0)],
+     with_values(curve(LINEAR, 99, noise=0.02), [10, 20, 40], 9.0),
+     curve(LINEAR, 99, low=0.09, first=5.96) + np.where(LINEAR > 1.6, 0.03, 0)],  # a third above: may be its noise
 )  # fmt: skip
 def test_no_break_is_said_honestly(loss):
     found = RangeTest((read_curve("a", "test loss", LINEAR, loss),))
