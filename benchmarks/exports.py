@@ -26,7 +26,6 @@ import onnx.utils
 import onnxruntime
 import torch
 
-from pysolver.context import Context
 from pysolver.export.check import random_inputs
 from pysolver.export.convert import OPSET, to_onnx
 from pysolver.export.files import open_net
@@ -70,7 +69,7 @@ def apart(found: np.ndarray, expected: np.ndarray) -> float:
 
 def deploy_prototxt(path: Path, net: Net, program: Program) -> str:
     """What a user of OpenCV has: the TEST net without labels and heads, with Input layers; no Softmax."""
-    param = filter_net(read_net_for(str(path), caffe_pb2.TEST, emit=QUIET), Context(listener=QUIET))
+    param = filter_net(read_net_for(str(path), caffe_pb2.TEST, emit=QUIET), QUIET)
     kinds = {layer.name: layer for layer in net.layers}
     layers = []
     for value in program.inputs:

@@ -8,15 +8,8 @@ from pathlib import Path
 from pysolver.errors import CaffeError
 from pysolver.files import LARGEST_LIST, read_bytes, read_text
 from pysolver.lmdb_file import LmdbFile
-from pysolver.proto.caffe_pb2 import (
-    TEST,
-    TRAIN,
-    LayerParameter,
-    NetParameter,
-    NetState,
-    NetStateRule,
-    SolverParameter,
-)
+from pysolver.net.filter import is_included
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, NetState, SolverParameter
 
 
 def in_phase(layer: LayerParameter, phase: int) -> bool:
@@ -38,25 +31,7 @@ def data_layers(net: NetParameter, phase: int, state: NetState | None = None) ->
     whole.CopyFrom(net.state)
     whole.MergeFrom(state)
     whole.phase = phase  # type: ignore[assignment]  # a number is one
-    return (layer for layer in readers if in_state(layer, whole))
-
-
-def in_state(layer: LayerParameter, state: NetState) -> bool:
-    """Whether a net of this phase, level and stages has the layer, as pysolver.net.filter decides it with log lines."""
-    if layer.include:
-        return any(_meets(rule, state) for rule in layer.include)
-    return not any(_meets(rule, state) for rule in layer.exclude)
-
-
-def _meets(rule: NetStateRule, state: NetState) -> bool:
-    stages = set(state.stage)
-    return (
-        (not rule.HasField("phase") or rule.phase == state.phase)
-        and (not rule.HasField("min_level") or state.level >= rule.min_level)
-        and (not rule.HasField("max_level") or state.level <= rule.max_level)
-        and stages.issuperset(rule.stage)
-        and stages.isdisjoint(rule.not_stage)
-    )
+    return (layer for layer in readers if is_included(layer, whole, lambda event: None))
 
 
 def tested(solver: SolverParameter, net: NetParameter) -> NetState:

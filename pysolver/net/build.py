@@ -42,7 +42,7 @@ class Graph:
 
 def build_graph(param: NetParameter, context: Context) -> Graph:
     """Filter, split and connect. param: upgraded NetParameter with its state set."""
-    filtered = filter_net(param, context)
+    filtered = filter_net(param, context.emit)
     context.emit(e.InitializingNet(to_text(filtered)))
     dialects.hand_on_fillers(filtered)
     set_auto_crops(filtered)

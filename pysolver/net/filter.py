@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pysolver.context import Context
 from pysolver.errors import CaffeError
 from pysolver.logs import notices
 from pysolver.logs.events import Emit
@@ -25,41 +24,41 @@ def read_net_for(
     return param
 
 
-def filter_net(param: NetParameter, context: Context) -> NetParameter:
+def filter_net(param: NetParameter, emit: Emit) -> NetParameter:
     """A copy of `param` with just the layers that its state includes (Net::FilterNet)."""
     filtered = caffe_pb2.NetParameter()
     filtered.CopyFrom(param)
     del filtered.layer[:]
-    filtered.layer.extend(layer for layer in param.layer if is_included(layer, param.state, context))
+    filtered.layer.extend(layer for layer in param.layer if is_included(layer, param.state, emit))
     return filtered
 
 
-def is_included(layer: LayerParameter, state: NetState, context: Context) -> bool:
+def is_included(layer: LayerParameter, state: NetState, emit: Emit) -> bool:
     """Whether a net of this state has the layer."""
     if layer.include and layer.exclude:
         raise CaffeError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.", layer.name)
     if layer.include:
-        return any(_meets(state, rule, layer.name, context) for rule in layer.include)
-    return not any(_meets(state, rule, layer.name, context) for rule in layer.exclude)
+        return any(_meets(state, rule, layer.name, emit) for rule in layer.include)
+    return not any(_meets(state, rule, layer.name, emit) for rule in layer.exclude)
 
 
-def _meets(state: NetState, rule: NetStateRule, layer: str, context: Context) -> bool:
+def _meets(state: NetState, rule: NetStateRule, layer: str, emit: Emit) -> bool:
     """Net::StateMeetsRule."""
     if rule.HasField("phase") and rule.phase != state.phase:
-        context.emit(notices.PhaseDiffers(state.phase, rule.phase, layer))
+        emit(notices.PhaseDiffers(state.phase, rule.phase, layer))
         return False
     if rule.HasField("min_level") and state.level < rule.min_level:
-        context.emit(notices.LevelBelow(state.level, rule.min_level, layer))
+        emit(notices.LevelBelow(state.level, rule.min_level, layer))
         return False
     if rule.HasField("max_level") and state.level > rule.max_level:
-        context.emit(notices.LevelAbove(state.level, rule.max_level, layer))
+        emit(notices.LevelAbove(state.level, rule.max_level, layer))
         return False
     for stage in rule.stage:
         if stage not in state.stage:
-            context.emit(notices.StageMissing(stage, layer))
+            emit(notices.StageMissing(stage, layer))
             return False
     for stage in rule.not_stage:
         if stage in state.stage:
-            context.emit(notices.StageUnwanted(stage, layer))
+            emit(notices.StageUnwanted(stage, layer))
             return False
     return True

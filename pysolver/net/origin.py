@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pysolver.component import naming_layers
-from pysolver.context import Context
 from pysolver.data.source import Source
 from pysolver.errors import CaffeError
 from pysolver.net.filter import is_included
@@ -53,6 +52,5 @@ class Origin:
             found = [at for at in layers_with_lines(self.name) if at[1].name == layer] if layer else []
         except CaffeError:  # no file, or another one by now
             return ""
-        silent = Context(listener=lambda event: None)
-        mine = [line for line, param in found if len(found) == 1 or is_included(param, state, silent)]
+        mine = [line for line, param in found if len(found) == 1 or is_included(param, state, lambda event: None)]
         return f":{mine[0]}" if mine else ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pysolver.context import Context
 from pysolver.errors import CaffeError
+from pysolver.logs.writer import to_stderr
 from pysolver.net.filter import filter_net
 from pysolver.proto import caffe_pb2
 from pysolver.proto.text import parse_text
@@ -38,14 +38,14 @@ CASES = [
 @pytest.mark.parametrize(("rules", "state", "included"), CASES)
 def test_rules(rules: str, state: str, included: bool):
     net = parse_text(f"state {{ {state} }} layer {{ name: 'l' type: 'ReLU' {rules} }}", caffe_pb2.NetParameter)
-    assert [layer.name for layer in filter_net(net, Context()).layer] == (["l"] if included else [])
+    assert [layer.name for layer in filter_net(net, to_stderr).layer] == (["l"] if included else [])
     assert len(net.layer) == 1, "the original stays as it is"
 
 
 def test_include_and_exclude_together_are_an_error():
     net = parse_text("layer { name: 'l' include { } exclude { } }", caffe_pb2.NetParameter)
     with pytest.raises(CaffeError, match="'l': Specify either include rules or exclude rules; not both"):
-        filter_net(net, Context())
+        filter_net(net, to_stderr)
 
 
 def test_each_failed_rule_is_logged(capsys):
@@ -54,7 +54,7 @@ def test_each_failed_rule_is_logged(capsys):
         "layer { name: 'a' include { phase: TRAIN } include { min_level: 3 } include { max_level: 0 } "
         "include { stage: 's' } include { not_stage: 'x' } }"
     )
-    filter_net(parse_text(text, caffe_pb2.NetParameter), Context())
+    filter_net(parse_text(text, caffe_pb2.NetParameter), to_stderr)
     lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "The NetState phase (1) differed from the phase (0) specified by a rule in layer a",
