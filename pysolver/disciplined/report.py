@@ -10,7 +10,7 @@ from pysolver.disciplined.answer import judged_on, solver_text
 from pysolver.disciplined.clues import find_clues
 from pysolver.disciplined.plan import CHOICE, CYCLE, FINAL, FIXED, WHOLE, Plan
 from pysolver.disciplined.show import TITLES
-from pysolver.disciplined.stages import Decision, final_accuracy, final_loss, lowest_loss
+from pysolver.disciplined.stages import Decision, cycle, final_accuracy, final_loss, lowest_loss, momentum
 from pysolver.disciplined.trial import seconds
 from pysolver.disciplined.tuning import Tuning, epochs_of
 from pysolver.errors import CaffeError
@@ -65,7 +65,7 @@ def _answer(tuning: Tuning) -> str:
              "momentum_low": "momentum at max_lr", "weight_decay": "weight decay",
              "epochs": "epochs"}  # fmt: skip
     rows = [
-        (words, f"{values[name]:.4g}", SURE[tuning.reasons[name].sure] if name in tuning.reasons else "as in the file")
+        (words, f"{values[name]:.4g}", _how_sure(tuning, name))
         for name, words in names.items()
         if tuning.cycles or name not in ("max_lr", "momentum_low")
     ]
@@ -76,6 +76,16 @@ def _answer(tuning: Tuning) -> str:
         f'<section class="answer"><h2>The answer</h2>{lead}{_table(("", "value", "how sure"), rows)}'
         f"<p>{escape(cost)}</p><pre>{escape(solver_text(tuning))}</pre></section>"
     )
+
+
+def _how_sure(tuning: Tuning, name: str) -> str:
+    """Of a value of the answer, or where it is from if nothing decided it."""
+    if name in tuning.reasons:
+        return SURE[tuning.reasons[name].sure]
+    if name == "epochs" and not tuning.recipe.facts.open_ended:
+        return "as asked for"
+    follows = {"base_lr": f"max_lr / {cycle.RATIO}", "momentum_low": f"at most {momentum.LOWEST:g}"}
+    return follows.get(name, "as in the file") if tuning.cycles else "as in the file"
 
 
 def _section(tuning: Tuning, decision: Decision) -> str:
@@ -174,5 +184,6 @@ th, td { text-align: left; padding: .2rem .5rem .2rem 0; border-bottom: 1px soli
 .trials { font-size: .75rem; }
 .trials th, .trials td { overflow-wrap: normal; }
 .trials td:first-child { font-family: ui-monospace, monospace; font-size: .7rem; overflow-wrap: anywhere; }
+.answer td:nth-child(2) { white-space: nowrap; }
 svg { width: 100%; height: auto; max-width: 40rem; display: block; margin: .6rem 0; }
 """

@@ -11,7 +11,7 @@ import numpy as np
 
 from pysolver.disciplined.plan import CYCLE, OWN, RAMP, WHOLE, Plan
 from pysolver.disciplined.stages import Decision
-from pysolver.logs.plot import legend_below
+from pysolver.logs.plot import legend_below, log_scale
 from pysolver.logs.run import Run
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw(decision: Decision, runs: Mapping[Plan, Run], tuning: Tuning) -> str:
     axes.set_xlabel(_axis(decision.stage, runs))
     accuracy = decision.stage in WHOLE and _has_accuracy(runs)
     axes.set_ylabel("test error, %" if accuracy else "test loss")
-    axes.set_yscale("log")
+    log_scale(axes)
     _fit(axes, lines)
     _deaths(axes, lines)
     if decision.stage == "range" and "max_lr" in decision.values:
@@ -151,20 +151,25 @@ def _fit(axes: Axes, lines: Lines) -> None:
 
 
 def _bars(decision: Decision) -> str:
-    rows = [(name.removeprefix("batch size "), float(value.split()[0])) for name, value in decision.table]
+    """Images a second at best, and as a line down to the worst turn: which sizes differ, whatever else was running."""
+    rows = [
+        (name.removeprefix("batch size "), *map(float, re.findall(r"\d+", value)[:2])) for name, value in decision.table
+    ]
     if not rows:
         return ""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 2.2), layout="constrained")
     axes = figure.subplots()
-    axes.bar([name for name, _ in rows], [value for _, value in rows], color=COLOURS[0], width=0.5)
+    names, best, worst = zip(*rows, strict=True)
+    axes.bar(names, best, color=COLOURS[0], width=0.5)
+    axes.vlines(names, worst, best, color=INK, linewidth=1.2, label="from the worst turn to the best")
     axes.set_xlabel("batch size")
     axes.set_ylabel("images/s")
-    return _svg(figure, axes, "batch", legend=False)
+    return _svg(figure, axes, "batch")
 
 
-def _svg(figure: Any, axes: Axes, name: str, legend: bool = True) -> str:
+def _svg(figure: Any, axes: Axes, name: str) -> str:
     import matplotlib
 
     for spine in ("top", "right"):
@@ -175,8 +180,7 @@ def _svg(figure: Any, axes: Axes, name: str, legend: bool = True) -> str:
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     axes.grid(color=INK, alpha=0.15, linewidth=0.6)
-    if legend:
-        legend_below(figure, *axes.get_legend_handles_labels(), frameon=False, labelcolor=INK)
+    legend_below(figure, *axes.get_legend_handles_labels(), frameon=False, labelcolor=INK)
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})

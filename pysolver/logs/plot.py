@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter
 
 from pysolver.errors import CaffeError
 from pysolver.files import write_atomic
@@ -113,7 +113,7 @@ def _panel(
         side.set_ylabel(style.words(names))
         kind = style.quantity(names[0])
         if log_y and kind not in ("accuracy", *style.RATES):
-            side.set_yscale("log")
+            log_scale(side)
         elif kind == "accuracy" and (bounds := style.accuracy_limits([c.y for c in curves if not c.faint])):
             side.set_ylim(bounds)
         elif kind == "loss" and (bounds := style.limits([curve.y for curve in curves])):
@@ -206,6 +206,20 @@ def _legend(made: Figure, drawn: Sequence[Curve], order: Sequence[str], runs: in
     if any(curve.faint for curve in drawn):
         seen["superseded by a resumed run"] = Line2D([], [], color=style.GREY, linewidth=1, alpha=0.3)
     legend_below(made, list(seen.values()), list(seen))
+
+
+class _Plain(LogFormatter):
+    """0.2, not 2 x 10^-1, at those places that matplotlib names."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def log_scale(axes: Axes) -> None:
+    """A logarithmic y axis whose numbers are written out."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_Plain())
+    axes.yaxis.set_minor_formatter(_Plain())
 
 
 def legend_below(made: Figure, handles: Sequence[Any], names: Sequence[str], size: float = 9, **look: Any) -> None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from surfaces import World
 
 from pysolver.disciplined import answer, report, report_plots
@@ -21,6 +22,7 @@ from pysolver.disciplined.stages import Decision, Situation, balance, final
 from pysolver.disciplined.trial import changed
 from pysolver.disciplined.tuning import STAGES, Budget, Tuning, affordable, bearable, last_epochs
 from pysolver.errors import CaffeError
+from pysolver.logs.plot import log_scale
 from pysolver.proto.caffe_pb2 import NetParameter, SolverParameter
 from pysolver.proto.text import parse_text
 
@@ -52,6 +54,17 @@ def tuning(tmp_path_factory: pytest.TempPathFactory) -> Tuning:
     answer.write(tuning)
     report.write(tuning)
     return tuning
+
+
+def test_a_logarithmic_axis_has_its_numbers_written_out(tuning):
+    """Before: 2.8 x 10^0. A range from 1.6 to 2.8 has no power of ten to name."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], [1.6, 2.8])
+    log_scale(axes)
+    figure.canvas.draw()
+    named = [label.get_text() for label in axes.get_yticklabels(which="both") if label.get_text()]
+    assert {"2", "2.4"} <= set(named) and all(text == f"{float(text):g}" for text in named)
 
 
 def test_the_solver_has_the_values_their_reasons_and_the_persons_other_fields(tuning):
@@ -267,6 +280,18 @@ def test_where_the_file_stays_the_answer_is_the_file(tuning):
     page = report.page(other)
     assert "the file stays as it came" in page and "as in the file" in page
     assert "the file stays as it came" not in (tuning.recipe.out / "report.html").read_text()
+
+
+def test_what_no_stage_decided_says_where_it_is_from(tuning):
+    """Before, "as in the file" also of a tenth of max_lr, of the momentum at it, and of a length that was asked for."""
+    found = next(d for d in tuning.decisions if d.stage == "range")
+    facts = replace(tuning.recipe.facts, open_ended=False)
+    other = replace(tuning, recipe=replace(tuning.recipe, facts=facts), decisions=[found])
+    rows = re.findall(r"<tr><td>([^<]*)</td><td>[^<]*</td><td>([^<]*)</td></tr>", report.page(other))
+    assert [(name, how) for name, how in rows if name != "max_lr"] == [
+        ("batch size", "as in the file"), ("base_lr", "max_lr / 10"), ("momentum", "as in the file"),
+        ("momentum at max_lr", "at most 0.85"), ("weight decay", "as in the file"), ("epochs", "as asked for"),
+    ]  # fmt: skip
 
 
 def test_stages_that_find_no_rate_leave_the_schedule(tuning):

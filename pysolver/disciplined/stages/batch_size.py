@@ -33,13 +33,14 @@ def decide(s: Situation) -> Decision | list[Plan]:
         return Decision(NAME, {}, "the speed was not measured: the file's batch size stays", LOW, tuple(plans))
     sizes = sorted({plan.batch for plan in plans})
     spans = {size: [turn[size] for turn in turns.values() if size in turn] for size in sizes}
-    table = tuple((f"batch size {size}", _span(span)) for size, span in spans.items() if span)
+    gains = _gains(s, plans)
+    table = tuple((f"batch size {size}", _span(span) + _told(gains, own, size)) for size, span in spans.items() if span)
     beyond = [plan.batch for plan, run in s.runs(plans).items() if _is_too_large(run)]
     notes = tuple(f"batch size {size} does not fit into memory" for size in dict.fromkeys(beyond))
     chosen, gain = _choice(s, plans)
     words = f"{chosen} trains at least {gain:.1f} times as many images a second as {own}"
     if chosen == own:
-        words = f"no larger batch is {PAYS:g} times as fast as {own}: it stays, more would only mean fewer updates"
+        words = f"no larger batch is {PAYS:g} times as fast as {own} each turn: it stays, more means fewer updates"
     return Decision(NAME, {"batch_size": chosen}, words, FAIR, tuple(plans), table, notes)
 
 
@@ -85,6 +86,16 @@ def images_per_second(run: Run, batch: int) -> float | None:
 
 def _choice(s: Situation, plans: Sequence[Plan]) -> tuple[int, float]:
     """The size to take, and how many times as fast as the person's own it is at least."""
+    own = s.facts.batch
+    fast = {size: gain for size, gain in _gains(s, plans).items() if size > own and gain >= PAYS}
+    if not fast:
+        return own, 1.0
+    chosen = min(size for size, gain in fast.items() if gain >= NEAR * max(fast.values()))
+    return chosen, fast[chosen]
+
+
+def _gains(s: Situation, plans: Sequence[Plan]) -> dict[int, float]:
+    """How many times as fast as the person's own each size is, in the turn where that is least."""
     own, turns = s.facts.batch, in_turns(s, plans)
     gains = {own: 1.0}
     for plan in plans:
@@ -92,11 +103,11 @@ def _choice(s: Situation, plans: Sequence[Plan]) -> tuple[int, float]:
         if own in turn:
             gain = turn.get(plan.batch, 0.0) / turn[own]
             gains[plan.batch] = min(gain, gains.get(plan.batch, gain))
-    fast = {size: gain for size, gain in gains.items() if size > own and gain >= PAYS}
-    if not fast:
-        return own, 1.0
-    chosen = min(size for size, gain in fast.items() if gain >= NEAR * max(fast.values()))
-    return chosen, fast[chosen]
+    return gains
+
+
+def _told(gains: dict[int, float], own: int, size: int) -> str:
+    return f"; at least {gains[size]:.2f} times as fast as {own}" if size > own and gains.get(size) else ""
 
 
 def _measured(s: Situation, sizes: Sequence[int], first_turn: int) -> list[Plan]:
