@@ -71,7 +71,7 @@ def check_name(path: str | Path) -> None:
     if Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise CaffeError(f"{path}: a picture's name ends in .png, .svg or .pdf")
     if not Path(path).parent.is_dir():
-        raise CaffeError(f"{path}: cannot be written: {Path(path).parent} is not a folder")
+        raise CaffeError(f"{path}: cannot be written: No such folder: {Path(path).parent}")
 
 
 def save(made: Figure, path: str | Path, dpi: int = 150) -> None:

@@ -154,7 +154,7 @@ def test_a_layer_for_both_phases_is_tested_with_the_batch_of_the_trial(made):
     ("--epochs=-1", "--epochs -1: a length above 0"), ("--epochs=nan", "--epochs nan: a length above 0"),
     ("--max_lr=inf", "--max_lr inf: a rate above 0"), ("--max_lr=0", "--max_lr 0: a rate above 0"),
     ("-o=range.gif", "range.gif: a picture's name ends in .png, .svg or .pdf"),
-    ("-o=gone/range.png", "gone/range.png: cannot be written: gone is not a folder"),
+    ("-o=gone/range.png", "gone/range.png: cannot be written: No such folder: gone"),
 ])  # fmt: skip
 def test_a_range_test_refuses_before_it_trains(made, capsys, words, message):
     """Before, ramps of minus one epoch were trained, and the picture's name was looked at when all were over."""

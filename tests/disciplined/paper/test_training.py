@@ -166,7 +166,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "| test loss: `high` < `low` | **holds** | `high` " in Path("docs/paper.md").read_text()
     assert Path("docs/paper/table9.png").exists()
     assert main(["reproduce"]) == 0
-    assert "3 of 3 curves  3 holds" in capfd.readouterr().out
+    assert "3 of 3 curves  3 hold" in capfd.readouterr().out
 
     shutil.rmtree("experiments/runs")  # as in a fresh checkout: what is kept is done
     assert main(["reproduce", "table9", "--runs", "2"]) == 0
