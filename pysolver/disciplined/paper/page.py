@@ -96,12 +96,13 @@ def _claims_told(judged: Sequence[Judged]) -> str:
     unsure = [j for j in judged if j.verdict == "within the noise"]
     once = [j for j in unsure if not j.measured]
     hold, fail = counts["holds"], counts["does not"]
+    have = "has" if len(once) == 1 else "have"
+    few = f" Of the {len(unsure)}, {len(once)} {have} one run of each curve: noise is not known there yet."
     return (
         f"- **Claims:** of {len(judged)} that the paper makes {hold} hold{'s' * (hold == 1)}, "
         f"{fail} do{'es' * (fail == 1)} not; "
         f"{len(unsure)} are within the noise, of which {sum(j.points for j in unsure)} point the paper's way; "
-        f"{counts['not run']} have not been run. Of the {len(unsure)}, {len(once)} ha{'s' if len(once) == 1 else 've'} "
-        "one run of each curve: noise is not known there yet."
+        f"{counts['not run']} have not been run." + (few if once else "")
     )
 
 

@@ -106,7 +106,7 @@ def _panel(
     axes: Axes, experiment: Experiment, curves: Sequence[Curve], results: Sequence[Result], what: str, count: bool
 ) -> None:
     """count: whether the legend says how many runs a curve has."""
-    early, late, quarter = [], [], []
+    early, late, quarter, ends = [], [], [], []
     for index, curve in enumerate(curves):
         runs = [result for result in results if result.curve == curve.name]
         lines = [_line(result, experiment, what, DATA[curve.data].train) for result in runs]
@@ -115,7 +115,8 @@ def _panel(
             axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
         if lines:
             x, y = _mean(lines)
-            dead = sum(_ends(axes, x, y, colour) for x, y in lines)
+            ends += [(x, y, colour) for x, y in lines]
+            dead = sum(not np.isfinite(y[-1]) for _, y in lines)
             label = curve.name + (f" ({len(lines)})" if count else "") + (f", {dead} diverged" if dead else "")
             axes.plot(x, y, color=colour, linewidth=1.6, linestyle=DASHES[index % len(DASHES)], label=label)
             early.append(y[: max(1, len(y) // 6)])
@@ -128,25 +129,51 @@ def _panel(
     if what.endswith("loss") and early:  # a curve that broke must not flatten the others
         _cut_top(axes, early, 1.15)
         _cut_top(axes, quarter, 1.5)
+    if what == "gap":
+        _cut_gap(axes, [result for result in results if result.curve in {curve.name for curve in curves}])
     if what.endswith("accuracy") and late:  # nor must the first steps from chance
         _cut_bottom(axes, late)
+    for x, y, colour in ends:
+        _end(axes, x, y, colour)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _ends(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> bool:
-    """Mark where a run diverged, with a cross at its last finite point; whether it did."""
+def _end(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    """Mark where a run diverged, with a cross at its last finite point, at the edge if that is beyond."""
     finite = np.flatnonzero(np.isfinite(y))
     if len(finite) and finite[-1] < len(y) - 1:
-        axes.plot(x[finite[-1]], y[finite[-1]], "x", color=colour, markersize=7, clip_on=False)
-    return not np.isfinite(y[-1])
+        last = np.clip(y[finite[-1]], *axes.get_ylim())
+        axes.plot(x[finite[-1]], last, "x", color=colour, markersize=7, clip_on=False)
 
 
 def _cut_top(axes: Axes, parts: Sequence[np.ndarray], margin: float) -> None:
-    """Cut what lies above so many times the highest value of these parts of the curves."""
+    """Cut what lies above so many times the highest value of these parts of the curves; the axis ends a little below
+    the lowest point that is drawn."""
     values = _finite(parts)
-    if len(values):
-        axes.set_ylim(top=min(axes.get_ylim()[1], margin * float(values.max())))
+    top = margin * float(values.max()) if len(values) else np.inf
+    if top < axes.get_ylim()[1]:
+        lowest = min(float(np.nanmin(y)) for y in _drawn(axes))
+        axes.set_ylim(lowest - 0.05 * (top - lowest), top)
+
+
+def _cut_gap(axes: Axes, results: Sequence[Result]) -> None:
+    """Where the test loss is far above what it is after a quarter of the run, its gap says nothing."""
+    near = []
+    for result in results:
+        loss, gap = result.column("test loss")[1], result.column("gap")[1]
+        near.append(gap[loss <= 1.5 * loss[len(loss) // 4]])
+    values = _finite(near)
+    if len(values) > 1:
+        margin = 0.1 * (values.max() - values.min())
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, values.min() - margin), min(high, values.max() + margin))
+
+
+def _drawn(axes: Axes) -> list[np.ndarray]:
+    """The values of the curves that have any."""
+    values = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    return [y for y in values if np.isfinite(y).any()]
 
 
 def _cut_bottom(axes: Axes, parts: Sequence[np.ndarray]) -> None:

@@ -255,6 +255,17 @@ def test_a_diverged_run_is_marked_where_it_ends():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["inv, 1 diverged", "cycle, 1 diverged"]
 
 
+def test_a_loss_that_diverged_leaves_the_rest_in_sight():
+    """As Figure 1 here: no number at first, 78 until the averages follow, then a fall to 1.8 and the break."""
+    loss = [None, 78.0, 3.5, 2.0, 1.8, 1.8, 65.0, None]
+    test = {name: [float(i) for i in range(8)] for name in TABLE} | {"loss": loss, "accuracy": [0.1] * 8}
+    axes = drawn(EXPERIMENT, [replace(made("inv", 1, 99.0), test=test)]).axes[0]
+    low, top = axes.get_ylim()
+    assert 1.6 < low < 1.8 and top == 1.5 * 3.5  # what it is after a quarter, and half of that
+    (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
+    assert cross.get_xydata().tolist() == [[6.0, top]]
+
+
 def test_a_picture_of_all_rows(tmp_path: Path):
     """One of two rows, also where one has diverged and another has no number of the paper's."""
     curves = (*CURVES, replace(CURVES[0], name="none", paper=None, group="other"))
