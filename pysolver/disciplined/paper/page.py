@@ -71,8 +71,8 @@ def _outcome(experiments: Sequence[Experiment], kept: Kept, judged: Verdicts) ->
     for asked, verdict, words in (
         (papers, "holds", "These claims hold:"),
         (papers, "does not", "These do not:"),
-        (ours, "holds", "Of what was asked besides holds:"),
-        (ours, "does not", "Of what was asked besides does not hold:"),
+        (ours, "holds", "Of what was asked besides, these hold:"),
+        (ours, "does not", "Of what was asked besides, these do not:"),
     ):
         if found := [(e, j) for e in asked for j in judged[e.name] if j.verdict == verdict]:
             lines += ["", words, "", *(f"- {_link(e)}: {j.claim.words}{_at(j.scale)}" for e, j in found)]

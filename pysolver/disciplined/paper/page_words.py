@@ -10,7 +10,7 @@ lays beside one another what is printed there and what has come out here so far.
 
 BEFORE = """**Before you compare:**
 
-- *Most is shortened or was run once.* Two cores made it. Of curves with one run each a claim can only point one way or
+- *Most is shortened or has few runs.* Two cores made it. Of curves with one run each a claim can only point one way or
   the other, and the numbers of shortened runs are not the paper's; only what they compare may be.
 - *How long the runs of its figures were* the paper mostly does not say: where a section says nothing else, the full
   length is our guess.
