@@ -92,7 +92,7 @@ def test_rows_of_the_page():
     question = replace(EXPERIMENT, name="question", title="Asked")
     text = page.text([question], {"question": results(99.0, 99.25)})
     assert "of 0 that the paper makes 0 hold" in text and "These claims hold" not in text
-    assert "Of what was asked besides holds:\n\n- [Asked](#asked): accuracy: `inv` < `cycle`\n" in text
+    assert "Of what was asked besides, these hold:\n\n- [Asked](#asked): accuracy: `inv` < `cycle`\n" in text
     once = page.text([EXPERIMENT], {"table9": [made("inv", 1, 99.0), made("cycle", 1, 98.0)]})
     assert "2 of 2 rows have been run at full length, 2 of them once." in once
     assert "| within the noise, the other way; one run each | `inv` 99.00 (1); `cycle` 98.00 (1) |" in once
