@@ -55,6 +55,6 @@ def call(args: argparse.Namespace) -> None:
     if args.output:
         decision = tuning.decisions[-1]
         runs = [tuning.results[plan] for plan in decision.evidence if plan.shape == RAMP]
-        title = f"{decision.headline} ({decision.sure})\n{decision.reason}"  # as the terminal says it
+        title = f"{decision.headline} ({decision.certainty})\n{decision.reason}"  # as the terminal says it
         plot.save(range_plot.figure(analyse(runs), runs, labels(runs), title=title), args.output)
         print(args.output)

@@ -145,12 +145,8 @@ def _compared(tuning: Tuning) -> list[str]:
 
 
 def _comment(decision: Decision) -> list[str]:
-    words = f"{decision.stage}, {_sure(decision)}: {decision.reason}"
+    words = f"{decision.stage}, {decision.certainty}: {decision.reason}"
     return [f"# {line}" for line in textwrap.wrap(words, 110)]
-
-
-def _sure(decision: Decision) -> str:
-    return {"high": "sure", "fair": "fairly sure"}.get(decision.sure, decision.sure)
 
 
 def to_json(tuning: Tuning) -> dict[str, Any]:

@@ -32,7 +32,6 @@ ABOUT_OTHERS = {  # with --compare_batch_sizes, with --from_snapshot
     ("batch", CYCLE): "Section 4.2, Fig. 6: several sizes for the same time, each with rates of its own.",
     ("weight_decay", FIXED): "Section 4.4, Fig. 12: one run to the plateau, from its snapshot a branch for each value.",
 }
-SURE = {"high": "sure", "fair": "fairly sure", "not sure": "not sure"}
 
 
 def write(tuning: Tuning) -> None:
@@ -81,7 +80,7 @@ def _answer(tuning: Tuning) -> str:
 def _how_sure(tuning: Tuning, name: str) -> str:
     """Of a value of the answer, or where it is from if nothing decided it."""
     if name in tuning.reasons:
-        return SURE[tuning.reasons[name].sure]
+        return tuning.reasons[name].certainty
     if name == "epochs" and not tuning.recipe.facts.open_ended:
         return "as asked for"
     follows = {"base_lr": f"max_lr / {cycle.RATIO}", "momentum_low": f"at most {momentum.LOWEST:g}"}
@@ -98,7 +97,7 @@ def _section(tuning: Tuning, decision: Decision) -> str:
     return (
         f'<section><h2>{TITLES[decision.stage]}</h2><p class="about">{escape(about)}</p>'
         f'<p class="decision"><strong>{escape(decision.headline)}</strong> '
-        f'<span class="sure">{SURE[decision.sure]}</span></p>'
+        f'<span class="sure">{decision.certainty}</span></p>'
         f"<p>{escape(_sentence(decision.reason))}</p>{picture}"
         + (_table(("", ""), decision.table) if decision.table else "")
         + (f"<ul>{notes}</ul>" if notes else "")

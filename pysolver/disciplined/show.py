@@ -172,7 +172,7 @@ def outcome(trial: Trial) -> str:
 def decision_lines(decision: Decision) -> list[str]:
     """A decision in words."""
     stage = "" if decision.values or decision.file_stays else f"{TITLES[decision.stage]}: "
-    return [f"=> {stage}{decision.headline}  ({decision.sure})", f"   {decision.reason}",
+    return [f"=> {stage}{decision.headline}  ({decision.certainty})", f"   {decision.reason}",
             *(f"   {note}" for note in decision.notes)]  # fmt: skip
 
 

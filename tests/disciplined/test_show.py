@@ -58,7 +58,7 @@ def test_a_terminal_shows_the_latest_losses_and_the_cost(scene, monkeypatch):
     # 5 epochs now; then 4 seeds of 10 epochs, twice
     assert "Momentum   5 epochs, 0 (0 minutes of training) so far, 80 for the final runs" in told
     assert re.search(r"one +0\.25 at iteration 0", told) and re.search(r"other +test loss 0\.75", told)
-    assert "=> momentum 0.95  (high)" in told
+    assert "=> momentum 0.95  (sure)" in told
 
 
 def test_elsewhere_there_are_plain_lines(scene):

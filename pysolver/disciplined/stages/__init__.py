@@ -42,6 +42,11 @@ class Decision:
     file_stays: bool = False
 
     @property
+    def certainty(self) -> str:
+        """For a person: sure, fairly sure, not sure."""
+        return {HIGH: "sure", FAIR: "fairly sure"}.get(self.sure, self.sure)
+
+    @property
     def headline(self) -> str:
         """What was decided, without the reason."""
         if self.file_stays:
@@ -53,7 +58,7 @@ class Decision:
         rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in self.table)
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return (
-            f"<p>{escape(self.stage)}: <strong>{escape(self.headline)}</strong> ({escape(self.sure)})<br>"
+            f"<p>{escape(self.stage)}: <strong>{escape(self.headline)}</strong> ({self.certainty})<br>"
             f"{escape(self.reason)}</p><table>{rows}</table><ul>{notes}</ul>"
         )
 
