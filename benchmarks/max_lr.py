@@ -3,8 +3,8 @@
     python benchmarks/max_lr.py --solver examples/digits/solver.prototxt --out OUT --epochs 30
 
 Range tests with several seeds show where training breaks; cycles to parts of the smallest break, with several seeds
-each, show what a rate costs or gives, and how many nets die of it: their loss ends above half of where it began. The
-same command goes on where it was interrupted.
+each, show what a rate costs or gives, and how many nets die of it: their loss ends above nine tenths of where it
+began. The same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pysolver.logs.run import Run
 
 MOMENTUM = (0.95, 0.85)
 PARTS = (1.5, 1.25, 1.0, 0.8, 0.67, 0.5, 0.33)  # of the smallest break
+DEAD = 0.9  # of the first loss, above which a net has learned nothing
 
 
 def plans(made: Recipe, shape: str, epochs: float, low: float, high: float, seeds: int) -> list[Plan]:
@@ -62,7 +63,7 @@ def main() -> None:
         print("| --- | --- | --- | --- | --- |")
         for part in PARTS:
             runs = run(plans(made, CYCLE, args.epochs, part * first / RATIO, part * first, args.seeds))
-            alive = [r for r in runs if final_loss(r) < r.train.main_loss[0] / 2]
+            alive = [r for r in runs if final_loss(r) < DEAD * r.train.main_loss[0]]
             losses = mean([final_loss(r) for r in alive], 4) if alive else "-"
             accuracies = [100 * a for r in alive if (a := final_accuracy(r)) is not None]
             told = mean(accuracies, 2) if accuracies else "-"
