@@ -329,6 +329,10 @@ def test_names_are_no_formulas_and_no_html(tmp_path):
     draw([str(log)], Wish(str(tmp_path / "a.svg"), log_y=True))
     svg = (tmp_path / "a.svg").read_text()
     assert escape(rf"test accuracy{odd} (best 0.65)", quote=False) in svg and "<script" not in svg
-    assert ">×</tspan>" in svg  # 2 × 10^0: the numbers of the axis are formulas still
+    assert ">2</text>" in svg and "×" not in svg  # the numbers of a logarithmic loss are written out
+    made = Figure()
+    made.subplots().set(xscale="log", xlim=(1, 1000))
+    plot.save(made, tmp_path / "b.svg")
+    assert "font-size: 7px" in (tmp_path / "b.svg").read_text()  # 10^2: those of another axis are formulas still
     draw([str(log)], Wish(interactive=str(tmp_path / "a.html")))
     assert "<script>x" not in (tmp_path / "a.html").read_text()
