@@ -153,7 +153,7 @@ def _cut_top(axes: Axes, parts: Sequence[np.ndarray], margin: float) -> None:
     values = _finite(parts)
     top = margin * float(values.max()) if len(values) else np.inf
     if top < axes.get_ylim()[1]:
-        lowest = min(float(np.nanmin(y)) for y in _drawn(axes))
+        lowest = float(_finite([np.asarray(line.get_ydata(), float) for line in axes.lines]).min())
         axes.set_ylim(lowest - 0.05 * (top - lowest), top)
 
 
@@ -168,12 +168,6 @@ def _cut_gap(axes: Axes, results: Sequence[Result]) -> None:
         margin = 0.1 * (values.max() - values.min())
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, values.min() - margin), min(high, values.max() + margin))
-
-
-def _drawn(axes: Axes) -> list[np.ndarray]:
-    """The values of the curves that have any."""
-    values = [np.asarray(line.get_ydata(), float) for line in axes.lines]
-    return [y for y in values if np.isfinite(y).any()]
 
 
 def _cut_bottom(axes: Axes, parts: Sequence[np.ndarray]) -> None:
