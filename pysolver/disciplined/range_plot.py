@@ -64,7 +64,7 @@ def _headline(found: RangeTest) -> str:
         some = f" by {len(found.readings) - broke} of {len(found.readings)} runs" if broke else ""
         return f"no break seen up to {found.max_lr:g}{some}: extend the range"
     low, high = (found.max_lr / part for part in ONE_CYCLE)
-    return f"max_lr {found.max_lr:g} (sure: {found.sure}), min_lr for one cycle {low:.2g} to {high:.2g}"
+    return f"max_lr {found.max_lr:g} ({found.certainty}), min_lr for one cycle {low:.2g} to {high:.2g}"
 
 
 def _colour(number: int, runs: int) -> str:

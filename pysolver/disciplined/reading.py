@@ -114,6 +114,11 @@ class RangeTest:
             return "low"
         return "high" if len(self.readings) > 1 and self.spread <= 1.3 else "fair"
 
+    @property
+    def certainty(self) -> str:
+        """For a person: sure, fairly sure, not sure."""
+        return {"high": "sure", "fair": "fairly sure", "low": "not sure"}[self.sure]
+
     def text(self) -> str:
         """The findings for a person."""
         lines = [_line(r) for r in self.readings]
@@ -122,8 +127,7 @@ class RangeTest:
         count = len(self.readings)
         if self.break_seen:
             span = f"answers differ by a factor of {self.spread:.2f}" if self.spread > 1 else "all answers agree"
-            sure = "not sure" if self.sure == "low" else f"sure: {self.sure}"
-            lines.append(f"max_lr: {self.max_lr:g}   ({sure}; {count} run{'s' * (count > 1)}, {span})")
+            lines.append(f"max_lr: {self.max_lr:g}   ({self.certainty}; {count} run{'s' * (count > 1)}, {span})")
             lines.append("this is four fifths of the smallest break: what all runs bear")
         else:
             lines.append(f"max_lr: at least {self.max_lr:g}   (no break seen: extend the range)")

@@ -125,6 +125,8 @@ def test_several_runs_make_it_surer():
     ]
     assert RangeTest(tuple(alike)).sure == "high" and RangeTest(tuple(alike[:1])).sure == "fair"
     assert RangeTest(tuple(apart)).sure == "low"
+    for runs, words in ((alike, "(sure; 4 runs"), (alike[:1], "(fairly sure; 1 run"), (apart, "(not sure; ")):
+        assert words in RangeTest(tuple(runs)).text()
     mixed = RangeTest((alike[0], read_curve("x", "test loss", LINEAR, curve(LINEAR, 99))))
     assert mixed.sure == "low" and "the runs disagree: 1 of 2 broke" in mixed.text()
 

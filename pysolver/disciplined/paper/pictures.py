@@ -109,7 +109,7 @@ def _panel(
     early, late, quarter, ends = [], [], [], []
     for index, curve in enumerate(curves):
         runs = [result for result in results if result.curve == curve.name]
-        lines = [_line(result, experiment, what, DATA[curve.data].train) for result in runs]
+        lines = [_line(r, experiment, what, DATA[curve.data].train, _first_part(r, curve, results)) for r in runs]
         colour = f"C{index % 10}"
         for x, y in lines if len(lines) > 1 else []:
             axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
@@ -183,13 +183,19 @@ def _finite(parts: Sequence[np.ndarray]) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _line(result: Result, experiment: Experiment, what: str, images: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_part(result: Result, curve: Curve, results: Sequence[Result]) -> int:
+    """Iterations of the run whose weights this one goes on from: a branch is drawn from where that ends."""
+    return next((r.iterations for r in results if (r.curve, r.seed) == (curve.after, result.seed)), 0)
+
+
+def _line(result: Result, experiment: Experiment, what: str, images: int, begin: int) -> tuple[np.ndarray, np.ndarray]:
+    """begin: where on an axis of iterations or epochs this run's own start."""
     iteration, y = result.column(what)
     if experiment.x in ("rate", "momentum"):
         at, values = result.column(f"test {experiment.x}")
         x = np.interp(iteration, at, values)
     else:
-        x = iteration * (result.batch / images if experiment.x == "epoch" else 1)
+        x = (begin + iteration) * (result.batch / images if experiment.x == "epoch" else 1)
     return x, 100 * y if what.endswith("accuracy") else y
 
 

@@ -242,6 +242,15 @@ def drawn(experiment: Experiment, runs: list[Result]) -> Figure:
     return seen[0]
 
 
+@pytest.mark.parametrize(("x", "begins"), [("iteration", 100), ("epoch", 100 * 512 / 60_000), ("rate", 0.1)])
+def test_a_branch_begins_where_its_first_part_ends(x: str, begins: float):
+    """Of four runs each, whose first parts have 100 iterations; a rate is where it is."""
+    first, branch = CURVES[0], replace(CURVES[1], after="inv")
+    axes = drawn(replace(EXPERIMENT, curves=(first, branch), x=x), results(99.0, 99.25)).axes[0]
+    starts = [float(line.get_xdata()[0]) for line in axes.lines]
+    assert starts == pytest.approx([0.1 if x == "rate" else 0] * 5 + [begins] * 5)
+
+
 def test_a_diverged_run_is_marked_where_it_ends():
     """And counted in the legend: of four runs one, and one of the other curve that was never finite."""
     nan = {**TABLE, "loss": [2.3, 1.0, None], "accuracy": [0.1, 0.1, None]}
