@@ -1,8 +1,9 @@
 """Run the experiments of arXiv 1803.09820 again: its tables and figures, and what they claim.
 
 Without NAME: what there is, what has been run, and the verdicts. NAME is an experiment (table1, fig10) or the beginning
-of several (table2, fig7). What is kept of a run goes to experiments/results; one whose line is there is not repeated,
-and one that broke off goes on from its last snapshot (a Caffe's not exactly: its data begin anew).
+of several (table2, fig7, fig). What is kept of a run goes to experiments/results; one whose line is there is not
+repeated, whichever backend made it, and one that broke off goes on from its last snapshot (a Caffe's not exactly: its
+data begin anew). Shortened runs (--scale) stand beside the others; beside whole ones a table's do not count.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
 Measures: `accuracy` (last test, in %), `loss` (last test), `best accuracy`, `lowest loss`, `gap` (test loss minus train
 loss, means of the last quarter of the run), `breaks` (rate, or momentum, at which the test loss has left its minimum
-for good). A run that diverged has the loss infinity, and the accuracy minus infinity: it is below any other if all runs
-of a curve, two at least, did.
+for good). A run that diverged has the loss infinity and the accuracy minus infinity, one that does not break breaks at
+infinity: it is beyond any other if all runs of a curve, two at least, are.
 
 The test: Student's t, one-sided at 5 %, with the variance pooled over all curves of the claim that have two runs or
 more (at least one must, and they differ). A chain holds if each of its pairs does, and does not hold if one pair is the
@@ -92,9 +92,9 @@ def judge(claim: Claim, values: Values) -> tuple[Verdict, str]:
     """The verdict and the numbers behind it."""
     missing = [name for name in claim.curves if not len(values.get(name, ()))]
     if missing:
-        return "not run", f"no run of {', '.join(missing)}"
+        return "not run", f"no run of {', '.join(f'`{name}`' for name in missing)}"
     spread = _pooled([np.asarray(values[name], float) for name in claim.curves])
-    told = "; ".join(f"`{name}` {said(values[name])}" for name in claim.curves)
+    told = "; ".join(f"`{name}` {said(values[name], claim.measure)}" for name in claim.curves)
     if claim.margin is not None:
         (a, b), m = claim.pairs[0], claim.margin
         inside = [_below(values[a], values[b], spread, m), _below(values[b], values[a], spread, m)]
@@ -107,17 +107,27 @@ def judge(claim: Claim, values: Values) -> tuple[Verdict, str]:
 
 def points(claim: Claim, values: Values) -> bool:
     """Whether the means are as claimed, whatever the noise."""
-    means = {name: float(np.mean(values[name])) for name in claim.curves}
+    centres = {name: _centre(values[name]) for name in claim.curves}
     if claim.margin is not None:
-        return all(abs(means[a] - means[b]) <= claim.margin for a, b in claim.pairs)
-    return all(means[a] < means[b] for a, b in claim.pairs)
+        close = [np.subtract(centres[a], centres[b]) for a, b in claim.pairs]
+        return all(infinite == 0 and abs(mean) <= claim.margin for infinite, mean in close)
+    return all(centres[a] < centres[b] for a, b in claim.pairs)
 
 
-def said(values: Sequence[float]) -> str:
+def _centre(values: Sequence[float]) -> tuple[float, float]:
+    """By which curves are put in order: what part of the runs is infinite (or minus), and the mean of the others."""
+    known = np.asarray(values, float)
+    infinite, finite = np.isinf(known), known[np.isfinite(known)]
+    return float(np.sign(known[infinite]).sum() / len(known)), float(finite.mean()) if len(finite) else 0.0
+
+
+def said(values: Sequence[float], measure: str = "accuracy") -> str:
     """`99.05 ± 0.03 (4)`"""
     known = np.asarray(values, float)
     if not np.isfinite(known).all():
-        return f"diverged in {int((~np.isfinite(known)).sum())} of {len(known)}"
+        finite = known[np.isfinite(known)]
+        what = f"{'no break' if measure == 'breaks' else 'diverged'} in {len(known) - len(finite)} of {len(known)}"
+        return ", ".join([*(f"{value:.4f}" for value in finite if measure == "breaks"), what])
     digits = 2 if known.mean() >= 10 else 4
     spread = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else ""
     return f"{known.mean():.{digits}f}{spread} ({len(known)})"

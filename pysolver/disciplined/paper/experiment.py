@@ -24,8 +24,9 @@ of a multistep policy as parts of the run. `paper = [99.25, 0.03]` is what the p
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,10 @@ def _are_numbers(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_number, value))
 
 
+def _are_drops(value: object) -> bool:
+    return isinstance(value, list) and _are_numbers(value) and value == sorted(value) and all(0 < v < 1 for v in value)
+
+
 def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
@@ -150,7 +155,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("rate", "momentum"), _RANGE),
     "log_x": ("true or false", lambda value: isinstance(value, bool)),
     "weight_decay": ("a number", _is_number),
-    "drops": ("a list of numbers", _are_numbers),
+    "drops": ("numbers between 0 and 1 in rising order, parts of the run", _are_drops),
     "solver": _TABLE,
     "paper": ("accuracy and deviation, such as [99.25, 0.03]", lambda value: _are_numbers(value) and len(value) == 2),
 }
@@ -180,9 +185,26 @@ def _experiment(name: str, told: dict[str, Any]) -> Experiment:
             if word not in allowed:
                 raise CaffeError(f"'{word}' cannot be drawn; there is: {', '.join(allowed)}")
     for curve in made.curves:
-        if curve.after:
-            made.curve(curve.after)
+        if curve.after and made.curve(curve.after).after:
+            raise CaffeError(f"curve '{curve.name}': after: '{curve.after}' goes on from another itself")
+        if curve.drops and "gamma" not in curve.solver:
+            raise CaffeError(f"curve '{curve.name}': drops need solver.gamma, by which the rate falls; Caffe's is 0")
+    _check_names([curve.name for curve in made.curves])
     return made
+
+
+def folder_name(curve: str) -> str:
+    """What the folder of a curve's runs is called."""
+    return re.sub(r"[^\w.+-]+", "_", curve)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    taken: dict[str, str] = {}
+    for name in names:
+        if (other := taken.setdefault(folder_name(name), name)) != name:
+            raise CaffeError(f"curves '{other}' and '{name}' would share the folder {folder_name(name)}; rename one")
+        if name.startswith("_"):
+            raise CaffeError(f"curve '{name}': a name that begins with _ would be missing below the picture")
 
 
 def _curve(name: str, shared: dict[str, Any], own: dict[str, Any]) -> Curve:

@@ -53,5 +53,6 @@ def _who(holder: Path) -> str:
         number = int(holder.read_text())
         os.kill(number, 0)
     except (OSError, ValueError, OverflowError) as error:
-        return f"what process {number} left" if isinstance(error, ProcessLookupError) else "another process"
+        left = f"a training that process {number} left behind and that goes on without it"
+        return left if isinstance(error, ProcessLookupError) else "another process"
     return f"process {number}"

@@ -11,7 +11,7 @@ from pysolver.disciplined.paper import claims
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.page_words import BEFORE, HEAD, READING
 from pysolver.disciplined.paper.results import Result
-from pysolver.disciplined.paper.verdicts import Judged, judge, length, rows_run, scales, values
+from pysolver.disciplined.paper.verdicts import Judged, epochs, judge, length, rows_run, scales, shown, values
 
 Kept = Mapping[str, Sequence[Result]]  # experiment -> its runs
 Verdicts = Mapping[str, Sequence[Judged]]
@@ -20,11 +20,12 @@ Verdicts = Mapping[str, Sequence[Judged]]
 def text(experiments: Iterable[Experiment], kept: Kept) -> str:
     """The page, which names a picture beside it for every experiment that has runs, and one of all rows."""
     every = list(experiments)
+    kept = {e.name: shown(e, kept[e.name]) for e in every}
     judged = {e.name: judge(e, kept[e.name]) for e in every}
-    shown = [e for e in every if kept[e.name] or _is_table(e)]
-    parts = [HEAD, _outcome(every, kept, judged), BEFORE, _overview(shown, kept, judged), READING]
-    parts += [_section(e, kept[e.name], judged[e.name]) for e in shown]
-    if rest := [e for e in every if e not in shown]:
+    told = [e for e in every if kept[e.name] or _is_table(e)]
+    parts = [HEAD, _outcome(every, kept, judged), BEFORE, _overview(told, kept, judged), READING]
+    parts += [_section(e, kept[e.name], judged[e.name]) for e in told]
+    if rest := [e for e in every if e not in told]:
         parts.append(_not_run(rest, judged))
     return "\n".join(parts)
 
@@ -33,8 +34,10 @@ def overview(experiments: Iterable[Experiment], kept: Kept) -> str:
     """What there is, what has been run, the verdicts: one line an experiment, for a terminal."""
     lines = []
     for e in experiments:
-        verdicts = _counted(judge(e, kept[e.name])) or "no claims"
-        lines.append(f"{e.name:22} {_measured(e, kept[e.name]):>16}  {verdicts:36}  {e.title}")
+        results = shown(e, kept[e.name])
+        verdicts = _counted(judge(e, results)) or "no claims"
+        at = ", ".join(f"{scale:g}" for scale in scales(results))
+        lines.append(f"{e.name:22} {_measured(e, results):>16} {at and 'at ' + at:12}  {verdicts:36}  {e.title}")
     return "\n".join(lines)
 
 
@@ -44,6 +47,7 @@ def pictures(experiments: Iterable[Experiment], kept: Kept, folder: Path) -> lis
 
     folder.mkdir(parents=True, exist_ok=True)
     every = list(experiments)
+    kept = {e.name: shown(e, kept[e.name]) for e in every}
     drawn = [draw_rows(every, kept, folder / "rows.png")] if any(rows_run(e, kept[e.name]) for e in every) else []
     return drawn + [draw(e, kept[e.name], folder / f"{e.name}.png") for e in every if kept[e.name]]
 
@@ -61,7 +65,7 @@ def _is_table(experiment: Experiment) -> bool:
 
 
 def _outcome(experiments: Sequence[Experiment], kept: Kept, judged: Verdicts) -> str:
-    panels = [{c.name for c in e.curves} == {r.curve for r in kept[e.name]} for e in experiments if e.name[:3] == "fig"]
+    panels = [_is_whole(e, kept[e.name]) for e in experiments if e.name.startswith("fig")]
     lines = ["## What came out", "", *_rows_told(experiments, kept)]
     lines.append(f"- **Figures:** {sum(panels)} of {len(panels)} panels have all their curves, if shortened.")
     papers, ours = ([e for e in experiments if _is_papers(e) == is_so] for is_so in (True, False))
@@ -77,6 +81,12 @@ def _outcome(experiments: Sequence[Experiment], kept: Kept, judged: Verdicts) ->
         if found := [(e, j) for e in asked for j in judged[e.name] if j.verdict == verdict]:
             lines += ["", words, "", *(f"- {_link(e)}: {j.claim.words}{_at(j.scale)}" for e, j in found)]
     return "\n".join(lines) + "\n"
+
+
+def _is_whole(experiment: Experiment, results: Sequence[Result]) -> bool:
+    """Whether all its curves have runs of one length."""
+    run = ({r.curve for r in results if r.scale == scale} for scale in scales(results))
+    return any(curves >= {curve.name for curve in experiment.curves} for curves in run)
 
 
 def _rows_told(experiments: Sequence[Experiment], kept: Kept) -> list[str]:
@@ -147,13 +157,22 @@ def _section(experiment: Experiment, results: Sequence[Result], judged: Sequence
         lines += ["", *_rows(experiment, results)]
     if results:
         lines += ["", f"![{experiment.title}](paper/{experiment.name}.png)"]
+        if short := [scale for scale in scales(results) if scale != 1]:
+            told = " and ".join(f"{length(scale)} ({epochs(experiment, scale)})" for scale in short)
+            lines += ["", f"Run here at {told}."]
     if judged:
         lines += ["", "| claim | verdict | numbers (runs) |", "| --- | --- | --- |"]
-        lines += [f"| {j.claim.words} | {_verdict(j)} | {j.numbers} |" for j in judged]
+        lines += [_cells(j.claim.words, _verdict(j), j.numbers) for j in judged]
     if experiment.note:
         lines += ["", _line(experiment.note)]
-    lines += ["", f"Cost (estimated): {experiment.cost}. {_made(experiment, results) if results else 'Not run yet.'}"]
+    cost = f"Cost (estimated): {experiment.cost}. " if experiment.cost else ""
+    lines += ["", cost + (_made(experiment, results) if results else "Not run yet.")]
     return "\n".join(lines) + "\n"
+
+
+def _cells(*texts: str) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
 
 
 def _line(words: str) -> str:
@@ -184,11 +203,11 @@ def _rows(experiment: Experiment, results: Sequence[Result]) -> list[str]:
     lines.append("| --- " * 8 + "|")
     for curve in experiment.curves:
         ours = values(results, "accuracy", 1).get(curve.name, [])
-        lines.append(
-            f"| {curve.name} | {_rate(curve)} | {curve.momentum} | {curve.weight_decay:g} | {curve.batch}, "
-            f"{curve.epochs:g} | {_paper(curve)} | {claims.said(ours) if ours else _short(curve, results)} | "
-            f"{claims.against_paper(ours, curve.paper) if curve.paper and ours else ''} |"
-        )
+        trained = (curve.name, _rate(curve), str(curve.momentum), f"{curve.weight_decay:g}",
+                   f"{curve.batch}, {curve.epochs:g}")  # fmt: skip
+        measured = claims.said(ours) if ours else _short(curve, results)
+        against = claims.against_paper(ours, curve.paper) if curve.paper and ours else ""
+        lines.append(_cells(*trained, _paper(curve), measured, against))
     return lines
 
 
@@ -214,5 +233,5 @@ def _not_run(experiments: Sequence[Experiment], judged: Verdicts) -> str:
     for e in experiments:
         lines += [f"- **{e.title}** (`{e.name}`). The paper: {_line(e.shows)}. {_line(e.note)}".rstrip()]
         found = "; ".join(j.claim.words for j in judged[e.name])
-        lines.append(f"  Claims: {found or 'none'}. Cost: {e.cost}.")
+        lines.append(f"  Claims: {found or 'none'}.{f' Cost: {e.cost}.' if e.cost else ''}")
     return "\n".join(lines) + "\n"

@@ -37,17 +37,22 @@ READING = """## How to read it
 again; of a momentum it is the other bound and the same step. `0.001 to 0.01` is one way over the whole run: a range
 test. A single number stands still.
 
-**Numbers** are mean ± deviation of the runs, whose count stands in brackets. Runs of one curve differ in seed, batch
-size and filler, as in the paper's appendix A.1. In the pictures a bold line is the mean of a curve's runs, thin ones
-are the runs. The *generalisation error* is the test loss less the train loss, both means of the last quarter of a run
-where it is one number. A range test *breaks* at the rate from which on the test loss has left its minimum for good.
+**Numbers** are mean ± deviation of the runs, whose count stands in brackets. Runs of one curve differ in their seed,
+from the third on in their batch size by a little (b, b, b - b/128, b + b/128), and in turn in their fillers (xavier,
+msra) where the net has either: the 3-layer net's are gaussian, so that of two runs of it the seed alone differs. The
+author's script gives each of his four runs another batch size, 128 to 140. In the pictures a bold line is the mean of a
+curve's runs, thin ones are the runs. The *generalisation error* is the test loss less the train loss, both means of the
+last quarter of a run where it is one number. A range test *breaks* at the rate from which on the test loss has left its
+minimum for good, or where it was a number for the last time; *no break* means that none was seen up to the highest
+rate.
 
 **Verdicts.** A claim *holds* if Student's t test says so at 5 % for each pair of it, with the variance of all its
-curves together; it *does not* if the test says the opposite; between them it is *within the noise*, *as claimed* if the
-means are in the paper's order, else *the other way*. With one run of each curve there is no noise to measure, and all
-is within it. That two curves are equal holds if two such tests put their difference inside the margin. A row *agrees*
-if Welch's test, at 5 %, cannot tell it from the paper's four runs. At 5 %, of twenty claims with nothing in them one
-holds.
+curves together; it *does not* if the test says the opposite of one pair (of several, at 5 % divided by their count);
+between them it is *within the noise*, *as claimed* if the means are in the paper's order, else *the other way*. Where
+all runs of a curve diverged, or none of them broke, and all of the other did not, or broke, no test is needed. With one
+run of each curve there is no noise to measure, and all is within it. That two curves are equal holds if two such tests
+put the difference inside the margin. A row *agrees* if Welch's test, at 5 %, cannot tell it from the paper's four runs,
+which with two runs is easily so. At 5 %, of twenty claims with nothing in them one holds.
 
 **Where the numbers come from.** Each section names its file in `experiments/results/`: one line a run, with its curves,
 seed, batch, commit, date and machine. The page and its pictures are made of these, never edited:

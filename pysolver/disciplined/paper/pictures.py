@@ -116,7 +116,7 @@ def _panel(
         if lines:
             x, y = _mean(lines)
             ends += [(x, y, colour) for x, y in lines]
-            dead = sum(not np.isfinite(y[-1]) for _, y in lines)
+            dead = sum(not np.isfinite(r.value("loss")) for r in runs)
             label = curve.name + (f" ({len(lines)})" if count else "") + (f", {dead} diverged" if dead else "")
             axes.plot(x, y, color=colour, linewidth=1.6, linestyle=DASHES[index % len(DASHES)], label=label)
             early.append(y[: max(1, len(y) // 6)])
@@ -133,6 +133,9 @@ def _panel(
         _cut_gap(axes, [result for result in results if result.curve in {curve.name for curve in curves}])
     if what.endswith("accuracy") and late:  # nor must the first steps from chance
         _cut_bottom(axes, late)
+    if ends:  # also where a run is no number any more: panels beside each other have one axis
+        axes.update_datalim(np.column_stack([np.concatenate([x for x, _, _ in ends])] * 2), updatey=False)
+        axes.autoscale_view(scaley=False)
     for x, y, colour in ends:
         _end(axes, x, y, colour)
     axes.grid(alpha=0.3)

@@ -76,22 +76,33 @@ class Result:
         return means[0] - means[1]
 
     def value(self, measure: str, moving: str = "rate") -> float:
-        """One of claims.MEASURES; a diverged run has infinite losses. moving: what `breaks` is told in."""
+        """One of claims.MEASURES; a diverged run has infinite losses, and minus infinity for its accuracy.
+
+        moving: what `breaks` is told in; infinity if no break was seen. NaN where the run does not say.
+        """
         loss, accuracy = _array(self.test["loss"]), 100 * _array(self.test["accuracy"])
-        diverged = not np.isfinite(loss[-1])
         if measure == "breaks":
-            against = _array(self.test[moving])
-            broke = read_curve(self.curve, "test loss", against, loss).broke
-            return float(against.max()) if broke is None else broke
-        if measure == "accuracy":
-            return -np.inf if diverged else float(accuracy[-1])
-        if measure == "best accuracy":
-            return float(np.nanmax(accuracy))
+            return self._break(_array(self.test[moving]), loss)
+        if not np.isfinite(loss).any() or measure in ("accuracy", "loss", "gap") and not np.isfinite(loss[-1]):
+            return -np.inf if measure.endswith("accuracy") else np.inf
+        if measure.endswith("accuracy"):
+            known = accuracy[np.isfinite(accuracy)]
+            return float(accuracy[-1]) if measure == "accuracy" else max(known.tolist(), default=np.nan)
         if measure == "lowest loss":
             return float(np.nanmin(loss))
-        if diverged:
-            return np.inf
         return float(loss[-1]) if measure == "loss" else self._gap(0.75 * self.iterations, self.iterations)
+
+    def _break(self, moving: np.ndarray, loss: np.ndarray) -> float:
+        """A run that dies breaks where it lived last, one whose loss only rose at once; a flat one says nothing."""
+        reading = read_curve(self.curve, "test loss", moving, loss)
+        if reading.broke is not None:
+            return reading.broke
+        alive = np.flatnonzero(np.isfinite(loss))
+        if not len(alive) or alive[-1] < len(loss) - 1:
+            return float(moving[alive[-1] if len(alive) else 0])
+        if reading.worked:
+            return np.inf
+        return float(moving[0]) if loss[-1] > 1.1 * loss[0] else np.nan
 
 
 def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin, settings: str) -> Result:
@@ -102,11 +113,12 @@ def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin
         raise CaffeError(f"{run.name}: lacks some of its tests; without its folder the run begins anew")
     told = run.train.select(run.train.told & np.isfinite(run.train.lr))
     test = run.test
+    accuracy = np.full(len(test), np.nan) if test.accuracy_name is None else test.main_accuracy
     momentum = np.interp(test.iteration, told.iteration, told.momentum)
     columns = {
         "iteration": test.iteration,
         "loss": test.main_loss,
-        "accuracy": test.main_accuracy,
+        "accuracy": accuracy,
         "rate": rates_at(told, test.iteration) if len(told) > 1 else np.full(len(test), np.nan),
         "momentum": momentum,
     }
@@ -141,17 +153,21 @@ def read_results(folder: Path, experiment: Experiment) -> list[Result]:
     path = folder / f"{experiment.name}.jsonl"
     if not path.exists():
         return []
-    found = []
+    found: dict[tuple[str, int, float], tuple[int, Result]] = {}
     for number, line in enumerate(read_bytes(path, LARGEST_FILE).decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip():
+            continue
         try:
-            found.append(_result(json.loads(line)))
+            result = _result(json.loads(line))
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise CaffeError(f"{path}:{number}: is no result: {error}") from None
-    names = {curve.name for curve in experiment.curves}
-    for result in found:
-        if result.curve not in names:
-            raise CaffeError(f"{path}: has a curve '{result.curve}' that {experiment.name} has not")
-    return found
+        before, _ = found.setdefault((result.curve, result.seed, result.scale), (number, result))
+        if before != number:  # as a merge leaves it; it would count as a run more
+            raise CaffeError(
+                f"{path}:{number}: is run {result.seed} of '{result.curve}' at that length, as line {before} is; "
+                "one of the two must go"
+            )
+    return [result for _, result in found.values()]
 
 
 def find(results: Sequence[Result], experiment: Experiment, curve: Curve, number: int, scale: float) -> Result | None:
@@ -161,8 +177,13 @@ def find(results: Sequence[Result], experiment: Experiment, curve: Curve, number
 
 
 def outdated(experiment: Experiment, results: Sequence[Result]) -> list[Result]:
-    """Those that were made with other settings than the experiment's of today: they say nothing about it."""
-    return [r for r in results if r.settings != settings_of(experiment, experiment.curve(r.curve), r.seed, r.scale)]
+    """Those that were made with other settings than the experiment's of today, or of a curve that it has no more."""
+    curves = {curve.name: curve for curve in experiment.curves}
+    return [
+        r
+        for r in results
+        if r.curve not in curves or r.settings != settings_of(experiment, curves[r.curve], r.seed, r.scale)
+    ]
 
 
 _KINDS = {"str": (str,), "int": (int,), "float": (int, float)}
@@ -192,7 +213,7 @@ def keep(folder: Path, experiment: Experiment, results: Sequence[Result]) -> Non
     with alone(folder):  # two that read, add and write would lose what the first has added
         every = {(r.curve, r.scale, r.seed): r for r in [*read_results(folder, experiment), *results]}
         order = {curve.name: i for i, curve in enumerate(experiment.curves)}
-        rows = sorted(every.values(), key=lambda r: (order[r.curve], -r.scale, r.seed))
+        rows = sorted(every.values(), key=lambda r: (order.get(r.curve, len(order)), r.curve, -r.scale, r.seed))
         text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
         write_atomic(folder / f"{experiment.name}.jsonl", text.encode())
 

@@ -18,9 +18,11 @@ from pysolver.disciplined.children import HEED, ended_by_signals
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.lock import Busy, alone
 from pysolver.disciplined.paper.results import Origin, Result, find, keep, read_results, result_of
-from pysolver.disciplined.paper.trials import Variation, folder_of, missing_data, settings_of, trial_of
+from pysolver.disciplined.paper.trials import Variation, fillers_of, folder_of, missing_data, settings_of, trial_of
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
+from pysolver.proto.caffe_pb2 import NetParameter
+from pysolver.proto.text import parse_text
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,17 @@ def _curves(experiment: Experiment, row: str) -> list[Curve]:
     return exact or [c for c in experiment.curves if c.name.startswith(row) and not c.name[len(row) :][:1].isalnum()]
 
 
+def _begins(key: str, name: str) -> bool:
+    """fig7 begins fig7a and fig begins all figures, but fig1 does not begin fig10."""
+    rest = key[len(name) :]
+    return key.startswith(name) and not (name[-1:].isdigit() and rest[:1].isdigit())
+
+
 def choose(experiments: dict[str, Experiment], names: Sequence[str]) -> list[Experiment]:
     """`fig10`, or all panels and parts with `fig7`, `table2`; CaffeError for a name that is none."""
     found: dict[str, Experiment] = {}
     for name in names:
-        parts = [key for key in experiments if key.startswith(name) and not key[len(name) : len(name) + 1].isdigit()]
+        parts = [key for key in experiments if _begins(key, name)]
         if not parts:
             raise CaffeError(f"there is no experiment '{name}'; there are: {', '.join(experiments)}")
         found |= {key: experiments[key] for key in parts}
@@ -77,7 +85,9 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
     known = list(dict.fromkeys(name for e in experiments for c in e.curves for name in (c.group, c.name) if name))
     if unknown := [row for row in wish.rows if not any(_curves(e, row) for e in experiments)]:
         raise CaffeError(f"no rows {', '.join(map(repr, unknown))}; there are: {', '.join(map(repr, known))}")
-    wanted = _missing(wanted, wish)
+    asked, wanted = len(wanted), _missing(wanted, wish)
+    if kept := asked - sum(job[1] in wish.curves(job[0]) for job in wanted):
+        say(f"{kept} of {asked} runs are kept already, whoever made them, and are not repeated")
     if missing := missing_data([curve for _, curve, _ in wanted], wish.data):
         raise CaffeError(missing)
     if wish.jobs > 1:  # two processes with a thread a core each would wait for one another
@@ -97,8 +107,6 @@ def reproduce(experiments: Sequence[Experiment], wish: Wish, say: Callable[[str]
 
 def _run(wanted: Sequence[Job], wish: Wish, pool: Executor, say: Callable[[str], None]) -> list[str]:
     """Run and keep them, those that go on from others after these; what is said of those that failed."""
-    package = Path(__file__).parents[2]  # results beside it are no code
-    origin = Origin(commit(package), date.today().isoformat(), _machine(wish.backend))
     failed, absent = [], set()
     for wave in ([job for job in wanted if not job[1].after], [job for job in wanted if job[1].after]):
         coming = {}
@@ -106,7 +114,7 @@ def _run(wanted: Sequence[Job], wish: Wish, pool: Executor, say: Callable[[str],
             if (experiment.name, curve.after, number) in absent:
                 say(f"{_place(experiment, curve, number)}: goes on from '{curve.after}', which is not there yet")
             else:
-                coming[pool.submit(_one, experiment, curve, number, wish, origin)] = experiment, curve, number
+                coming[pool.submit(_one, experiment, curve, number, wish)] = experiment, curve, number
         for done in _as_they_end(coming):
             experiment, curve, number = coming[done]
             place = _place(experiment, curve, number)
@@ -150,8 +158,10 @@ def _missing(wanted: Sequence[Job], wish: Wish) -> list[Job]:
     return list(missing.values())
 
 
-def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: Origin) -> Result:
+def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish) -> Result:
     """Run one and keep it; what is kept and has its folder stays as it is. Busy: another process is at work on it."""
+    package = Path(__file__).parents[2]  # results beside it are no code
+    origin = Origin(commit(package), date.today().isoformat(), _machine(wish.backend))
     with alone(folder_of(experiment, curve, number, wish.out, wish.scale), wait=False) as lock:
         backend = replace(wish.backend, keeps=(lock,))  # a training that outlives this process still has its folder
         trial = trial_of(experiment, curve, number, wish.out, wish.scale, wish.data, backend, wish.gpu)
@@ -162,11 +172,12 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish, origin: 
         if run.stopped or not run.finished:
             raise CaffeError(f"{trial.log}: was stopped before its end; the same command goes on from there")
         settings = settings_of(experiment, curve, number, wish.scale)
-        result = result_of(run, curve, wish.scale, Variation.of(curve, number), origin, settings)
+        variation = replace(Variation.of(curve, number), filler=fillers_of(parse_text(trial.net or "", NetParameter)))
+        result = result_of(run, curve, wish.scale, variation, origin, settings)
         keep(wish.results, experiment, [result])
         return result
 
 
 def _machine(backend: Command) -> str:
-    what = "pysolver" if backend.argv == Command().argv else Path(backend.argv[0]).name
+    what = "pysolver" if backend.is_pysolver else Path(backend.argv[0]).name
     return f"{platform.machine()}, {os.cpu_count()} cores, {what}"

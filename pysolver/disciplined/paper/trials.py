@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pysolver.disciplined.paper.experiment import Curve, Experiment
-from pysolver.disciplined.trial import Backend, Trial, changed, here
+from pysolver.disciplined.paper.experiment import Curve, Experiment, folder_name
+from pysolver.disciplined.trial import Backend, Command, Trial, changed, here
 from pysolver.errors import CaffeError, about
 from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
 from pysolver.proto.upgrade import read_net
@@ -39,7 +39,10 @@ DATA = {
 
 @dataclass(frozen=True)
 class Variation:
-    """One of the runs of a curve: appendix A.1 has them differ a little, so that their spread means something."""
+    """One of the runs of a curve: appendix A.1 has them differ a little, so that their spread means something.
+
+    filler: of the layers that have xavier or msra; gaussian ones, as cifar10's of Caffe, stay.
+    """
 
     seed: int
     batch: int
@@ -50,7 +53,7 @@ class Variation:
         """Run 1, 2, ...: batch sizes b, b, b - b/128, b + b/128 in turn, fillers xavier and msra in turn."""
         step = max(1, curve.batch // 128)
         change = (0, 0, -step, step)[(number - 1) % RUNS]
-        return Variation(number, curve.batch + change, ("xavier", "msra")[(number - 1) % 2])
+        return Variation(number, max(1, curve.batch + change), ("xavier", "msra")[(number - 1) % 2])
 
 
 def trial_of(
@@ -71,6 +74,9 @@ def trial_of(
     solver, net = _messages(experiment, curve, number, out, scale, data)
     solver.snapshot = solver.test_interval
     solver.solver_mode = SolverParameter.GPU if gpu else SolverParameter.CPU
+    if isinstance(backend, Command) and not backend.is_pysolver:  # a Caffe takes weights from its command line alone
+        backend = replace(backend, weights=tuple(solver.weights))
+        solver.ClearField("weights")
     return Trial.of(folder_of(experiment, curve, number, out, scale), solver, net, backend)
 
 
@@ -104,8 +110,8 @@ def _messages(
 
 def folder_of(experiment: Experiment, curve: Curve, number: int, out: Path, scale: float) -> Path:
     """Where a run is: OUT/EXPERIMENT/CURVE/run_1, or run_1_scale_0.1."""
-    name = re.sub(r"[^\w.+-]+", "_", curve.name)
-    return Path(out) / experiment.name / name / (f"run_{number}" + ("" if scale == 1 else f"_scale_{scale:g}"))
+    run = f"run_{number}" + ("" if scale == 1 else f"_scale_{scale:g}")
+    return Path(out) / experiment.name / folder_name(curve.name) / run
 
 
 def solver_of(experiment: Experiment, curve: Curve, variation: Variation, scale: float) -> SolverParameter:
@@ -119,7 +125,7 @@ def solver_of(experiment: Experiment, curve: Curve, variation: Variation, scale:
     with about(where):
         try:
             return _solver_of(experiment, curve, variation, scale)
-        except (ValueError, TypeError, OverflowError) as error:  # what a message says of a value
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:  # what a message says of a value
             raise CaffeError(str(error)) from None
 
 
@@ -200,6 +206,12 @@ def net_of(curve: Curve, variation: Variation, data: Path) -> NetParameter:
     if learned and learned[-1].type == "InnerProduct":
         learned[-1].inner_product_param.num_output = DATA[curve.data].classes
     return net
+
+
+def fillers_of(net: NetParameter) -> str:
+    """What fills the weights of its layers: `xavier`, `gaussian`, or several."""
+    parts = [part for layer in net.layer for part in (layer.convolution_param, layer.inner_product_param)]
+    return ", ".join(sorted({part.weight_filler.type for part in parts if part.HasField("weight_filler")}))
 
 
 def _point(layer: LayerParameter, curve: Curve, variation: Variation, data: Path) -> None:

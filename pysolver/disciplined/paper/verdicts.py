@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pysolver.disciplined.paper import claims
 from pysolver.disciplined.paper.experiment import Curve, Experiment
@@ -42,18 +44,31 @@ def length(scale: float) -> str:
     return "full length" if scale == 1 else f"{scale:g} of the length"
 
 
+def epochs(experiment: Experiment, scale: float) -> str:
+    """`6 epochs`, or `4.8 to 11.6 epochs` where curves differ: what that part of the length is."""
+    each = sorted({curve.epochs * scale for curve in experiment.curves})
+    told = " to ".join(f"{value:.3g}" for value in dict.fromkeys((each[0], each[-1])))
+    return f"{told} epoch{'s' * (told != '1')}"
+
+
 def scales(results: Sequence[Result]) -> list[float]:
     """Lengths of the runs, the longest first."""
     return sorted({result.scale for result in results}, reverse=True)
 
 
 def values(results: Sequence[Result], measure: str, scale: float, moving: str = "rate") -> dict[str, list[float]]:
-    """Of each curve the measure in all runs of that length."""
+    """Of each curve the measure in all runs of that length that tell it: a net may have no accuracy."""
     found: dict[str, list[float]] = defaultdict(list)
     for result in results:
-        if result.scale == scale:
-            found[result.curve].append(result.value(measure, moving))
+        if result.scale == scale and not np.isnan(value := result.value(measure, moving)):
+            found[result.curve].append(value)
     return found
+
+
+def shown(experiment: Experiment, results: Sequence[Result]) -> list[Result]:
+    """What counts: beside whole runs of a table, whose numbers the paper has, shortened ones say nothing."""
+    whole = [result for result in results if result.scale == 1]
+    return whole if whole and any(curve.paper for curve in experiment.curves) else list(results)
 
 
 def rows_run(experiment: Experiment, results: Sequence[Result]) -> list[tuple[Curve, list[float]]]:
@@ -64,6 +79,7 @@ def rows_run(experiment: Experiment, results: Sequence[Result]) -> list[tuple[Cu
 
 def judge(experiment: Experiment, results: Sequence[Result]) -> list[Judged]:
     """Each claim at the greatest length at which all of its curves have been run."""
+    results = shown(experiment, results)
     names = [curve.name for curve in experiment.curves]
     moving = "momentum" if experiment.x == "momentum" else "rate"
     found = []
@@ -76,5 +92,9 @@ def judge(experiment: Experiment, results: Sequence[Result]) -> list[Judged]:
             judged = Judged(claim, verdict, numbers, scale, points, any(len(ours[c]) > 1 for c in claim.curves))
             if verdict != "not run":
                 break
+        else:
+            run = {result.curve for result in results}
+            if run.issuperset(claim.curves):
+                judged = replace(judged, numbers="no length at which runs of all its curves tell it")
         found.append(judged)
     return found

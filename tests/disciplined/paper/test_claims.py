@@ -50,6 +50,8 @@ def test_one_pair_is_the_t_test():
         ("loss: a < b", {"a": [1.0], "b": [math.inf]}, "within the noise"),  # of one run each
         ("accuracy: a < b", {"a": [99.0, 99.1], "b": [-math.inf, -math.inf]}, "does not"),
         ("accuracy: b < a", {"a": [99.0, 99.1], "b": [-math.inf, -math.inf]}, "holds"),
+        ("breaks: a < b", {"a": [0.01, 0.02], "b": [math.inf, math.inf]}, "holds"),  # b never breaks
+        ("breaks: a < b", {"a": [0.01, math.inf], "b": [math.inf, math.inf]}, "within the noise"),
         ("accuracy: a = b +- 0.5", {"a": [80.0, 80.1, 80.2], "b": [80.1, 80.2, 80.3]}, "holds"),
         ("accuracy: a = b +- 0.5", {"a": [80.0, 80.1, 80.2], "b": [82.1, 82.2, 82.3]}, "does not"),
         ("accuracy: a = b +- 0.5", {"a": [79.0, 80.1, 81.2], "b": [79.1, 80.2, 81.3]}, "within the noise"),
@@ -138,6 +140,21 @@ def test_which_way_it_points():
     for text, points in (("loss: a < b", True), ("loss: b < a", False), ("loss: a = b +- 0.2", True)):
         assert claims.points(claims.parse(text, CURVES), {"a": [1.0, 1.1], "b": [1.2]}) == points
     assert not claims.points(claims.parse("loss: a = b +- 0.1", CURVES), {"a": [1.0, 1.1], "b": [1.2]})
+    below = claims.parse("breaks: a < b", CURVES)
+    for a, b, points in (
+        ([0.01, math.inf], [math.inf, math.inf], True),  # fewer of a's runs do not break
+        ([math.inf, math.inf], [0.01, math.inf], False),
+        ([math.inf, math.inf], [math.inf, math.inf], False),
+        ([0.01, math.inf], [0.02, math.inf], True),
+    ):
+        assert claims.points(below, {"a": a, "b": b}) == points
+
+
+def test_numbers_in_words():
+    assert claims.said([99.0, 99.2]) == "99.10 ± 0.14 (2)"
+    assert claims.said([0.01, math.inf], "breaks") == "0.0100, no break in 1 of 2"
+    assert claims.said([math.inf, math.inf], "breaks") == "no break in 2 of 2"
+    assert claims.said([1.0, math.inf], "loss") == "diverged in 1 of 2"
 
 
 def test_a_claim_in_words():

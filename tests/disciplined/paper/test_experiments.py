@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from pysolver import schedule
 from pysolver.disciplined.paper import claims
 from pysolver.disciplined.paper.experiment import Experiment, read, read_all
 from pysolver.disciplined.paper.run import Wish, choose
-from pysolver.disciplined.paper.trials import DATA, Variation, batches_of_test, net_of, solver_of, trial_of
+from pysolver.disciplined.paper.trials import (
+    DATA,
+    Variation,
+    batches_of_test,
+    fillers_of,
+    net_of,
+    solver_of,
+    trial_of,
+)
+from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import SolverParameter
 from pysolver.proto.text import parse_text
@@ -127,6 +137,28 @@ def test_variations_are_those_of_the_appendix(experiments: dict[str, Experiment]
     ]
 
 
+def test_a_batch_of_one_stays_one(experiments: dict[str, Experiment]):
+    curve = replace(experiments["fig9"].curves[0], batch=1)
+    assert [Variation.of(curve, number).batch for number in (1, 2, 3, 4)] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("name, told", [("fig9", "gaussian, gaussian"), ("table2_lenet", "xavier, msra")])
+def test_what_a_result_says_of_fillers(experiments: dict[str, Experiment], name: str, told: str):
+    """That of the net that was trained: of the 3-layer net none changes."""
+    curve = experiments[name].curves[0]
+    assert ", ".join(fillers_of(net_of(curve, Variation.of(curve, n), Path("D"))) for n in (1, 2)) == told
+
+
+def test_a_caffe_takes_weights_from_its_command_line(experiments: dict[str, Experiment], tmp_path: Path):
+    """Caffe 1.0's solver has no field for them."""
+    e = experiments["fig12a"]
+    ours, caffes = (trial_of(e, e.curve("1e-2"), 1, tmp_path, backend=Command(*a)) for a in ((), (("caffe",),)))
+    (weights,) = parse_text(ours.solver, SolverParameter).weights
+    assert "--weights" not in ours.command
+    assert not parse_text(caffes.solver, SolverParameter).weights and f"--weights={weights}" in caffes.command
+    assert caffes.backend.begin(Path("x.solverstate")) == ["--snapshot=x.solverstate"]  # not both
+
+
 def test_a_net_gets_its_data(experiments: dict[str, Experiment]):
     curve = experiments["table2_cifar100"].curve("1cycle 25")
     net = net_of(curve, Variation.of(curve, 3), Path("D"))
@@ -156,6 +188,7 @@ def test_rows_by_group_by_name_and_by_how_that_begins(experiments, experiment: s
 
 def test_choosing(experiments: dict[str, Experiment]):
     assert [e.name for e in choose(experiments, ["fig1"])] == ["fig1"]
+    assert len(choose(experiments, ["fig"])) == 31 and len(choose(experiments, ["table", "table1"])) == 5
     assert [e.name for e in choose(experiments, ["fig7", "fig9"])] == ["fig7a", "fig7b", "fig7c", "fig7d", "fig9"]
     with pytest.raises(CaffeError, match="no experiment 'fig99'; there are: table1"):
         choose(experiments, ["fig99"])
@@ -200,6 +233,12 @@ weight_decay = 0.0\n[curves.a]\n"""
         ("rate = 0.1", "rate = " + "9" * 5000, "digits"),
         ("rate = 0.1", "rate = " + "9" * 400, "rate must be a number, or a text"),
         ("rate = 0.1", "rate = " + "[" * 5000, "nested too deeply|Invalid|recursion"),
+        ("[curves.a]", '[curves.a]\nafter = "a"', "curve 'a': after: 'a' goes on from another itself"),
+        ("[curves.a]", '[curves."a b"]\n[curves.a_b]', "curves 'a b' and 'a_b' would share the folder a_b"),
+        ("[curves.a]", "[curves._a]", "curve '_a': a name that begins with _"),
+        ("[curves.a]", "drops = [0.5]\n[curves.a]", "curve 'a': drops need solver.gamma"),
+        ("[curves.a]", "drops = [0.5, 0.2]\n[curves.a]", "drops must be numbers between 0 and 1 in rising order"),
+        ("[curves.a]", "drops = [1]\n[curves.a]", "drops must be numbers between 0 and 1 in rising order"),
     ],
 )
 def test_a_file_with_a_mistake_names_the_key(tmp_path: Path, old: str, new: str, error: str):
@@ -216,6 +255,7 @@ def test_a_file_with_a_mistake_names_the_key(tmp_path: Path, old: str, new: str,
         ("mnist", "minst", "fig1: curve 'a': data 'minst' is not known; there are: mnist"),
         ("[curves.a]", "[curves.a.solver]\nbas_lr = 1", "fig1: curve 'a': .*bas_lr"),
         ("rate = 0.1", 'rate = "0.1-0.2/1e999"', "fig1: curve 'a': "),
+        ("[curves.a]", "[curves.a.solver]\nnet_param = 1", "fig1: curve 'a': .*net_param"),
     ],
 )
 def test_what_no_solver_takes(tmp_path: Path, old: str, new: str, error: str):

@@ -79,6 +79,28 @@ def test_shortened_runs_stand_apart():
     assert "(97.03 ± 0.01 (4), 0.1 of the length) |  |" in text
     told = judge(EXPERIMENT, [*short, *results(99.0, 99.25)])[0]
     assert (told.verdict, told.scale) == ("holds", 1)
+    assert "0.1 (1.2 epochs)" not in text and "Run here at 0.1 of the length (1.2 epochs)." in text
+
+
+def test_a_quick_look_changes_nothing_that_is_said_of_whole_runs(tmp_path: Path):
+    """As README's first command makes it, of all rows of a table; also while one row alone has whole runs."""
+    look = results(98.0, 97.0, 0.02)
+    for whole in (results(99.0, 99.25), results(99.0, 99.25)[:4]):
+        alone, both = ({"table9": runs} for runs in (whole, [*whole, *look]))
+        assert page.text([EXPERIMENT], both) == page.text([EXPERIMENT], alone)
+        assert page.overview([EXPERIMENT], both) == page.overview([EXPERIMENT], alone)
+        drawn = [page.pictures([EXPERIMENT], kept, tmp_path) for kept in (alone, both)]
+        assert drawn[0] == drawn[1]
+
+
+def test_a_panel_is_whole_at_one_length():
+    figure = replace(EXPERIMENT, name="fig9", curves=tuple(replace(curve, paper=None) for curve in CURVES))
+    long, short = results(99.0, 99.25, 0.3), results(99.0, 99.25, 0.1)
+    for runs, count in ((long, 1), ([*long[:4], *short[4:]], 0), ([*long[:4], *short], 1)):
+        text = page.text([figure], {"fig9": runs})
+        assert f"**Figures:** {count} of 1 panels have all their curves" in text
+    (told,) = judge(figure, [*long[:4], *short[4:]])
+    assert (told.verdict, told.numbers) == ("not run", "no length at which runs of all its curves tell it")
 
 
 def test_rows_of_the_page():
@@ -146,6 +168,19 @@ def test_a_diverged_run():
     assert gone.value("loss") == np.inf
     assert gone.value("accuracy") == -np.inf
     assert gone.value("lowest loss") == 0.5
+    never = replace(run, test={**run.test, "loss": [None] * 3, "accuracy": [0.1] * 3})
+    assert never.value("lowest loss") == np.inf
+    assert never.value("best accuracy") == -np.inf
+
+
+def test_a_net_without_accuracy():
+    """Its losses are kept, and what is claimed of its accuracy has no run."""
+    log = log_of([{0: "1128 10:00:00", 50: "1128 10:00:10", 100: "1128 10:00:20"}], accuracy="x = 0.5")
+    kept = result_of(log, CURVES[0], 1, Variation(1, 512, "x"), Origin("c", "d", "m"), "0a1b")
+    assert (kept.test["accuracy"], kept.value("loss")) == ([None] * 3, 1)
+    assert np.isnan(kept.value("accuracy")) and np.isnan(kept.value("best accuracy"))
+    (told,) = judge(EXPERIMENT, [kept, replace(kept, curve="cycle")])
+    assert (told.verdict, told.numbers) == ("not run", "no length at which runs of all its curves tell it")
 
 
 def test_break_of_a_range_test():
@@ -155,6 +190,23 @@ def test_break_of_a_range_test():
     test = {"iteration": list(range(39)), "rate": rate.tolist(), "loss": loss.tolist()}
     run = replace(made("inv", 1, 90.0), test={**TABLE, **test, "accuracy": [0.5] * 39})
     assert run.value("breaks") == pytest.approx(0.02, abs=0.0011)  # one step of the ramp
+
+
+@pytest.mark.parametrize(
+    ("loss", "broke"),
+    [
+        ([2.3] + [None] * 20, 0.0),  # a number for the last time at the lowest rate
+        ([2.4, 2.2, 2.0, 1.9] + [None] * 17, 0.3),
+        ([None] * 21, 0.0),
+        ([2.3] + [87.3] * 20, 0.0),  # dead at once, though its loss is a number
+        ([2.3 - 0.1 * i for i in range(21)], np.inf),  # no break was seen
+        ([2.3] * 21, np.nan),  # it never trained: too low a rate or dead, who knows
+    ],
+)
+def test_runs_without_a_break_in_sight(loss: list[float | None], broke: float):
+    test = {"iteration": list(range(21)), "rate": [i / 10 for i in range(21)], "loss": loss, "accuracy": [0.5] * 21}
+    run = replace(made("inv", 1, 90.0), test={**TABLE, "momentum": [0.9] * 21, **test})
+    assert run.value("breaks") == pytest.approx(broke, nan_ok=True)
 
 
 def test_from_a_log():
@@ -168,11 +220,11 @@ def test_from_a_log():
     assert kept.test["rate"][kept.test["iteration"].index(3000)] == 0.013286
 
 
-def log_of(parts: list[dict[int, str]]) -> Run:
+def log_of(parts: list[dict[int, str]], accuracy: str = "accuracy = 0.5") -> Run:
     """The run of a log with these iterations, at these times; each part but the first goes on from a snapshot."""
     texts = [
         "Iteration {}, Testing net (#0)",
-        "    Test net output #0: accuracy = 0.5",
+        f"    Test net output #0: {accuracy}",
         "    Test net output #1: loss = 1 (* 1 = 1 loss)",
         "Iteration {}, loss = 1",
         "Iteration {}, lr = 0.1, momentum = 0.9, weight decay = 0",
@@ -203,9 +255,21 @@ def test_bad_files(tmp_path: Path):
     (tmp_path / "table9.jsonl").write_text('{"curve": "inv"}\n')
     with pytest.raises(CaffeError, match=r"table9.jsonl:1: is no result"):
         read_results(tmp_path, EXPERIMENT)
-    keep(tmp_path / "other", replace(EXPERIMENT, curves=(*CURVES, replace(CURVES[0], name="x"))), [made("x", 1, 99)])
-    with pytest.raises(CaffeError, match="has a curve 'x' that table9 has not"):
+    keep(tmp_path / "other", EXPERIMENT, results(99, 99.1))
+    path = tmp_path / "other/table9.jsonl"
+    path.write_text(path.read_text() + "\n" + path.read_text().splitlines()[2] + "\n")  # as a merge may leave it
+    with pytest.raises(CaffeError, match="table9.jsonl:10: is run 3 of 'inv' at that length, as line 3 is"):
         read_results(tmp_path / "other", EXPERIMENT)
+
+
+def test_runs_of_a_curve_that_is_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They do not count, as those of other settings, and stay in the file."""
+    monkeypatch.setattr("pysolver.disciplined.paper.results.settings_of", lambda *told: "0a1b")
+    keep(tmp_path, EXPERIMENT, [made("gone", 1, 99), made("inv", 1, 99)])
+    keep(tmp_path, EXPERIMENT, [made("cycle", 1, 99)])
+    kept = read_results(tmp_path, EXPERIMENT)
+    assert [r.curve for r in kept] == ["inv", "cycle", "gone"]
+    assert [r.curve for r in outdated(EXPERIMENT, kept)] == ["gone"]
 
 
 @pytest.mark.parametrize("draws", [("test loss",), ("test loss", "test accuracy", "gap")])
@@ -261,7 +325,26 @@ def test_a_diverged_run_is_marked_where_it_ends():
     figure = drawn(EXPERIMENT, runs)
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [line.get_xydata().tolist() for line in crosses] == [[[50.0, 1.0]]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["inv, 1 diverged", "cycle, 1 diverged"]
+    told = ["inv, 1 diverged", "cycle, 1 diverged"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == told
+    two = drawn(replace(EXPERIMENT, draw=("test loss", "test accuracy")), runs)  # accuracies may stay numbers
+    assert [text.get_text() for text in two.legends[0].get_texts()] == told
+
+
+def test_panels_beside_each_other_have_one_axis():
+    """Up to the end of the ramp, wherever a loss or an accuracy ends."""
+    gone = {**TABLE, "loss": [2.3, None, None], "accuracy": [0.1, 0.1, None]}
+    runs = [replace(run, test=gone) for run in results(99.0, 99.25)]
+    axes = drawn(replace(EXPERIMENT, draw=("test loss", "test accuracy", "train loss"), x="rate"), runs).axes
+    assert len({panel.get_xlim() for panel in axes[:3]}) == 1 and axes[0].get_xlim()[1] > 0.3
+
+
+def test_a_name_with_a_bar_is_one_cell():
+    curves = tuple(replace(curve, name=f"{curve.name} | x") for curve in CURVES)
+    odd = replace(EXPERIMENT, curves=curves, claims=("accuracy: inv | x < cycle | x",))
+    text = page.text([odd], {"table9": [made(curve.name, 1, 99.0) for curve in curves]})
+    rows = [line for line in text.splitlines() if line.startswith("| inv") or "`inv" in line and line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [9, 4]
 
 
 def test_a_loss_that_diverged_leaves_the_rest_in_sight():
