@@ -84,7 +84,6 @@ class Command:
 
     argv: what `train --solver=FILE` and the arguments are appended to. folder: the working directory.
     processes: of pysolver's that train each net together, on the cores that this one may use.
-    weights: caffemodels that a training begins with, unless it goes on from a snapshot.
     keeps: descriptors that its process keeps open, of a lock for instance, which is held as long as it lives.
     """
 
@@ -92,7 +91,6 @@ class Command:
     arguments: Sequence[str] = ()
     folder: Path | None = None
     processes: int = 1
-    weights: tuple[str, ...] = ()
     keeps: tuple[int, ...] = ()
     children: Children = field(default_factory=Children, compare=False, repr=False)
 
@@ -122,14 +120,8 @@ class Command:
             *([f"--processes={self.processes}"] if self.processes > 1 else []),
         ]
 
-    def begin(self, start: Path | None) -> list[str]:
-        """Its arguments that say from where a training goes on."""
-        if start:
-            return [f"--snapshot={start}"]
-        return [f"--weights={','.join(self.weights)}"] if self.weights else []
-
     def __call__(self, solver: Path, log: Path, judge: Judge | None = None, start: Path | None = None) -> None:
-        command = [*self.words, f"--solver={solver}", *self.begin(start)]
+        command = [*self.words, f"--solver={solver}", *([f"--snapshot={start}"] if start else [])]
         environment = {**os.environ, "GLOG_logtostderr": "1"}  # else a Caffe logs into files of glog's
         if self.processes > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.processes))
@@ -205,8 +197,8 @@ class Trial:
     @property
     def command(self) -> str:
         """What a person types into a shell to do it again."""
-        backend = self.backend if isinstance(self.backend, Command) else Command(("pysolver",))
-        words, start = backend.words, backend.begin(self.start)
+        words = self.backend.words if isinstance(self.backend, Command) else ["pysolver", "train"]
+        start = [f"--snapshot={self.start}"] if self.start else []
         return shlex.join([*words, f"--solver={self.folder / 'solver.prototxt'}", *start])
 
     def result(self) -> Run | None:

@@ -122,7 +122,7 @@ def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin
         "rate": rates_at(told, test.iteration) if len(told) > 1 else np.full(len(test), np.nan),
         "momentum": momentum,
     }
-    resumed = "".join(f", resumed at {resume.iteration}" for resume in run.resumes)
+    resumed = "".join(f", resumed at {resume.iteration}" for resume in run.resumes if resume.iteration)
     train = {"iteration": run.train.iteration, "loss": run.train.main_loss}
     return Result(
         curve=curve.name,

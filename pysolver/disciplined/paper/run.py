@@ -18,7 +18,16 @@ from pysolver.disciplined.children import HEED, ended_by_signals
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.lock import Busy, alone
 from pysolver.disciplined.paper.results import Origin, Result, find, keep, read_results, result_of
-from pysolver.disciplined.paper.trials import Variation, fillers_of, folder_of, missing_data, settings_of, trial_of
+from pysolver.disciplined.paper.trials import (
+    Variation,
+    fillers_of,
+    folder_of,
+    missing_data,
+    settings_of,
+    trial_of,
+    weights_of,
+    write_fresh_state,
+)
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
 from pysolver.proto.caffe_pb2 import NetParameter
@@ -168,6 +177,8 @@ def _one(experiment: Experiment, curve: Curve, number: int, wish: Wish) -> Resul
         kept = find(read_results(wish.results, experiment), experiment, curve, number, wish.scale)
         if kept and trial.result():
             return kept
+        if trial.start:
+            write_fresh_state(trial.start, weights_of(experiment, curve, number, wish.out, wish.scale))
         run = trial.run()
         if run.stopped or not run.finished:
             raise CaffeError(f"{trial.log}: was stopped before its end; the same command goes on from there")

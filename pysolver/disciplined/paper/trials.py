@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from google.protobuf.message import DecodeError
 
 from pysolver.disciplined.paper.experiment import Curve, Experiment, folder_name
 from pysolver.disciplined.trial import Backend, Command, Trial, changed, here
 from pysolver.errors import CaffeError, about
-from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter
+from pysolver.files import read_bytes, write_atomic
+from pysolver.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, SolverParameter, SolverState
 from pysolver.proto.upgrade import read_net
 
 NUMBER = r"(\d+\.?\d*(?:e-?\d+)?)"
 FEWEST_TESTS = 4
+FRESH = "fresh.solverstate"
+LARGEST_STATE = 1 << 31
 RUNS = 4  # of the paper; A.1: with slightly different batch sizes and fillers
 
 
@@ -74,10 +79,28 @@ def trial_of(
     solver, net = _messages(experiment, curve, number, out, scale, data)
     solver.snapshot = solver.test_interval
     solver.solver_mode = SolverParameter.GPU if gpu else SolverParameter.CPU
-    if isinstance(backend, Command) and not backend.is_pysolver:  # a Caffe takes weights from its command line alone
-        backend = replace(backend, weights=tuple(solver.weights))
+    start = None
+    if solver.weights and isinstance(backend, Command) and not backend.is_pysolver:
+        start = Path(solver.weights[0]).with_name(FRESH)  # to which write_fresh_state leads
         solver.ClearField("weights")
-    return Trial.of(folder_of(experiment, curve, number, out, scale), solver, net, backend)
+    return Trial.of(folder_of(experiment, curve, number, out, scale), solver, net, backend, start)
+
+
+def write_fresh_state(path: Path, weights: Path) -> None:
+    """A solver state like the one beside the weights, at iteration 0 and without momentum.
+
+    It is how a Caffe begins with the weights: that of the solver's field `weights` came after 1.0, and there are those
+    that ignore --weights.
+    """
+    state = SolverState()
+    try:
+        state.ParseFromString(read_bytes(weights.with_suffix(".solverstate"), LARGEST_STATE))
+    except DecodeError as error:
+        raise CaffeError(f"{weights.with_suffix('.solverstate')}: is no solver state: {error}") from None
+    state.iter, state.current_step, state.learned_net = 0, 0, str(weights)
+    for blob in state.history:
+        blob.data[:] = [0.0] * len(blob.data)
+    write_atomic(path, state.SerializeToString())
 
 
 def settings_of(experiment: Experiment, curve: Curve, number: int, scale: float = 1) -> str:
@@ -99,13 +122,17 @@ def _messages(
     variation = Variation.of(curve, number)
     solver = solver_of(experiment, curve, variation, scale)
     if curve.after:
-        first = experiment.curve(curve.after)
-        length = solver_of(experiment, first, Variation.of(first, number), scale).max_iter
-        before = folder_of(experiment, first, number, out, scale)
-        solver.weights.append(str(before / f"snapshot_iter_{length}.caffemodel"))
+        solver.weights.append(str(weights_of(experiment, curve, number, out, scale)))
     net = net_of(curve, variation, data)
     solver.test_iter.append(batches_of_test(net, DATA[curve.data].test))
     return solver, net
+
+
+def weights_of(experiment: Experiment, curve: Curve, number: int, out: Path, scale: float) -> Path:
+    """The caffemodel with which a run of a curve begins that goes on from another."""
+    first = experiment.curve(curve.after)
+    length = solver_of(experiment, first, Variation.of(first, number), scale).max_iter
+    return folder_of(experiment, first, number, out, scale) / f"snapshot_iter_{length}.caffemodel"
 
 
 def folder_of(experiment: Experiment, curve: Curve, number: int, out: Path, scale: float) -> Path:

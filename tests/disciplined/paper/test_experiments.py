@@ -21,10 +21,11 @@ from pysolver.disciplined.paper.trials import (
     net_of,
     solver_of,
     trial_of,
+    write_fresh_state,
 )
 from pysolver.disciplined.trial import Command
 from pysolver.errors import CaffeError
-from pysolver.proto.caffe_pb2 import SolverParameter
+from pysolver.proto.caffe_pb2 import BlobProto, SolverParameter, SolverState
 from pysolver.proto.text import parse_text
 
 ROOT = Path(__file__).parents[3]
@@ -149,14 +150,23 @@ def test_what_a_result_says_of_fillers(experiments: dict[str, Experiment], name:
     assert ", ".join(fillers_of(net_of(curve, Variation.of(curve, n), Path("D"))) for n in (1, 2)) == told
 
 
-def test_a_caffe_takes_weights_from_its_command_line(experiments: dict[str, Experiment], tmp_path: Path):
-    """Caffe 1.0's solver has no field for them."""
+def test_a_caffe_begins_with_weights_by_a_solver_state(experiments: dict[str, Experiment], tmp_path: Path):
+    """Caffe 1.0's solver has no field for them: it gets the other's state at iteration 0, without momentum."""
     e = experiments["fig12a"]
     ours, caffes = (trial_of(e, e.curve("1e-2"), 1, tmp_path, backend=Command(*a)) for a in ((), (("caffe",),)))
-    (weights,) = parse_text(ours.solver, SolverParameter).weights
-    assert "--weights" not in ours.command
-    assert not parse_text(caffes.solver, SolverParameter).weights and f"--weights={weights}" in caffes.command
-    assert caffes.backend.begin(Path("x.solverstate")) == ["--snapshot=x.solverstate"]  # not both
+    (weights,) = map(Path, parse_text(ours.solver, SolverParameter).weights)
+    assert not parse_text(caffes.solver, SolverParameter).weights and f"--snapshot={caffes.start}" in caffes.command
+    weights.parent.mkdir(parents=True)
+    history = [BlobProto(shape={"dim": [2, 3]}, data=range(6)), BlobProto(shape={"dim": [1]}, data=[7])]
+    state = SolverState(iter=3906, current_step=2, learned_net="else", history=history)
+    weights.with_suffix(".solverstate").write_bytes(state.SerializeToString())
+    write_fresh_state(caffes.start, weights)
+    fresh = SolverState.FromString(caffes.start.read_bytes())
+    assert (fresh.iter, fresh.current_step, fresh.learned_net) == (0, 0, str(weights))
+    assert [(list(b.shape.dim), list(b.data)) for b in fresh.history] == [([2, 3], [0] * 6), ([1], [0])]
+    weights.with_suffix(".solverstate").write_bytes(b"no state")
+    with pytest.raises(CaffeError, match="solverstate: is no solver state"):
+        write_fresh_state(caffes.start, weights)
 
 
 def test_a_net_gets_its_data(experiments: dict[str, Experiment]):

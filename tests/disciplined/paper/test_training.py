@@ -18,22 +18,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import EXPERIMENT, NET, make_data, nets_of_the_paper, short_trial
 
 import pysolver as caffe
 from pysolver.commands import main
-from pysolver.data.prepare.publish import write_data_set
-from pysolver.data.prepare.split import DataSet, Split
 from pysolver.disciplined.paper import page_words
 from pysolver.disciplined.paper.experiment import read_all
 from pysolver.disciplined.paper.lock import HOLDER
 from pysolver.disciplined.paper.results import read_results
-from pysolver.disciplined.paper.trials import DATA, Variation, net_of, trial_of
-from pysolver.disciplined.trial import changed
-from pysolver.proto.caffe_pb2 import SolverParameter
-from pysolver.proto.text import parse_text, to_text
+from pysolver.disciplined.paper.trials import Variation, net_of
+from pysolver.disciplined.trial import here
+from pysolver.proto.text import to_text
 
 ROOT = Path(__file__).parents[3]
-SIDES = {"mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32), "imagenet": (3, 320)}
 # Learned parameters: cifar10_full as its layers add up; densenet as published (1.0 M with k = 12, 40 layers); the
 # residual nets as the layers of the author's published nets add up.
 PARAMETERS = {
@@ -56,18 +53,6 @@ def residual_parameters(blocks: list[int]) -> int:
         total += layer(channels, outputs, 2) if outputs != channels else 0
         channels = outputs
     return total + 10 * channels + 10
-
-
-def make_data(folder: Path, name: str, images: int) -> None:
-    """Classes that differ in brightness, so that there is something to learn."""
-    channels, side = SIDES[name]
-    rng = np.random.default_rng(0)
-    labels = np.arange(images) % min(DATA[name].classes, 10)
-    pixels = rng.integers(0, 50, (images, channels, side, side)) + 20 * labels[:, None, None, None]
-    split = Split(pixels.astype(np.uint8), labels)
-    (folder / name).mkdir(parents=True)
-    parts = (folder / name / f"{name}_{part}" for part in ("train_lmdb", "test_lmdb", "mean.binaryproto"))
-    write_data_set(DataSet(split, split), *parts)
 
 
 def generator() -> Any:
@@ -99,41 +84,6 @@ def test_sizes_of_the_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         learned = {k: blobs for k, blobs in built.params.items() if built.layer_dict[k].type != "BatchNorm"}
         assert sum(blob.count for blobs in learned.values() for blob in blobs) == count, name
         assert f"{count:,}".replace(",", " ") in page_words.BEFORE
-
-
-EXPERIMENT = """
-title = "A table"
-shows = "a high rate is better"
-net = "net.prototxt"
-data = "mnist"
-batch = 6000
-epochs = 2
-momentum = 0.9
-weight_decay = 0
-draw = ["test loss"]
-claims = ["gap: low = high +- 1", "loss: high < low", "loss: again < low"]
-[curves.low]
-rate = 1e-6
-group = "first"
-[curves.high]
-rate = 0.1
-group = "first"
-[curves.again]
-rate = 0.1
-after = "high"
-"""
-NET = """
-name: "tiny"
-layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN } transform_param { scale: 0.01 }
-  data_param { source: "x" batch_size: 6 backend: LMDB } }
-layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST } transform_param { scale: 0.01 }
-  data_param { source: "x" batch_size: 2000 backend: LMDB } }
-layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE kernel_size: 28 } }
-layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip"
-  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
-layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
@@ -315,28 +265,13 @@ def test_a_run_that_was_ended_goes_on_as_if_undisturbed(folder: None, capfd: pyt
     assert (resumed.test, resumed.train) == (whole.test, whole.train)
 
 
-def nets_of_the_paper() -> list[tuple[str, str]]:
-    """Experiment and curve of each pair of net and data."""
-    pairs = {(c.net, c.data): (e.name, c.name) for e in read_all(ROOT / "experiments").values() for c in e.curves}
-    return sorted(pairs.values())
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1800)  # inception-resnet-v2 has 20 iterations at 299 x 299
 @pytest.mark.parametrize(("experiment", "curve"), nets_of_the_paper())
 def test_trains_20_iterations(experiment: str, curve: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With batches of 2; what a whole run costs stands in the experiment."""
     monkeypatch.chdir(ROOT)
-    e = read_all("experiments")[experiment]
-    small = replace(e.curve(curve), batch=2, after="")
-    make_data(tmp_path, small.data, 20)
-    trial = trial_of(e, small, 1, tmp_path / "out", data=tmp_path)
-    solver = parse_text(trial.solver, SolverParameter)
-    solver = changed(solver, max_iter=20, test_interval=20, test_iter=[1], display=5, snapshot=0)
-    test = next(i for i, line in enumerate(trial.net.splitlines()) if "test_lmdb" in line)
-    lines = trial.net.splitlines()
-    lines[test + 1] = "batch_size: 2"
-    short = replace(trial, solver=to_text(solver), net="\n".join(lines))
+    short = short_trial(experiment, curve, tmp_path, here, 20)
     run = short.run()
     assert run.finished
     assert np.isfinite(run.train.loss).all()
