@@ -393,7 +393,9 @@ def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
     experiments = read_all(ROOT / "experiments")
     kept = {name: read_results(ROOT / "experiments/results", e) for name, e in experiments.items()}
     written = (ROOT / "docs/paper.md").read_text()
-    assert page.text(experiments.values(), kept) == written, "run pysolver reproduce --page docs/paper.md"
+    assert page.text(experiments.values(), kept) == written, (
+        "experiments/results says something else, perhaps by a run of yours: pysolver reproduce --page docs/paper.md"
+    )
     for name, e in experiments.items():
         for r in kept[name]:  # a test at each interval of the whole run, also of one that went on from a snapshot
             solver = solver_of(e, e.curve(r.curve), Variation(r.seed, r.batch, r.filler), r.scale)
