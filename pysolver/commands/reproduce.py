@@ -3,7 +3,7 @@
 Without NAME: what there is, what has been run, and the verdicts. NAME is an experiment (table1, fig10) or the beginning
 of several (table2, fig7, fig). What is kept of a run goes to experiments/results; one whose line is there is not
 repeated, whichever backend made it, and one that broke off goes on from its last snapshot (a Caffe's not exactly: its
-data begin anew). Shortened runs (--scale) stand beside the others; beside whole ones a table's do not count.
+data begin anew). Shortened runs (--scale) stand beside the others, but for rows of a table that have whole ones.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def _kept(folder: Path, experiment: Experiment) -> list[Result]:
     results = read_results(folder, experiment)
     old = outdated(experiment, results)
     for r in old:
-        told = f"{experiment.name}, {r.curve}, run {r.seed}"
-        print(f"{told}: was made with other settings than today's and does not count; run it again", file=sys.stderr)
+        gone = all(curve.name != r.curve for curve in experiment.curves)
+        why = "is of a curve that is no more" if gone else "was made with other settings than today's; run it again"
+        print(f"{experiment.name}, {r.curve}, run {r.seed}: does not count: {why}", file=sys.stderr)
     return [r for r in results if r not in old]
 
 

@@ -8,7 +8,8 @@
 Measures: `accuracy` (last test, in %), `loss` (last test), `best accuracy`, `lowest loss`, `gap` (test loss minus train
 loss, means of the last quarter of the run), `breaks` (rate, or momentum, at which the test loss has left its minimum
 for good). A run that diverged has the loss infinity and the accuracy minus infinity, one that does not break breaks at
-infinity: it is beyond any other if all runs of a curve, two at least, are.
+infinity: it is beyond any other if all runs of a curve, two at least, are. What a run does not tell is NaN, and left
+out: of a flat loss where it breaks, of a net without one the accuracy.
 
 The test: Student's t, one-sided at 5 %, with the variance pooled over all curves of the claim that have two runs or
 more (at least one must, and they differ). A chain holds if each of its pairs does, and does not hold if one pair is the
@@ -37,7 +38,8 @@ MEASURES = {  # and how a person calls them
     "breaks": "where it breaks",
 }
 ALPHA = 0.05
-Verdict = Literal["holds", "does not", "within the noise", "not run"]
+Verdict = Literal["holds", "does not", "within the noise", "not seen", "not run"]
+Way = Literal["as claimed", "the other way", "neither way"]
 Values = Mapping[str, Sequence[float]]  # curve -> one value a run
 
 
@@ -89,12 +91,15 @@ def parse(text: str, curves: Sequence[str]) -> Claim:
 
 
 def judge(claim: Claim, values: Values) -> tuple[Verdict, str]:
-    """The verdict and the numbers behind it."""
+    """The verdict and the numbers behind it: `not seen` if no run of a curve tells the measure."""
     missing = [name for name in claim.curves if not len(values.get(name, ()))]
     if missing:
         return "not run", f"no run of {', '.join(f'`{name}`' for name in missing)}"
-    spread = _pooled([np.asarray(values[name], float) for name in claim.curves])
     told = "; ".join(f"`{name}` {said(values[name], claim.measure)}" for name in claim.curves)
+    values = _known(values)
+    if not all(values[name] for name in claim.curves):
+        return "not seen", told
+    spread = _pooled([np.asarray(values[name], float) for name in claim.curves])
     if claim.margin is not None:
         (a, b), m = claim.pairs[0], claim.margin
         inside = [_below(values[a], values[b], spread, m), _below(values[b], values[a], spread, m)]
@@ -105,17 +110,26 @@ def judge(claim: Claim, values: Values) -> tuple[Verdict, str]:
     return _verdict(max(chances) < ALPHA, min(reverse) < ALPHA / len(chances)), told
 
 
-def points(claim: Claim, values: Values) -> bool:
-    """Whether the means are as claimed, whatever the noise."""
-    centres = {name: _centre(values[name]) for name in claim.curves}
+def way(claim: Claim, values: Values) -> Way:
+    """Which way the runs point, whatever the noise: a curve with more infinite runs is beyond, else the means tell."""
+    values = _known(values)
+    if not all(values.get(name) for name in claim.curves):
+        return "neither way"
+    centres = [(_centre(values[a]), _centre(values[b])) for a, b in claim.pairs]
     if claim.margin is not None:
-        close = [np.subtract(centres[a], centres[b]) for a, b in claim.pairs]
-        return all(infinite == 0 and abs(mean) <= claim.margin for infinite, mean in close)
-    return all(centres[a] < centres[b] for a, b in claim.pairs)
+        close = all(a[0] == b[0] and abs(a[1] - b[1]) <= claim.margin for a, b in centres)
+        return "as claimed" if close else "the other way"
+    if all(a == b for a, b in centres):
+        return "neither way"
+    return "as claimed" if all(a < b for a, b in centres) else "the other way"
+
+
+def _known(values: Values) -> dict[str, list[float]]:
+    return {name: [value for value in column if not math.isnan(value)] for name, column in values.items()}
 
 
 def _centre(values: Sequence[float]) -> tuple[float, float]:
-    """By which curves are put in order: what part of the runs is infinite (or minus), and the mean of the others."""
+    """What part of the runs is infinite (below 0: minus infinity), and the mean of the others."""
     known = np.asarray(values, float)
     infinite, finite = np.isinf(known), known[np.isfinite(known)]
     return float(np.sign(known[infinite]).sum() / len(known)), float(finite.mean()) if len(finite) else 0.0
@@ -125,9 +139,10 @@ def said(values: Sequence[float], measure: str = "accuracy") -> str:
     """`99.05 ± 0.03 (4)`"""
     known = np.asarray(values, float)
     if not np.isfinite(known).all():
-        finite = known[np.isfinite(known)]
-        what = f"{'no break' if measure == 'breaks' else 'diverged'} in {len(known) - len(finite)} of {len(known)}"
-        return ", ".join([*(f"{value:.4f}" for value in finite if measure == "breaks"), what])
+        infinite, unknown = ("no break", "flat") if measure == "breaks" else ("diverged", f"no {measure}")
+        counts = [(infinite, int(np.isinf(known).sum())), (unknown, int(np.isnan(known).sum()))]
+        finite = [f"{value:.4f}" for value in known[np.isfinite(known)] if measure == "breaks"]
+        return ", ".join([*finite, *(f"{what} in {count} of {len(known)}" for what, count in counts if count)])
     digits = 2 if known.mean() >= 10 else 4
     spread = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else ""
     return f"{known.mean():.{digits}f}{spread} ({len(known)})"
@@ -175,7 +190,7 @@ def against_paper(ours: Sequence[float], paper: tuple[float, float], runs: int =
         return "not run"
     known = np.asarray(ours, float)
     if not np.isfinite(known).all():
-        return "diverged"
+        return "no accuracy" if np.isnan(known).any() else "diverged"
     difference = float(known.mean()) - paper[0]
     differs = f"{'higher' if difference > 0 else 'lower'} by {abs(difference):.2f}"
     if len(known) < 2:

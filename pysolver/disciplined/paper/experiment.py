@@ -203,8 +203,8 @@ def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if (other := taken.setdefault(folder_name(name), name)) != name:
             raise CaffeError(f"curves '{other}' and '{name}' would share the folder {folder_name(name)}; rename one")
-        if name.startswith("_"):
-            raise CaffeError(f"curve '{name}': a name that begins with _ would be missing below the picture")
+        if name.startswith("_") or not re.search(r"\w", name):
+            raise CaffeError(f"curve '{name}': a name needs a letter or a digit, and does not begin with _")
 
 
 def _curve(name: str, shared: dict[str, Any], own: dict[str, Any]) -> Curve:

@@ -53,6 +53,7 @@ def _who(holder: Path) -> str:
         number = int(holder.read_text())
         os.kill(number, 0)
     except (OSError, ValueError, OverflowError) as error:
-        left = f"a training that process {number} left behind and that goes on without it"
-        return left if isinstance(error, ProcessLookupError) else "another process"
+        if isinstance(error, ProcessLookupError):
+            return f"a training that process {number} left behind and that goes on without it"
+        return "another process"
     return f"process {number}"

@@ -11,7 +11,7 @@ from pysolver.disciplined.paper import claims
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.page_words import BEFORE, HEAD, READING
 from pysolver.disciplined.paper.results import Result
-from pysolver.disciplined.paper.verdicts import Judged, epochs, judge, length, rows_run, scales, shown, values
+from pysolver.disciplined.paper.verdicts import Judged, epochs, judge, length, rows_run, scales, values, without_looks
 
 Kept = Mapping[str, Sequence[Result]]  # experiment -> its runs
 Verdicts = Mapping[str, Sequence[Judged]]
@@ -20,7 +20,7 @@ Verdicts = Mapping[str, Sequence[Judged]]
 def text(experiments: Iterable[Experiment], kept: Kept) -> str:
     """The page, which names a picture beside it for every experiment that has runs, and one of all rows."""
     every = list(experiments)
-    kept = {e.name: shown(e, kept[e.name]) for e in every}
+    kept = {e.name: without_looks(e, kept[e.name]) for e in every}
     judged = {e.name: judge(e, kept[e.name]) for e in every}
     told = [e for e in every if kept[e.name] or _is_table(e)]
     parts = [HEAD, _outcome(every, kept, judged), BEFORE, _overview(told, kept, judged), READING]
@@ -34,7 +34,7 @@ def overview(experiments: Iterable[Experiment], kept: Kept) -> str:
     """What there is, what has been run, the verdicts: one line an experiment, for a terminal."""
     lines = []
     for e in experiments:
-        results = shown(e, kept[e.name])
+        results = without_looks(e, kept[e.name])
         verdicts = _counted(judge(e, results)) or "no claims"
         at = ", ".join(f"{scale:g}" for scale in scales(results))
         lines.append(f"{e.name:22} {_measured(e, results):>16} {at and 'at ' + at:12}  {verdicts:36}  {e.title}")
@@ -47,7 +47,7 @@ def pictures(experiments: Iterable[Experiment], kept: Kept, folder: Path) -> lis
 
     folder.mkdir(parents=True, exist_ok=True)
     every = list(experiments)
-    kept = {e.name: shown(e, kept[e.name]) for e in every}
+    kept = {e.name: without_looks(e, kept[e.name]) for e in every}
     drawn = [draw_rows(every, kept, folder / "rows.png")] if any(rows_run(e, kept[e.name]) for e in every) else []
     return drawn + [draw(e, kept[e.name], folder / f"{e.name}.png") for e in every if kept[e.name]]
 
@@ -111,7 +111,8 @@ def _claims_told(judged: Sequence[Judged]) -> str:
     return (
         f"- **Claims:** of {len(judged)} that the paper makes {hold} hold{'s' * (hold == 1)}, "
         f"{fail} do{'es' * (fail == 1)} not; "
-        f"{len(unsure)} are within the noise, of which {sum(j.points for j in unsure)} point the paper's way; "
+        f"{len(unsure)} are within the noise, of which {sum(j.way == 'as claimed' for j in unsure)} point the paper's "
+        f"way; {f'{blind} cannot be seen in their runs; ' if (blind := counts['not seen']) else ''}"
         f"{counts['not run']} have not been run." + (few if once else "")
     )
 
@@ -121,7 +122,7 @@ def _overview(experiments: Sequence[Experiment], kept: Kept, judged: Verdicts) -
     for e in experiments:
         lengths = " and ".join(length(scale) for scale in scales(kept[e.name]))
         measured = f"{_measured(e, kept[e.name])}{', ' + lengths if lengths else ''}"
-        lines.append(f"| {_link(e)} | {measured} | {_counted(judged[e.name]) or 'none'} |")
+        lines.append(_cells(_link(e), measured, _counted(judged[e.name]) or "none"))
     return "\n".join(lines) + "\n"
 
 
@@ -157,8 +158,8 @@ def _section(experiment: Experiment, results: Sequence[Result], judged: Sequence
         lines += ["", *_rows(experiment, results)]
     if results:
         lines += ["", f"![{experiment.title}](paper/{experiment.name}.png)"]
-        if short := [scale for scale in scales(results) if scale != 1]:
-            told = " and ".join(f"{length(scale)} ({epochs(experiment, scale)})" for scale in short)
+        if (every := scales(results)) != [1]:
+            told = " and ".join(f"{length(scale)} ({epochs(experiment, results, scale)})" for scale in every)
             lines += ["", f"Run here at {told}."]
     if judged:
         lines += ["", "| claim | verdict | numbers (runs) |", "| --- | --- | --- |"]

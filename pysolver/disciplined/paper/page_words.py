@@ -43,16 +43,18 @@ msra) where the net has either: the 3-layer net's are gaussian, so that of two r
 author's script gives each of his four runs another batch size, 128 to 140. In the pictures a bold line is the mean of a
 curve's runs, thin ones are the runs. The *generalisation error* is the test loss less the train loss, both means of the
 last quarter of a run where it is one number. A range test *breaks* at the rate from which on the test loss has left its
-minimum for good, or where it was a number for the last time; *no break* means that none was seen up to the highest
-rate.
+minimum for good, or where the net lived last; *no break* means that none was seen up to the highest rate, *flat* that
+the net never learned, so that nobody knows; flat runs are left out.
 
 **Verdicts.** A claim *holds* if Student's t test says so at 5 % for each pair of it, with the variance of all its
-curves together; it *does not* if the test says the opposite of one pair (of several, at 5 % divided by their count);
-between them it is *within the noise*, *as claimed* if the means are in the paper's order, else *the other way*. Where
-all runs of a curve diverged, or none of them broke, and all of the other did not, or broke, no test is needed. With one
-run of each curve there is no noise to measure, and all is within it. That two curves are equal holds if two such tests
-put the difference inside the margin. A row *agrees* if Welch's test, at 5 %, cannot tell it from the paper's four runs,
-which with two runs is easily so. At 5 %, of twenty claims with nothing in them one holds.
+curves together. It *does not* if the test says the opposite of one pair, at 5 % divided by the number of pairs. Between
+them it is *within the noise*: *as claimed* if the means are in the paper's order, *the other way* if not, *neither way*
+if they are equal. Runs that diverged, or showed no break, are beyond all others, without a test: two or more of one
+curve, all of which did so, against two or more of the other, none of which did; where only some did, the curve with
+more of them points beyond the other. With one run of each curve there is no noise to measure, and all is within it.
+*Not seen* is a claim if the runs of a curve do not tell it. That two curves are equal holds if two such tests put the
+difference inside the margin. A row *agrees* if Welch's test, at 5 %, cannot tell it from the paper's four runs, which
+with two runs is easily so. At 5 %, of twenty claims with nothing in them one holds.
 
 **Where the numbers come from.** Each section names its file in `experiments/results/`: one line a run, with its curves,
 seed, batch, commit, date and machine. The page and its pictures are made of these, never edited:

@@ -30,7 +30,10 @@ LABELS = {"rate": "learning rate", "gap": "generalisation error", "test accuracy
 
 def draw(experiment: Experiment, results: Sequence[Result], path: Path) -> Path:
     """One panel for each thing that the paper draws, of each group of rows, at the length that most curves have run."""
-    scale = max(scales(results), key=lambda scale: len({r.curve for r in results if r.scale == scale}))
+    rows = any(curve.paper for curve in experiment.curves)  # of a table whole runs come before many
+    scale = max(
+        scales(results), key=lambda scale: (rows and scale == 1, len({r.curve for r in results if r.scale == scale}))
+    )
     shown = [result for result in results if result.scale == scale]
     groups = list(dict.fromkeys(c.group for c in experiment.curves if c.name in {result.curve for result in shown}))
     wanted = [(group, what) for group in groups for what in experiment.draw]
@@ -109,7 +112,8 @@ def _panel(
     early, late, quarter, ends = [], [], [], []
     for index, curve in enumerate(curves):
         runs = [result for result in results if result.curve == curve.name]
-        lines = [_line(r, experiment, what, DATA[curve.data].train, _first_part(r, curve, results)) for r in runs]
+        images = DATA[curve.data].train
+        lines = [_line(r, experiment, what, images, _begin(r, curve, experiment.x, results, images)) for r in runs]
         colour = f"C{index % 10}"
         for x, y in lines if len(lines) > 1 else []:
             axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
@@ -186,19 +190,21 @@ def _finite(parts: Sequence[np.ndarray]) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _first_part(result: Result, curve: Curve, results: Sequence[Result]) -> int:
-    """Iterations of the run whose weights this one goes on from: a branch is drawn from where that ends."""
-    return next((r.iterations for r in results if (r.curve, r.seed) == (curve.after, result.seed)), 0)
+def _begin(result: Result, curve: Curve, x: str, results: Sequence[Result], images: int) -> float:
+    """Where on an axis of iterations or epochs a run begins: at the end of the run whose weights it goes on from."""
+    first = next((r for r in results if (r.curve, r.seed) == (curve.after, result.seed)), None)
+    return 0 if first is None else first.iterations * (first.batch / images if x == "epoch" else 1)
 
 
-def _line(result: Result, experiment: Experiment, what: str, images: int, begin: int) -> tuple[np.ndarray, np.ndarray]:
-    """begin: where on an axis of iterations or epochs this run's own start."""
+def _line(
+    result: Result, experiment: Experiment, what: str, images: int, begin: float
+) -> tuple[np.ndarray, np.ndarray]:
     iteration, y = result.column(what)
     if experiment.x in ("rate", "momentum"):
         at, values = result.column(f"test {experiment.x}")
         x = np.interp(iteration, at, values)
     else:
-        x = (begin + iteration) * (result.batch / images if experiment.x == "epoch" else 1)
+        x = begin + iteration * (result.batch / images if experiment.x == "epoch" else 1)
     return x, 100 * y if what.endswith("accuracy") else y
 
 

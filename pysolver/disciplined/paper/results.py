@@ -16,7 +16,7 @@ import numpy as np
 from pysolver.disciplined.paper.experiment import Curve, Experiment
 from pysolver.disciplined.paper.lock import alone
 from pysolver.disciplined.paper.trials import Variation, settings_of
-from pysolver.disciplined.reading import rates_at, read_curve
+from pysolver.disciplined.reading import rates_at, read_curve, running_median
 from pysolver.errors import CaffeError
 from pysolver.files import read_bytes, write_atomic
 from pysolver.logs.run import Run
@@ -93,16 +93,27 @@ class Result:
         return float(loss[-1]) if measure == "loss" else self._gap(0.75 * self.iterations, self.iterations)
 
     def _break(self, moving: np.ndarray, loss: np.ndarray) -> float:
-        """A run that dies breaks where it lived last, one whose loss only rose at once; a flat one says nothing."""
+        """Where the reading sees it, else where the run lived last; of a flat loss NaN, for nobody knows."""
         reading = read_curve(self.curve, "test loss", moving, loss)
         if reading.broke is not None:
             return reading.broke
-        alive = np.flatnonzero(np.isfinite(loss))
-        if not len(alive) or alive[-1] < len(loss) - 1:
-            return float(moving[alive[-1] if len(alive) else 0])
-        if reading.worked:
-            return np.inf
-        return float(moving[0]) if loss[-1] > 1.1 * loss[0] else np.nan
+        alive = np.flatnonzero(loss <= _bound(loss))
+        if not len(alive):
+            return float(moving[0])
+        beyond = loss[alive[-1] + 1 :]
+        if len(beyond) > 1 or len(beyond) and not np.isfinite(beyond[-1]):  # one high value at the end may be noise
+            return float(moving[alive[-1]])
+        return np.copysign(np.inf, moving[-1] - moving[0]) if reading.worked else np.nan
+
+
+def _bound(loss: np.ndarray) -> float:
+    """A loss above which a net is dead: half-way up from its lowest, a tenth above its first if it never learned."""
+    finite = loss[np.isfinite(loss)]
+    if not len(finite):
+        return -np.inf
+    first = float(finite[0])
+    drop = first - float(running_median(np.where(np.isfinite(loss), loss, np.inf), 3).min())
+    return first - 0.5 * drop if drop > 0.1 * abs(first) else first + 0.1 * abs(first)
 
 
 def result_of(run: Run, curve: Curve, scale: float, variation: Variation, origin: Origin, settings: str) -> Result:
@@ -149,7 +160,7 @@ def _seconds(run: Run) -> float:
 
 
 def read_results(folder: Path, experiment: Experiment) -> list[Result]:
-    """All runs that are kept of an experiment; none is no error."""
+    """All runs that are kept of an experiment; none is no error. CaffeError for a line that is no run, or another's."""
     path = folder / f"{experiment.name}.jsonl"
     if not path.exists():
         return []
@@ -161,12 +172,10 @@ def read_results(folder: Path, experiment: Experiment) -> list[Result]:
             result = _result(json.loads(line))
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise CaffeError(f"{path}:{number}: is no result: {error}") from None
-        before, _ = found.setdefault((result.curve, result.seed, result.scale), (number, result))
-        if before != number:  # as a merge leaves it; it would count as a run more
-            raise CaffeError(
-                f"{path}:{number}: is run {result.seed} of '{result.curve}' at that length, as line {before} is; "
-                "one of the two must go"
-            )
+        before, same = found.setdefault((result.curve, result.seed, result.scale), (number, result))
+        if same != result:  # as a merge may leave it; it would count as one run more
+            told = f"is run {result.seed} of '{result.curve}' at {result.scale:g} of the length"
+            raise CaffeError(f"{path}:{number}: {told}, as line {before} is; one of the two must go")
     return [result for _, result in found.values()]
 
 

@@ -153,7 +153,9 @@ def _place(experiment: Experiment, curve: Curve, number: int) -> str:
 
 def _told(result: Result) -> str:
     loss = result.value("loss")
-    told = f"accuracy {result.value('accuracy'):.2f} %, test loss {loss:.4f}" if loss < np.inf else "diverged"
+    accuracy = result.value("accuracy")
+    percent = "" if np.isnan(accuracy) else f"accuracy {accuracy:.2f} %, "
+    told = f"{percent}test loss {loss:.4f}" if loss < np.inf else "diverged"
     return f"{told}, {result.iterations} iterations in {result.seconds:.0f} s"
 
 

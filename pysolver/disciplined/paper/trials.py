@@ -81,7 +81,7 @@ def trial_of(
     solver.solver_mode = SolverParameter.GPU if gpu else SolverParameter.CPU
     start = None
     if solver.weights and isinstance(backend, Command) and not backend.is_pysolver:
-        start = Path(solver.weights[0]).with_name(FRESH)  # to which write_fresh_state leads
+        start = folder_of(experiment, curve, number, out, scale) / FRESH  # which write_fresh_state makes
         solver.ClearField("weights")
     return Trial.of(folder_of(experiment, curve, number, out, scale), solver, net, backend, start)
 
@@ -99,7 +99,8 @@ def write_fresh_state(path: Path, weights: Path) -> None:
         raise CaffeError(f"{weights.with_suffix('.solverstate')}: is no solver state: {error}") from None
     state.iter, state.current_step, state.learned_net = 0, 0, str(weights)
     for blob in state.history:
-        blob.data[:] = [0.0] * len(blob.data)
+        for column in (blob.data, blob.double_data):
+            column[:] = [0.0] * len(column)
     write_atomic(path, state.SerializeToString())
 
 

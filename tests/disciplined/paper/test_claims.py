@@ -52,6 +52,13 @@ def test_one_pair_is_the_t_test():
         ("accuracy: b < a", {"a": [99.0, 99.1], "b": [-math.inf, -math.inf]}, "holds"),
         ("breaks: a < b", {"a": [0.01, 0.02], "b": [math.inf, math.inf]}, "holds"),  # b never breaks
         ("breaks: a < b", {"a": [0.01, math.inf], "b": [math.inf, math.inf]}, "within the noise"),
+        (
+            "breaks: a < b",
+            {"a": [math.nan, 0.01, 0.012], "b": [math.inf, math.inf]},
+            "holds",
+        ),  # a flat run is left out
+        ("breaks: a < b", {"a": [math.nan, math.nan], "b": [0.01, 0.02]}, "not seen"),
+        ("breaks: a < b", {"a": [math.nan, math.nan]}, "not run"),
         ("accuracy: a = b +- 0.5", {"a": [80.0, 80.1, 80.2], "b": [80.1, 80.2, 80.3]}, "holds"),
         ("accuracy: a = b +- 0.5", {"a": [80.0, 80.1, 80.2], "b": [82.1, 82.2, 82.3]}, "does not"),
         ("accuracy: a = b +- 0.5", {"a": [79.0, 80.1, 81.2], "b": [79.1, 80.2, 81.3]}, "within the noise"),
@@ -137,17 +144,24 @@ def test_how_often_it_errs():
 
 
 def test_which_way_it_points():
-    for text, points in (("loss: a < b", True), ("loss: b < a", False), ("loss: a = b +- 0.2", True)):
-        assert claims.points(claims.parse(text, CURVES), {"a": [1.0, 1.1], "b": [1.2]}) == points
-    assert not claims.points(claims.parse("loss: a = b +- 0.1", CURVES), {"a": [1.0, 1.1], "b": [1.2]})
-    below = claims.parse("breaks: a < b", CURVES)
-    for a, b, points in (
-        ([0.01, math.inf], [math.inf, math.inf], True),  # fewer of a's runs do not break
-        ([math.inf, math.inf], [0.01, math.inf], False),
-        ([math.inf, math.inf], [math.inf, math.inf], False),
-        ([0.01, math.inf], [0.02, math.inf], True),
+    inf, nan = math.inf, math.nan
+    for text, a, b, way in (
+        ("loss: a < b", [1.0, 1.1], [1.2], "as claimed"),
+        ("loss: b < a", [1.0, 1.1], [1.2], "the other way"),
+        ("loss: a < b", [1.0, 1.2], [1.1], "neither way"),
+        ("loss: a = b +- 0.2", [1.0, 1.1], [1.2], "as claimed"),
+        ("loss: a = b +- 0.1", [1.0, 1.1], [1.2], "the other way"),
+        ("loss: a = b +- 9", [1.0, 1.1], [1.2, inf], "the other way"),
+        ("breaks: a < b", [0.01, inf], [inf, inf], "as claimed"),  # fewer of a's runs do not break
+        ("breaks: a < b", [inf, inf], [0.01, inf], "the other way"),
+        ("breaks: a < b", [inf, inf], [inf, inf], "neither way"),
+        ("breaks: a < b", [0.01, inf], [0.02, inf], "as claimed"),
+        ("breaks: a < b", [0.01, nan], [0.02, 0.02], "as claimed"),  # of those that tell
+        ("breaks: a < b", [nan, nan], [0.02, 0.02], "neither way"),
+        ("accuracy: a < b", [99.0, -inf], [98.0, 98.0], "as claimed"),  # one of a's diverged
+        ("accuracy: b < a", [99.0, -inf], [98.0, 98.0], "the other way"),
     ):
-        assert claims.points(below, {"a": a, "b": b}) == points
+        assert claims.way(claims.parse(text, CURVES), {"a": a, "b": b}) == way, (text, a, b)
 
 
 def test_numbers_in_words():
@@ -155,6 +169,8 @@ def test_numbers_in_words():
     assert claims.said([0.01, math.inf], "breaks") == "0.0100, no break in 1 of 2"
     assert claims.said([math.inf, math.inf], "breaks") == "no break in 2 of 2"
     assert claims.said([1.0, math.inf], "loss") == "diverged in 1 of 2"
+    assert claims.said([0.01, math.inf, math.nan], "breaks") == "0.0100, no break in 1 of 3, flat in 1 of 3"
+    assert claims.said([math.nan]) == "no accuracy in 1 of 1"
 
 
 def test_a_claim_in_words():

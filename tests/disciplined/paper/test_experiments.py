@@ -157,13 +157,16 @@ def test_a_caffe_begins_with_weights_by_a_solver_state(experiments: dict[str, Ex
     (weights,) = map(Path, parse_text(ours.solver, SolverParameter).weights)
     assert not parse_text(caffes.solver, SolverParameter).weights and f"--snapshot={caffes.start}" in caffes.command
     weights.parent.mkdir(parents=True)
-    history = [BlobProto(shape={"dim": [2, 3]}, data=range(6)), BlobProto(shape={"dim": [1]}, data=[7])]
+    assert caffes.start.parent == caffes.folder  # which this run has for itself, not the one of the weights
+    caffes.folder.mkdir(parents=True)
+    history = [BlobProto(shape={"dim": [2, 3]}, data=range(6)), BlobProto(shape={"dim": [1]}, double_data=[7])]
     state = SolverState(iter=3906, current_step=2, learned_net="else", history=history)
     weights.with_suffix(".solverstate").write_bytes(state.SerializeToString())
     write_fresh_state(caffes.start, weights)
     fresh = SolverState.FromString(caffes.start.read_bytes())
     assert (fresh.iter, fresh.current_step, fresh.learned_net) == (0, 0, str(weights))
-    assert [(list(b.shape.dim), list(b.data)) for b in fresh.history] == [([2, 3], [0] * 6), ([1], [0])]
+    told = [(list(b.shape.dim), list(b.data), list(b.double_data)) for b in fresh.history]
+    assert told == [([2, 3], [0] * 6, []), ([1], [], [0])]
     weights.with_suffix(".solverstate").write_bytes(b"no state")
     with pytest.raises(CaffeError, match="solverstate: is no solver state"):
         write_fresh_state(caffes.start, weights)
@@ -244,8 +247,10 @@ weight_decay = 0.0\n[curves.a]\n"""
         ("rate = 0.1", "rate = " + "9" * 400, "rate must be a number, or a text"),
         ("rate = 0.1", "rate = " + "[" * 5000, "nested too deeply|Invalid|recursion"),
         ("[curves.a]", '[curves.a]\nafter = "a"', "curve 'a': after: 'a' goes on from another itself"),
+        ("[curves.a]", '[curves.a]\n[curves.b]\nafter = "a"\n[curves.c]\nafter = "b"', "curve 'c': after: 'b' goes on"),
+        ("[curves.a]", '[curves.".."]', "curve '..': a name needs a letter or a digit"),
         ("[curves.a]", '[curves."a b"]\n[curves.a_b]', "curves 'a b' and 'a_b' would share the folder a_b"),
-        ("[curves.a]", "[curves._a]", "curve '_a': a name that begins with _"),
+        ("[curves.a]", "[curves._a]", "curve '_a': a name needs a letter or a digit, and does not begin with _"),
         ("[curves.a]", "drops = [0.5]\n[curves.a]", "curve 'a': drops need solver.gamma"),
         ("[curves.a]", "drops = [0.5, 0.2]\n[curves.a]", "drops must be numbers between 0 and 1 in rising order"),
         ("[curves.a]", "drops = [1]\n[curves.a]", "drops must be numbers between 0 and 1 in rising order"),

@@ -21,7 +21,7 @@ from pysolver.disciplined.paper.trials import Variation, solver_of
 from pysolver.disciplined.paper.verdicts import judge
 from pysolver.errors import CaffeError
 from pysolver.logs.reader import Reader, read_log
-from pysolver.logs.run import Run
+from pysolver.logs.run import Resume, Run
 
 ROOT = Path(__file__).parents[3]
 CURVES = tuple(Curve(name, "net", "mnist", 512, 12, 0.1, 0.9, 5e-4, paper=(99.25, 0.03)) for name in ("inv", "cycle"))
@@ -83,14 +83,19 @@ def test_shortened_runs_stand_apart():
 
 
 def test_a_quick_look_changes_nothing_that_is_said_of_whole_runs(tmp_path: Path):
-    """As README's first command makes it, of all rows of a table; also while one row alone has whole runs."""
-    look = results(98.0, 97.0, 0.02)
-    for whole in (results(99.0, 99.25), results(99.0, 99.25)[:4]):
-        alone, both = ({"table9": runs} for runs in (whole, [*whole, *look]))
-        assert page.text([EXPERIMENT], both) == page.text([EXPERIMENT], alone)
-        assert page.overview([EXPERIMENT], both) == page.overview([EXPERIMENT], alone)
-        drawn = [page.pictures([EXPERIMENT], kept, tmp_path) for kept in (alone, both)]
-        assert drawn[0] == drawn[1]
+    """As README's first command makes it, of all rows of a table; where one row has whole runs, the other is shown."""
+    whole, look = results(99.0, 99.25), results(98.0, 97.0, 0.02)
+    alone, both = ({"table9": runs} for runs in (whole, [*whole, *look]))
+    assert page.text([EXPERIMENT], both) == page.text([EXPERIMENT], alone)
+    assert page.overview([EXPERIMENT], both) == page.overview([EXPERIMENT], alone)
+    assert judge(EXPERIMENT, both["table9"]) == judge(EXPERIMENT, alone["table9"])
+    half = [*whole[:4], *look]
+    text = page.text([EXPERIMENT], {"table9": half})
+    assert "| 99.03 ± 0.01 (4) | lower by 0.22 |" in text and "| (97.03 ± 0.01 (4), 0.02 of the length) |  |" in text
+    assert judge(EXPERIMENT, half)[0].verdict == "not run"
+    for runs in (both["table9"], half):  # the picture is that of the whole runs, though the look has as many curves
+        pictures_drawn = [drawn(EXPERIMENT, some).get_suptitle() for some in (runs, whole[:4])]
+        assert pictures_drawn[0] == pictures_drawn[1] and "(4 runs each)" in pictures_drawn[0]
 
 
 def test_a_panel_is_whole_at_one_length():
@@ -100,7 +105,7 @@ def test_a_panel_is_whole_at_one_length():
         text = page.text([figure], {"fig9": runs})
         assert f"**Figures:** {count} of 1 panels have all their curves" in text
     (told,) = judge(figure, [*long[:4], *short[4:]])
-    assert (told.verdict, told.numbers) == ("not run", "no length at which runs of all its curves tell it")
+    assert (told.verdict, told.numbers) == ("not run", "its curves have runs, but not all of them at one length")
 
 
 def test_rows_of_the_page():
@@ -180,7 +185,9 @@ def test_a_net_without_accuracy():
     assert (kept.test["accuracy"], kept.value("loss")) == ([None] * 3, 1)
     assert np.isnan(kept.value("accuracy")) and np.isnan(kept.value("best accuracy"))
     (told,) = judge(EXPERIMENT, [kept, replace(kept, curve="cycle")])
-    assert (told.verdict, told.numbers) == ("not run", "no length at which runs of all its curves tell it")
+    assert (told.verdict, told.numbers) == ("not seen", "`inv` no accuracy in 1 of 1; `cycle` no accuracy in 1 of 1")
+    text = page.text([EXPERIMENT], {"table9": [kept, replace(kept, curve="cycle")]})
+    assert "1 cannot be seen in their runs; 0 have not been run." in text and "| no accuracy in 1 of 1 |" in text
 
 
 def test_break_of_a_range_test():
@@ -199,6 +206,14 @@ def test_break_of_a_range_test():
         ([2.4, 2.2, 2.0, 1.9] + [None] * 17, 0.3),
         ([None] * 21, 0.0),
         ([2.3] + [87.3] * 20, 0.0),  # dead at once, though its loss is a number
+        ([2.4, 2.2, 2.0, 1.9] + [87.3] * 17, 0.3),
+        ([2.4, 2.2, 1.8, 1.5, 1.3] + [87.3] * 16, 0.4),
+        ([2.303] * 15 + [87.3] * 6, 1.4),
+        ([2.303] * 20 + [2.6], np.nan),  # one high value at the end may be noise
+        ([2.303] * 20 + [None], 1.9),  # one that is no number is none
+        ([2.3, 2.2, 2.1] + [None] * 17 + [87.3], 0.2),
+        ([2.3, 2.0, 1.7, 1.6] + [2.303] * 17, 0.3),  # collapsed to the loss of guessing
+        ([-2.3] * 21, np.nan),
         ([2.3 - 0.1 * i for i in range(21)], np.inf),  # no break was seen
         ([2.3] * 21, np.nan),  # it never trained: too low a rate or dead, who knows
     ],
@@ -207,6 +222,9 @@ def test_runs_without_a_break_in_sight(loss: list[float | None], broke: float):
     test = {"iteration": list(range(21)), "rate": [i / 10 for i in range(21)], "loss": loss, "accuracy": [0.5] * 21}
     run = replace(made("inv", 1, 90.0), test={**TABLE, "momentum": [0.9] * 21, **test})
     assert run.value("breaks") == pytest.approx(broke, nan_ok=True)
+    down = replace(run, test={**run.test, "rate": [(20 - i) / 10 for i in range(21)]})
+    if np.isinf(broke):  # a ramp downwards would break below
+        assert down.value("breaks") == -np.inf
 
 
 def test_from_a_log():
@@ -239,6 +257,13 @@ def log_of(parts: list[dict[int, str]], accuracy: str = "accuracy = 0.5") -> Run
     return reader.finish()
 
 
+def test_a_run_from_another_state_is_no_resumed_one():
+    """A Caffe goes on from another run's weights by a state at iteration 0."""
+    log = replace(log_of([{0: "1128 10:00:00", 50: "1128 10:00:10"}]), resumes=[Resume(0, 0.0, 0)])
+    kept = result_of(log, CURVES[0], 1, Variation(1, 512, "x"), Origin("c", "d", "m"), "0a1b")
+    assert kept.machine == "m"
+
+
 def test_a_run_in_two_parts():
     """Its time is that at work, not that of the days between; and it says where it went on."""
     first = {0: "1128 10:00:00", 50: "1128 10:00:10", 100: "1128 10:00:20"}
@@ -257,8 +282,11 @@ def test_bad_files(tmp_path: Path):
         read_results(tmp_path, EXPERIMENT)
     keep(tmp_path / "other", EXPERIMENT, results(99, 99.1))
     path = tmp_path / "other/table9.jsonl"
-    path.write_text(path.read_text() + "\n" + path.read_text().splitlines()[2] + "\n")  # as a merge may leave it
-    with pytest.raises(CaffeError, match="table9.jsonl:10: is run 3 of 'inv' at that length, as line 3 is"):
+    third = path.read_text().splitlines()[2]
+    path.write_text(path.read_text() + "\n" + third + "\n")  # as a merge may leave it
+    assert len(read_results(tmp_path / "other", EXPERIMENT)) == 8
+    path.write_text(path.read_text() + third.replace("0.5", "0.6") + "\n")
+    with pytest.raises(CaffeError, match="table9.jsonl:11: is run 3 of 'inv' at 1 of the length, as line 3 is"):
         read_results(tmp_path / "other", EXPERIMENT)
 
 
@@ -308,16 +336,17 @@ def drawn(experiment: Experiment, runs: list[Result]) -> Figure:
 
 @pytest.mark.parametrize(("x", "begins"), [("iteration", 100), ("epoch", 100 * 512 / 60_000), ("rate", 0.1)])
 def test_a_branch_begins_where_its_first_part_ends(x: str, begins: float):
-    """Of four runs each, whose first parts have 100 iterations; a rate is where it is."""
+    """Of four runs each, whose first parts have 100 iterations of 512 images; a rate is where it is."""
     first, branch = CURVES[0], replace(CURVES[1], after="inv")
-    axes = drawn(replace(EXPERIMENT, curves=(first, branch), x=x), results(99.0, 99.25)).axes[0]
+    runs = [replace(run, batch=512 if run.curve == "inv" else 64) for run in results(99.0, 99.25)]
+    axes = drawn(replace(EXPERIMENT, curves=(first, branch), x=x), runs).axes[0]
     starts = [float(line.get_xdata()[0]) for line in axes.lines]
     assert starts == pytest.approx([0.1 if x == "rate" else 0] * 5 + [begins] * 5)
 
 
 def test_a_diverged_run_is_marked_where_it_ends():
     """And counted in the legend: of four runs one, and one of the other curve that was never finite."""
-    nan = {**TABLE, "loss": [2.3, 1.0, None], "accuracy": [0.1, 0.1, None]}
+    nan = {**TABLE, "loss": [2.3, 1.0, None], "accuracy": [0.1, 0.1, 0.1]}
     never = {**TABLE, "loss": [None] * 3, "accuracy": [None] * 3}
     runs = results(99.0, 99.25)
     runs[1] = replace(runs[1], test=nan)
@@ -341,10 +370,10 @@ def test_panels_beside_each_other_have_one_axis():
 
 def test_a_name_with_a_bar_is_one_cell():
     curves = tuple(replace(curve, name=f"{curve.name} | x") for curve in CURVES)
-    odd = replace(EXPERIMENT, curves=curves, claims=("accuracy: inv | x < cycle | x",))
+    odd = replace(EXPERIMENT, title="Table 9 | more", curves=curves, claims=("accuracy: inv | x < cycle | x",))
     text = page.text([odd], {"table9": [made(curve.name, 1, 99.0) for curve in curves]})
-    rows = [line for line in text.splitlines() if line.startswith("| inv") or "`inv" in line and line.startswith("|")]
-    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [9, 4]
+    rows = [line for line in text.splitlines() if line.startswith("|") and ("inv" in line or "Table" in line)]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [4, 9, 4]  # at a glance, its row, its claim
 
 
 def test_a_loss_that_diverged_leaves_the_rest_in_sight():
@@ -392,6 +421,8 @@ def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)  # nets are named from there
     experiments = read_all(ROOT / "experiments")
     kept = {name: read_results(ROOT / "experiments/results", e) for name, e in experiments.items()}
+    old = [(name, r.curve, r.seed) for name, e in experiments.items() for r in outdated(e, kept[name])]
+    assert not old, "made with other settings than the experiment's of today: run them again"
     written = (ROOT / "docs/paper.md").read_text()
     assert page.text(experiments.values(), kept) == written, (
         "experiments/results says something else, perhaps by a run of yours: pysolver reproduce --page docs/paper.md"
@@ -400,8 +431,6 @@ def test_the_page_is_made_from_the_kept_runs(monkeypatch: pytest.MonkeyPatch):
         for r in kept[name]:  # a test at each interval of the whole run, also of one that went on from a snapshot
             solver = solver_of(e, e.curve(r.curve), Variation(r.seed, r.batch, r.filler), r.scale)
             assert r.test["iteration"] == list(range(0, solver.max_iter + 1, solver.test_interval)), (name, r.curve)
-    old = [(name, r.curve, r.seed) for name, e in experiments.items() for r in outdated(e, kept[name])]
-    assert not old, "made with other settings than the experiment's of today: run them again"
     there = {path.stem for path in (ROOT / "docs/paper").glob("*.png")}
     assert there == {name for name, runs in kept.items() if runs} | {"rows"}
     headings = {line.lstrip("# ") for line in written.splitlines() if line.startswith("#")}

@@ -104,11 +104,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "table9: loss: again < low: not run" in out
     experiment = read_all("experiments")["table9"]
     kept = read_results(Path("experiments/results"), experiment)
-    assert [(r.curve, r.seed, r.batch, r.iterations) for r in kept] == [
-        ("low", 1, 6000, 21),
-        ("low", 2, 6000, 21),
-        ("high", 1, 6000, 21),
-        ("high", 2, 6000, 21),
+    assert [(r.curve, r.seed, r.batch, r.filler, r.iterations) for r in kept] == [
+        ("low", 1, 6000, "xavier", 21),
+        ("low", 2, 6000, "msra", 21),
+        ("high", 1, 6000, "xavier", 21),
+        ("high", 2, 6000, "msra", 21),
     ]
     log = Path("experiments/runs/table9/high/run_1/train.log")
     before = log.stat().st_mtime_ns
@@ -152,6 +152,9 @@ def test_other_settings_and_other_processes(
     assert main(words) == 0
     assert capfd.readouterr().out.splitlines()[0] == "table9, low, run 1: is being run by process 1"
     assert [path.name for path in run.iterdir()] == [HOLDER]  # nothing of the other's was touched
+    (run / HOLDER).unlink()  # it has not said yet who it is
+    assert main(words) == 0
+    assert capfd.readouterr().out.splitlines()[0] == "table9, low, run 1: is being run by another process"
     os.close(handle)
 
     assert main(words) == 0
@@ -159,12 +162,16 @@ def test_other_settings_and_other_processes(
     Path("experiments/table9.toml").write_text(EXPERIMENT.replace("rate = 1e-6", "rate = 2e-6"))
     assert main(["reproduce"]) == 0
     told = capfd.readouterr()
-    assert "table9, low, run 1: was made with other settings" in told.err
+    assert "table9, low, run 1: does not count: was made with other settings than today's; run it again" in told.err
     assert "0 of 3 curves" in told.out
     assert main(words) == 0
     assert "table9, low, run 1: accuracy" in capfd.readouterr().out
     assert main(["reproduce"]) == 0
     assert "1 of 3 curves" in capfd.readouterr().out
+    text = EXPERIMENT.replace("[curves.low]", "[curves.lower]").replace("low ", "lower ").replace("< low", "< lower")
+    Path("experiments/table9.toml").write_text(text)
+    assert main(["reproduce"]) == 0
+    assert "table9, low, run 1: does not count: is of a curve that is no more" in capfd.readouterr().err
 
 
 def begin(*words: str) -> subprocess.Popen:
