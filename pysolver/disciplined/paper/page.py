@@ -159,8 +159,8 @@ def _section(experiment: Experiment, results: Sequence[Result], judged: Sequence
     if results:
         lines += ["", f"![{experiment.title}](paper/{experiment.name}.png)"]
         if (every := scales(results)) != [1]:
-            told = " and ".join(f"{length(scale)} ({epochs(experiment, results, scale)})" for scale in every)
-            lines += ["", f"Run here at {told}."]
+            *more, last = (f"{length(scale)} ({epochs(experiment, results, scale)})" for scale in every)
+            lines += ["", f"Run here at {', '.join(more)}{' and ' * bool(more)}{last}."]
     if judged:
         lines += ["", "| claim | verdict | numbers (runs) |", "| --- | --- | --- |"]
         lines += [_cells(j.claim.words, _verdict(j), j.numbers) for j in judged]
